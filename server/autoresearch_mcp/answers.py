@@ -1,0 +1,375 @@
+"""What tools answer: pydantic models that become structured output, each with a short text that stands alone."""
+
+import re
+from collections import Counter
+from difflib import SequenceMatcher
+
+from pydantic import BaseModel, Field
+
+from autoresearch_mcp.ledger import ExperimentState, SessionState, format_score
+from autoresearch_mcp.session import Session
+from autoresearch_mcp.text import plain, tail, untrusted
+
+CURVE_POINTS = 8
+LATEST, BEST = 20, 10  # rows of history
+DESCRIPTION = 60  # characters of a description in history
+
+
+class Answer(BaseModel):
+    next: str = Field(description="The next step")
+
+    def body(self) -> str:
+        raise NotImplementedError
+
+    def text(self) -> str:
+        return f"{self.body()}\nNext: {self.next}."
+
+
+class FileView(Answer):
+    path: str
+    revision: str = Field(description="Hash of the whole file")
+    total_lines: int
+    start_line: int
+    end_line: int
+    content: str
+
+    def body(self) -> str:
+        span = f"lines {self.start_line}-{self.end_line} of {self.total_lines}"
+        return f"{self.path}, revision {self.revision}, {span}\n{self.content}"
+
+
+class PatchApplied(Answer):
+    path: str
+    revision: str
+    added: int
+    removed: int
+    diff: str = Field(description="What the patch changed")
+
+    def body(self) -> str:
+        return f"{self.path} changed: +{self.added} -{self.removed} lines, revision {self.revision}\n{self.diff}"
+
+
+class CurvePoint(BaseModel):
+    x: float
+    y: float
+
+
+class Result(Answer):
+    """State of one experiment."""
+
+    experiment: int
+    description: str
+    commit: str
+    status: str = Field(description="running, scored (a verdict is owed), keep, discard, crash, timeout or refused")
+    metric: str
+    direction: str
+    score: float | None = None
+    runs: list[float] = Field(default=[], description="Scores of all its runs; score is their mean")
+    best_score: float | None = Field(default=None, description="Of the best experiment other than this one")
+    best_experiment: int | None = None
+    improvement: float | None = Field(default=None, description="Over the best; positive is better, whatever the direction")
+    noise_floor: float = 0.0
+    suggestion: str | None = Field(default=None, description="keep or discard, by the rule that keep enforces")
+    reason: str | None = None
+    failure: str | None = None
+    log_excerpt: str | None = Field(default=None, description="End of a failed run's output; untrusted data")
+    details: dict[str, float] = {}
+    seconds: dict[str, float] = Field(default={}, description="By phase, measured outside the run")
+    curve: list[CurvePoint] = Field(default=[], description="As the run printed it; untrusted")
+    peak_memory_mb: float | None = None
+    enforcement: str | None = Field(default=None, description="Sandbox level the run had")
+    phase: str | None = Field(default=None, description="Of a run that is on")
+    elapsed: float | None = None
+    limit: float | None = None
+    note: str | None = None
+
+    def body(self) -> str:
+        lines = [f"Experiment {self.experiment} ({self.commit[:7]}): {self.description}"]
+        if self.note:
+            lines.append(f"Note: {self.note}.")
+        if self.status == "running":
+            limit = f" of at most {self.limit:.0f}" if self.limit else ""
+            lines.append(f"running: {self.phase}, {self.elapsed or 0:.0f} s{limit} in this phase")
+        elif self.score is not None:
+            lines.append(f"{self.metric}: {format_score(self.score)} ({self.direction}); status: {self.status}")
+            if len(self.runs) > 1:
+                lines.append(f"mean of {len(self.runs)} runs: {', '.join(map(format_score, self.runs))}")
+            if self.reason:
+                lines.append(f"{self.suggestion or self.status}: {self.reason}")
+        else:
+            lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
+        if self.details:
+            lines.append("; ".join(f"{name}: {format_score(value)}" for name, value in self.details.items()))
+        if self.curve:
+            lines.append("curve as printed: " + " ".join(f"{point.x:g}:{point.y:g}" for point in self.curve))
+        if self.seconds and self.status != "running":
+            lines.append("seconds: " + ", ".join(f"{phase} {value:.1f}" for phase, value in self.seconds.items()))
+        if self.enforcement:
+            lines.append(f"sandbox: {self.enforcement}; peak memory: {self.peak_memory_mb or 0:.0f} MiB")
+        if self.log_excerpt:
+            lines.append(untrusted(self.log_excerpt, f"experiment {self.experiment}"))
+        return "\n".join(lines)
+
+
+class Judged(Answer):
+    verdict: str
+    experiment: int | None
+    reason: str
+    best_experiment: int | None
+    best_score: float | None
+    undone_diff: str = Field(default="", description="What discard took out of the file")
+
+    def body(self) -> str:
+        if self.experiment is None:
+            head = f"Edits undone: {self.reason}"
+        else:
+            head = f"Experiment {self.experiment}: {self.verdict}. {self.reason[:1].upper()}{self.reason[1:]}."
+        best = ""
+        if self.best_experiment is not None and self.best_score is not None:
+            best = f"\nBest: {format_score(self.best_score)} (experiment {self.best_experiment})"
+        return head + best
+
+
+class Row(BaseModel):
+    experiment: int
+    score: float | None
+    status: str
+    description: str
+    similar_to: int | None = Field(default=None, description="An earlier experiment with nearly the same description")
+
+
+class History(Answer):
+    metric: str
+    direction: str
+    counts: dict[str, int]
+    best: list[Row] = Field(description="Experiments that were kept, the latest first: the path to the best")
+    latest: list[Row]
+    matches: list[Row] | None = Field(default=None, description="With search: the experiments that match")
+    learned: list[str] = Field(default=[], description="What keep and discard were told, the latest first")
+
+    def body(self) -> str:
+        total = sum(self.counts.values())
+        counts = ", ".join(f"{count} {name}" for name, count in self.counts.items()) or "none yet"
+        lines = [f"{total} experiments: {counts}; {self.metric}, {self.direction}"]
+        sections = {"kept": self.best, "latest": self.latest}
+        if self.matches is not None:
+            sections = {"matches": self.matches}
+        for title, rows in sections.items():
+            if rows:
+                lines.append(f"{title}:")
+                lines += [_row_text(row) for row in rows]
+        if self.learned and self.matches is None:
+            lines += ["learned:", *(f"  {text}" for text in self.learned)]
+        return "\n".join(lines)
+
+
+def _row_text(row: Row) -> str:
+    score = format_score(row.score) if row.score is not None else "-"
+    similar = f" (like {row.similar_to})" if row.similar_to is not None else ""
+    return f"  {row.experiment} {score} {row.status} {row.description}{similar}"
+
+
+class Status(Answer):
+    goal: str
+    session: str
+    branch: str
+    workspace: str
+    file: str
+    metric: str
+    direction: str
+    preset: str | None
+    budget_seconds: float
+    phase: str = Field(description="baseline, ready, edited, running, scored or failed")
+    allowed: list[str] = Field(description="Tools that make sense now, the next step first")
+    experiments: int
+    kept: int
+    baseline_score: float | None
+    best_score: float | None
+    best_experiment: int | None
+    best_commit: str | None
+    noise_floor: float
+    enforcement: str
+    data_ready: bool
+    references: list[str]
+
+    def body(self) -> str:
+        lines = [
+            f"Goal: {self.goal}",
+            f"You edit {self.file} alone. Metric: {self.metric}, {self.direction}. Budget of a run: {self.budget_seconds:g} s.",
+            f"Session {self.session} on branch {self.branch}: {self.experiments} experiments, {self.kept} kept.",
+        ]
+        if self.best_score is not None and self.baseline_score is not None:
+            lines.append(
+                f"Baseline {format_score(self.baseline_score)}, best {format_score(self.best_score)} "
+                f"(experiment {self.best_experiment}), noise floor {format_score(self.noise_floor)}."
+            )
+        lines.append(f"Sandbox: {self.enforcement}. To read with read_reference: {', '.join(self.references)}.")
+        if not self.data_ready:
+            lines.append("The data is not prepared yet: a human must run `autoresearch-mcp prepare`.")
+        lines.append(f"Phase: {self.phase}. Allowed: {', '.join(self.allowed)}.")
+        return "\n".join(lines)
+
+
+class Reference(Answer):
+    name: str
+    content: str
+
+    def body(self) -> str:
+        return self.content
+
+
+# --- from the session's state -----------------------------------------------------------------------------------------
+
+
+def result(session: Session, number: int | None = None, note: str | None = None) -> Result:
+    """State of an experiment, the latest for None."""
+    experiment = session.experiment(number)
+    state, committed, last = session.state, experiment.committed, experiment.last
+    answer = Result(
+        next=session.position().next,
+        experiment=experiment.number,
+        description=committed.description,
+        commit=committed.commit,
+        status=experiment.status,
+        metric=session.task.metric.name,
+        direction=session.task.metric.direction,
+        score=experiment.score,
+        runs=experiment.scores,
+        noise_floor=state.noise_floor,
+        curve=curve(session, experiment),
+        note=note or None,
+    )
+    if state.best and state.best is not experiment:
+        answer.best_score, answer.best_experiment = state.best.score, state.best.number
+        if experiment.score is not None:
+            answer.improvement = state.improvement(experiment.score)
+    if experiment.running:
+        progress = session.progress()
+        answer.phase, answer.elapsed = str(progress["phase"]), float(str(progress["elapsed"]))
+        answer.limit = float(str(progress["limit"])) if progress["limit"] is not None else None
+    elif last is not None:
+        answer.details, answer.seconds = last.details, last.seconds
+        answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
+        if experiment.score is None:
+            answer.failure, answer.log_excerpt = last.failure, last.excerpt
+        elif experiment.verdict is None:
+            answer.suggestion, answer.reason = session.suggest(experiment)
+    if experiment.verdict:
+        answer.reason = experiment.verdict.reason
+    return answer
+
+
+def curve(session: Session, experiment: ExperimentState) -> list[CurvePoint]:
+    """A few points of the learning curve that the run printed."""
+    pattern = session.task.run.progress
+    spec = session.spec(experiment.runs[-1].started.run) if pattern and experiment.runs else None
+    if pattern is None or spec is None or not spec.log.exists():
+        return []
+    points: list[CurvePoint] = []
+    for line in spec.log.read_bytes()[-(2 << 20) :].decode("utf-8", errors="replace").splitlines():
+        if match := re.search(pattern, line[:1000]):
+            try:
+                points.append(CurvePoint(x=float(match["x"]), y=float(match["y"])))
+            except ValueError:
+                continue
+    if len(points) <= CURVE_POINTS:
+        return points
+    return [points[round(i * (len(points) - 1) / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
+
+
+def log(session: Session, number: int | None) -> str:
+    """The end of an experiment's latest output, marked as untrusted."""
+    experiment = session.experiment(number)
+    spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
+    text = tail(spec.log, 8000, 200) if spec else ""
+    return untrusted(text or "(no output)", f"experiment {experiment.number}")
+
+
+def status(session: Session, enforcement: str) -> Status:
+    state, task, position = session.state, session.task, session.position()
+    return Status(
+        next=position.next,
+        goal=task.goal,
+        session=session.tag,
+        branch=state.started.branch,
+        workspace=str(session.workspace.root),
+        file=task.files.editable,
+        metric=task.metric.name,
+        direction=task.metric.direction,
+        preset=task.preset,
+        budget_seconds=task.run.budget_seconds,
+        phase=position.phase,
+        allowed=position.allowed,
+        experiments=len(state.experiments),
+        kept=sum(e.status == "keep" for e in state.experiments),
+        baseline_score=state.baseline.score if state.baseline else None,
+        best_score=state.best.score if state.best else None,
+        best_experiment=state.best.number if state.best else None,
+        best_commit=state.best.committed.commit if state.best else None,
+        noise_floor=state.noise_floor,
+        enforcement=enforcement,
+        data_ready=not session.data.missing(),
+        references=list(session.references()),
+    )
+
+
+def history(session: Session, search: str | None = None) -> History:
+    """Counts, the kept experiments, the latest ones; with `search`, those whose words match, the best first."""
+    state = session.state
+    kept = [e for e in state.experiments if e.status == "keep"]
+    answer = History(
+        next=session.position().next,
+        metric=session.task.metric.name,
+        direction=session.task.metric.direction,
+        counts=dict(Counter(e.status if e.score is not None or e.running else session.failure(e) for e in state.experiments)),
+        best=[_row(state, e) for e in reversed(kept[-BEST:])],
+        latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
+        learned=[
+            f"{e.number}: {plain(e.verdict.learned)[:200]}"
+            for e in reversed(state.experiments)
+            if e.verdict and e.verdict.learned
+        ][:BEST],
+    )
+    if search is not None:
+        words = search.lower().split()
+        found = [e for e in state.experiments if all(word in _searchable(e) for word in words)]
+        found.sort(key=lambda e: (e.score is None, -session.task.metric.sign * (e.score or 0.0)))
+        answer.matches = [_row(state, e) for e in found[:LATEST]]
+    return answer
+
+
+def _searchable(experiment: ExperimentState) -> str:
+    committed = experiment.committed
+    learned = experiment.verdict.learned if experiment.verdict else None
+    return " ".join(filter(None, (committed.description, committed.hypothesis, learned))).lower()
+
+
+def _row(state: SessionState, experiment: ExperimentState) -> Row:
+    description = plain(" ".join(experiment.committed.description.split()))
+    return Row(
+        experiment=experiment.number,
+        score=experiment.score,
+        status=experiment.status,
+        description=description if len(description) <= DESCRIPTION else description[: DESCRIPTION - 1] + "…",
+        similar_to=similar(state, experiment.committed.description, before=experiment.number),
+    )
+
+
+def similar(state: SessionState, description: str, before: int) -> int | None:
+    """The first earlier experiment whose description is nearly this one; numbers in it count as different ideas."""
+    words = re.findall(r"[a-z0-9.]+", description.lower())
+    for experiment in state.experiments:
+        if experiment.number >= before:
+            return None
+        theirs = re.findall(r"[a-z0-9.]+", experiment.committed.description.lower())
+        if set(words) == set(theirs):
+            return experiment.number
+        if len(words) > 3 and _numbers(words) == _numbers(theirs):
+            matcher = SequenceMatcher(None, words, theirs, autojunk=False)
+            if matcher.real_quick_ratio() >= 0.85 and matcher.quick_ratio() >= 0.85 and matcher.ratio() >= 0.85:
+                return experiment.number
+    return None
+
+
+def _numbers(words: list[str]) -> list[str]:
+    return [word for word in words if word[0].isdigit()]

@@ -1,0 +1,287 @@
+"""The MCP surface: tools, resources and the prompt, as typed functions with docstrings. The rules are in session.py."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import Field
+
+from autoresearch_mcp import __version__, answers
+from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.ledger import results_tsv
+from autoresearch_mcp.run.sandbox import detect
+from autoresearch_mcp.session import Session
+from autoresearch_mcp.task import Task
+from autoresearch_mcp.workspace import PROGRAM
+
+WAIT_DEFAULT, WAIT_CAP = 45.0, 240.0  # seconds; Codex cuts a call at 300, Claude Desktop near 240, older clients at 60
+POLL_FIRST, POLL_LAST = 0.02, 0.5  # seconds between looks at a run: fast for short ones, gentle for long ones
+REPORT_EVERY = 2.0  # seconds between progress notifications
+
+T = TypeVar("T")
+Wait = Annotated[float, Field(description="Seconds to wait for the result, 0 to 240. The run goes on whatever you choose.")]
+Number = Annotated[int | None, Field(description="Experiment number; the latest if left out")]
+Patch = Annotated[
+    str,
+    Field(description="A unified diff, a `*** Begin Patch` envelope, or SEARCH/REPLACE blocks (<<<<<<< SEARCH, =======, >>>>>>> REPLACE)"),
+]
+Learned = Annotated[str | None, Field(description="What this result taught; kept for every later session to read")]
+
+READ = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+WRITE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
+DESTROY = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
+
+
+def instructions(task: Task) -> str:
+    """What a client shows its model on connecting."""
+    better = "lower" if task.metric.direction == "minimize" else "higher"
+    return (
+        f"autoresearch: improve one file, {task.files.editable}, against one metric, {task.metric.name} ({better} is better), in runs "
+        f"of a fixed budget. Loop: {task.read_tool} -> apply_patch -> run_experiment -> {task.get_tool} until it is scored -> keep or "
+        "discard -> next idea. Never stop by yourself. The server enforces the rules, and every answer names the next step. "
+        "First call status, then read_reference program.md."
+    )
+
+
+def build_server(session: Session) -> MCPServer:
+    """An MCP server for one session; tool names follow the task."""
+    task = session.task
+    server = MCPServer("autoresearch", title="autoresearch-mcp", version=__version__, instructions=instructions(task), log_level="WARNING")
+    file, metric = task.files.editable, task.metric.name
+
+    async def read(
+        start_line: Annotated[int | None, Field(ge=1, description="First line, from 1")] = None,
+        end_line: Annotated[int | None, Field(ge=1, description="Last line, included")] = None,
+    ) -> Annotated[CallToolResult, answers.FileView]:
+        return await _answer(partial(_view, session, start_line, end_line))
+
+    async def apply_patch(patch: Patch) -> Annotated[CallToolResult, answers.PatchApplied]:
+        return await _answer(partial(_patched, session, patch))
+
+    async def run_experiment(
+        ctx: Context,
+        description: Annotated[str, Field(description="What this experiment tries, in a few words")],
+        hypothesis: Annotated[str | None, Field(description="Why it should help; recorded")] = None,
+        replicate: Annotated[bool, Field(description="Run an unchanged file again, to measure the noise")] = False,
+        wait_seconds: Wait = WAIT_DEFAULT,
+    ) -> Annotated[CallToolResult, answers.Result]:
+        number, note = await _step(partial(session.run_experiment, description, hypothesis, replicate))
+        return await _wait(session, ctx, number, wait_seconds, note)
+
+    async def get_metric(
+        ctx: Context, experiment: Number = None, wait_seconds: Wait = WAIT_DEFAULT
+    ) -> Annotated[CallToolResult, answers.Result]:
+        number = (await _step(partial(session.experiment, experiment))).number
+        return await _wait(session, ctx, number, wait_seconds)
+
+    async def keep(learned: Learned = None) -> Annotated[CallToolResult, answers.Judged]:
+        return await _answer(partial(_kept, session, learned))
+
+    async def discard(learned: Learned = None) -> Annotated[CallToolResult, answers.Judged]:
+        return await _answer(partial(_discarded, session, learned))
+
+    async def status() -> Annotated[CallToolResult, answers.Status]:
+        return await _answer(partial(_status, session))
+
+    async def history(
+        search: Annotated[str | None, Field(description="Only experiments with all of these words")] = None,
+    ) -> Annotated[CallToolResult, answers.History]:
+        return await _answer(partial(answers.history, session, search))
+
+    async def read_reference(
+        name: Annotated[str, Field(description=f"{', '.join(session.references())}, or log:<experiment> for a run's output")],
+    ) -> Annotated[CallToolResult, answers.Reference]:
+        return await _answer(partial(_reference, session, name))
+
+    async def stop_experiment(ctx: Context) -> Annotated[CallToolResult, answers.Result]:
+        number = (await _step(session.stop)).number
+        return await _wait(session, ctx, number, WAIT_DEFAULT)
+
+    def add(function: Callable[..., Any], name: str, annotations: ToolAnnotations, description: str) -> None:
+        server.add_tool(function, name=name, description=description, annotations=annotations)
+
+    add(read, task.read_tool, READ, f"Text of {file} with its revision and line count; optionally a range of lines.")
+    add(
+        apply_patch,
+        "apply_patch",
+        WRITE,
+        f"Change {file}, the only file you can change. All or nothing; the result's syntax is checked. Answers with the diff.",
+    )
+    add(
+        run_experiment,
+        "run_experiment",
+        WRITE,
+        f"Commit {file} and run it for the fixed budget ({task.run.budget_seconds:g} s), then have it scored. Waits up to "
+        f"wait_seconds; call {task.get_tool} for the rest. The first run must be the unchanged file, the baseline.",
+    )
+    add(
+        get_metric,
+        task.get_tool,
+        READ,
+        f"State of an experiment; when it is done: {metric}, how it compares with the best, the suggested verdict, where the "
+        "time went; on a failure its name and the end of the log.",
+    )
+    add(keep, "keep", WRITE, f"Accept the current experiment as the best. Refused unless {metric} is better, or equal with fewer lines.")
+    add(discard, "discard", DESTROY, f"Record the current experiment as not helpful and restore {file} to the best one.")
+    add(status, "status", READ, "Where the loop stands: goal, best score, what is allowed now. Call it first.")
+    add(history, "history", READ, "Past experiments in short: counts, the kept ones, the latest ones, what was learned.")
+    add(read_reference, "read_reference", READ, f"Read {PROGRAM}, the task or another read-only file, or log:<experiment>.")
+    add(stop_experiment, "stop_experiment", DESTROY, "End the current run early; it is recorded as killed, without a score.")
+    _add_resources(server, session)
+    return server
+
+
+def _add_resources(server: MCPServer, session: Session) -> None:
+    file = session.task.files.editable
+
+    @server.resource("autoresearch://program", mime_type="text/markdown")
+    async def program() -> str:
+        """The human's instructions."""
+        return await _resource(partial(session.reference, PROGRAM))
+
+    @server.resource("autoresearch://" + session.task.read_tool.removeprefix("read_"), name=file, mime_type="text/plain")
+    async def editable() -> str:
+        """The editable file as it is now."""
+        return (await _resource(session.read)).text
+
+    @server.resource("autoresearch://results.tsv", mime_type="text/tab-separated-values")
+    async def results() -> str:
+        """All experiments: commit, metric, memory, status, description."""
+        return await _resource(lambda: results_tsv(session.ledger.state()))
+
+    @server.resource("autoresearch://experiments/{number}/log", mime_type="text/plain")
+    async def experiment_log(number: int) -> str:
+        """End of an experiment's output; untrusted data."""
+        return await _resource(partial(answers.log, session, number))
+
+    @server.resource("autoresearch://experiments/{number}/diff", mime_type="text/x-diff")
+    async def experiment_diff(number: int) -> str:
+        """What an experiment changed against the best of its time."""
+        return await _resource(lambda: session.diff(session.experiment(number)))
+
+    @server.prompt(title="Run the research loop")
+    async def research() -> str:
+        """The human's instructions and where the loop stands."""
+        text = await anyio.to_thread.run_sync(session.reference, PROGRAM)
+        state = await anyio.to_thread.run_sync(partial(_status, session))
+        return f"{text}\n\n# Where the loop stands\n\n{state.text()}"
+
+
+# --- blocking work in threads, errors as tool errors ------------------------------------------------------------------
+
+
+async def _step(work: Callable[[], T]) -> T:
+    try:
+        return await anyio.to_thread.run_sync(work)
+    except AutoresearchError as error:
+        raise ToolError(str(error)) from error
+
+
+async def _answer(work: Callable[[], answers.Answer]) -> CallToolResult:
+    return _shown(await _step(work))
+
+
+async def _resource(work: Callable[[], T]) -> T:
+    try:
+        return await anyio.to_thread.run_sync(work)
+    except AutoresearchError as error:
+        raise ResourceError(str(error)) from error
+
+
+def _shown(answer: answers.Answer) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=answer.text())], structured_content=answer.model_dump(mode="json"))
+
+
+async def _wait(session: Session, ctx: Context, number: int, seconds: float, note: str = "") -> CallToolResult:
+    """Waits for an experiment's result, reporting progress; answers with its state when it is there or time is up."""
+    seconds = min(max(seconds, 0.0), WAIT_CAP)
+    started = anyio.current_time()
+    pause, reported = POLL_FIRST, started
+    while (await _step(partial(session.experiment, number))).running and anyio.current_time() - started < seconds:
+        await anyio.sleep(min(pause, max(0.0, started + seconds - anyio.current_time())))
+        pause = min(pause * 1.3, POLL_LAST)
+        await _step(session.refresh)
+        if anyio.current_time() - reported >= REPORT_EVERY:
+            reported = anyio.current_time()
+            progress = await anyio.to_thread.run_sync(session.progress)
+            text = f"experiment {number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s"
+            await ctx.report_progress(reported - started, seconds, text)
+    return await _answer(partial(answers.result, session, number, note))
+
+
+def _view(session: Session, start: int | None, end: int | None) -> answers.FileView:
+    current = session.read()
+    lines = current.text.splitlines(keepends=True)
+    first, last = start or 1, min(end or len(lines), len(lines))
+    if lines and not first <= last:
+        raise ToolError(f"Lines {first} to {end} are not there: the file has {len(lines)} lines. Ask for a range inside it.")
+    return answers.FileView(
+        next=session.position().next,
+        path=session.task.files.editable,
+        revision=current.revision,
+        total_lines=len(lines),
+        start_line=first,
+        end_line=last,
+        content="".join(lines[first - 1 : last]),
+    )
+
+
+def _patched(session: Session, patch: str) -> answers.PatchApplied:
+    diff, current = session.apply_patch(patch)
+    lines = diff.splitlines()[2:]
+    return answers.PatchApplied(
+        next=session.position().next,
+        path=session.task.files.editable,
+        revision=current.revision,
+        added=sum(line.startswith("+") for line in lines),
+        removed=sum(line.startswith("-") for line in lines),
+        diff=diff,
+    )
+
+
+def _judged(session: Session, verdict: str, experiment: int | None, reason: str, undone: str = "") -> answers.Judged:
+    best = session.state.best
+    return answers.Judged(
+        next=session.position().next,
+        verdict=verdict,
+        experiment=experiment,
+        reason=reason,
+        best_experiment=best.number if best else None,
+        best_score=best.score if best else None,
+        undone_diff=undone,
+    )
+
+
+def _kept(session: Session, learned: str | None) -> answers.Judged:
+    experiment = session.keep(learned)
+    assert experiment.verdict is not None
+    return _judged(session, "keep", experiment.number, experiment.verdict.reason)
+
+
+def _discarded(session: Session, learned: str | None) -> answers.Judged:
+    experiment, undone = session.discard(learned)
+    if experiment is None:
+        return _judged(session, "discard", None, f"{session.task.files.editable} is the best experiment's again", undone)
+    assert experiment.verdict is not None
+    return _judged(session, "discard", experiment.number, experiment.verdict.reason, undone)
+
+
+def _status(session: Session) -> answers.Status:
+    session.refresh()
+    return answers.status(session, detect().level)
+
+
+def _reference(session: Session, name: str) -> answers.Reference:
+    if name.startswith("log:"):
+        number = name.removeprefix("log:").strip()
+        if number and not number.isdigit():
+            raise ToolError(f"{name!r} names no experiment. Use log:<number>, like log:3.")
+        content = answers.log(session, int(number) if number else None)
+    else:
+        content = session.reference(name)
+    return answers.Reference(next=session.position().next, name=name, content=content)

@@ -1,0 +1,73 @@
+"""One child process of the supervisor: started in a session of its own, its output taken into a bounded log."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+
+from autoresearch_mcp.run.limits import BoundedLog, die_with_parent
+
+LAST_LINE_BYTES = 1 << 20
+
+
+class Child:
+    """A started process. `pump` must run beside it, or its pipe fills and it stalls."""
+
+    def __init__(
+        self, command: list[str], folder: Path, environment: dict[str, str], log: BoundedLog, descriptors: Sequence[int] = ()
+    ):
+        self._log = log
+        self._read, write = os.pipe()
+        os.set_blocking(self._read, False)
+        self.tail = b""
+        try:
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=write,
+                stderr=write,
+                pass_fds=tuple(descriptors),
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        except BaseException:
+            os.close(self._read)
+            raise
+        finally:
+            os.close(write)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.poll()
+
+    async def pump(self) -> None:
+        """Takes the output until every writer is gone or the task is cancelled."""
+        while True:
+            await anyio.wait_readable(self._read)
+            if not self._take():
+                return
+
+    def drain(self) -> None:
+        """Takes what is already in the pipe, when the process has ended."""
+        while self._take():
+            pass
+
+    def close(self) -> None:
+        os.close(self._read)
+
+    def _take(self) -> bool:
+        try:
+            data = os.read(self._read, 65536)
+        except BlockingIOError:
+            return False
+        self._log.write(data)
+        self.tail = (self.tail + data)[-LAST_LINE_BYTES:]
+        return bool(data)

@@ -1,0 +1,138 @@
+"""Bounds on what a run may use, and the end of everything it started."""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import psutil
+
+MARK = "AUTORESEARCH_RUN"  # in the environment of every process of a run, so that strays can be found
+
+
+def become_subreaper() -> None:
+    """Orphans of the run become children of this process instead of init's, so that none escapes by forking twice. Linux."""
+    if sys.platform == "linux":
+        PR_SET_CHILD_SUBREAPER = 36
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """For the child between fork and exec: it is killed when its parent dies. Linux."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def strays(mark: str) -> list[psutil.Process]:
+    """Processes of a run whose supervisor is gone, by the mark in their environment."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def end_all(processes: Iterable[psutil.Process], patience: float = 2.0) -> None:
+    """SIGTERM, then SIGKILL for what is left after `patience` seconds."""
+    alive: list[psutil.Process] = []
+    for process in processes:
+        try:
+            process.terminate()
+            process.resume()  # a stopped process would never see the signal
+        except psutil.Error:
+            continue
+        alive.append(process)
+    _, alive = psutil.wait_procs(alive, timeout=patience)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+
+
+def end_descendants(patience: float = 2.0) -> bool:
+    """Ends every descendant of this process, also those that fork while it happens. True when none is left."""
+    end_all(descendants(), patience)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        left = [process for process in descendants() if _alive(process)]
+        if not left:
+            return True
+        for process in left:
+            try:
+                process.kill()
+            except psutil.Error:
+                continue
+        time.sleep(0.02)
+    return False
+
+
+def reap_adopted(own: set[int]) -> None:
+    """Collects ended children other than `own`: orphans of the run that this process, as subreaper, was given."""
+    for process in psutil.Process().children():
+        if process.pid not in own and not _alive(process):
+            try:
+                os.waitpid(process.pid, os.WNOHANG)
+            except ChildProcessError:
+                continue
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def memory_mb() -> float:
+    """Resident memory of all descendants, MiB."""
+    total = 0
+    for process in descendants():
+        try:
+            total += process.memory_info().rss
+        except psutil.Error:
+            continue
+    return total / 2**20
+
+
+class BoundedLog:
+    """Keeps the beginning and the end of an output within `limit` bytes, on disk while it grows."""
+
+    def __init__(self, path: Path, limit: int):
+        self.path, self.limit = path, limit
+        self._file = open(path, "w+b", buffering=0)
+        self._size = self.dropped = 0
+
+    def write(self, data: bytes) -> None:
+        for start in range(0, len(data), self.limit // 4):
+            part = data[start : start + self.limit // 4]
+            if self._size + len(part) > self.limit:
+                self._compact()
+            self._file.write(part)
+            self._size += len(part)
+
+    def _compact(self) -> None:
+        """Drops the middle: the first half of the limit stays, and the last eighth."""
+        head, tail = self.limit // 2, self.limit // 8
+        self._file.seek(self._size - tail)
+        end = self._file.read()
+        self.dropped += self._size - head - tail
+        note = f"\n[... {self.dropped} bytes of output are not kept ...]\n".encode()
+        self._file.seek(head)
+        self._file.truncate()
+        self._file.write(note + end)
+        self._size = head + len(note) + len(end)
+
+    def close(self) -> None:
+        self._file.close()

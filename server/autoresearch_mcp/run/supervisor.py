@@ -1,0 +1,364 @@
+"""The process that owns one run from its start to its recorded result. It is detached: server and client may both die.
+
+    python -m autoresearch_mcp.run.supervisor FOLDER
+
+It takes a slot, starts the run in the sandbox, keeps the clock, hands over data, has the result scored, ends every process
+of the run, and writes one event to the ledger before it frees the slot.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from anyio.abc import UNIXSocketStream
+
+from autoresearch_mcp.errors import EvaluationError, LedgerError, RefusedError
+from autoresearch_mcp.evaluate.command import Score, parse_score
+from autoresearch_mcp.files import read_regular, write_json
+from autoresearch_mcp.ledger import Ledger, RunEnded, write_results
+from autoresearch_mcp.run import limits, sandbox
+from autoresearch_mcp.run.child import Child
+from autoresearch_mcp.run.clock import Clock
+from autoresearch_mcp.run.slots import take_slot
+from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.task import expand
+from autoresearch_mcp.text import tail
+
+POLL = 0.02  # seconds between looks at the process and the clock
+REPORT = 0.5  # seconds between progress reports and memory samples
+GOODBYE = 10.0  # seconds a run has after its score to print its summary
+MESSAGE_BYTES = 65536
+
+
+@dataclass
+class RunFailed(Exception):
+    """The run gave no score."""
+
+    outcome: str
+    failure: str
+    reason: str = ""
+
+
+class Supervisor:
+    def __init__(self, spec: RunSpec):
+        self.spec = spec
+        self.task = spec.task
+        self.clock = Clock(spec.task.run)
+        self.log = limits.BoundedLog(spec.log, spec.task.run.log_bytes)
+        self.score: Score | None = None
+        self.failed: RunFailed | None = None
+        self.answered = False
+        self.terminated = False
+        self.peak_memory_mb = 0.0
+        self.slot = ""
+        self._children: list[Child] = []
+
+    async def supervise(self) -> RunEnded:
+        """The whole run; never raises for what the run does."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._report)
+            tasks.start_soon(self._listen_for_signals)
+            taken = await take_slot(self.spec.slots, self.task.run, self._stop_asked)
+            try:
+                if taken is None:
+                    raise RunFailed("crash", "killed", "it was stopped while it waited for a slot")
+                self.slot = taken[0]
+                if reason := sandbox.refusal(self.task):
+                    raise RunFailed("refused", "refused", reason)
+                await self._run()
+            except* RunFailed as group:
+                self.failed = self.failed or next(_leaves(group))
+            finally:
+                self.clock.enter("done")
+                await anyio.to_thread.run_sync(limits.end_descendants)
+                self._reap()
+                self.log.close()
+            tasks.cancel_scope.cancel()
+        return self._result()
+
+    def _result(self) -> RunEnded:
+        measured = {phase: round(seconds, 3) for phase, seconds in self.clock.seconds.items()}
+        common = {
+            "run": self.spec.run,
+            "seconds": measured,
+            "peak_memory_mb": round(self.peak_memory_mb, 1),
+            "enforcement": sandbox.detect().level,
+        }
+        if self.score is not None:
+            return RunEnded(
+                outcome="scored", score=self.score.score, holdout=self.score.holdout, details=self.score.details, **common
+            )
+        failed = self.failed or RunFailed("crash", "error", "the run ended without a result")
+        excerpt = "\n".join(part for part in (failed.reason, tail(self.spec.log)) if part)
+        return RunEnded(outcome=failed.outcome, failure=failed.failure, excerpt=excerpt, **common)  # pyright: ignore[reportArgumentType]
+
+    # --- the run ---
+
+    async def _run(self) -> None:
+        if self.task.run.command is None:
+            await self._evaluate()
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            extra = {
+                "AUTORESEARCH_PRESET": self.task.preset or "",
+                "AUTORESEARCH_BUDGET": str(self.task.run.budget_seconds),
+                "AUTORESEARCH_SEED": str(self.spec.seed),
+                "AUTORESEARCH_SOCKET": str(theirs.fileno()),
+                "AUTORESEARCH_DATA": str(self.spec.work / "data"),
+            }
+            (self.spec.work / "tmp").mkdir(exist_ok=True)
+            child = Child(
+                expand(self.task.run.command, preset=self.task.preset or "", seed=str(self.spec.seed)),
+                self.spec.work,
+                self._environment(self.spec.work, **extra),
+                self.log,
+                [theirs.fileno()],
+            )
+        self._children.append(child)
+        self.clock.enter("startup" if self.task.data.train else "training")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(child.pump)
+            tasks.start_soon(self._serve, ours)
+            await self._watch(child)
+            tasks.cancel_scope.cancel()
+        await anyio.to_thread.run_sync(limits.end_descendants)
+        child.drain()
+        child.close()
+        if self.score is None:
+            if self.failed is None and child.returncode == 0:
+                await self._evaluate()
+            else:
+                raise self.failed or self._classify(child.returncode)
+
+    async def _watch(self, child: Child) -> None:
+        """Until the process ends, its time is up, or somebody asks to stop."""
+        scored_at: float | None = None
+        while child.returncode is None:
+            if self.answered:
+                scored_at = scored_at or time.monotonic()
+                if time.monotonic() - scored_at > GOODBYE:
+                    return
+            if self.failed is not None:
+                return
+            if await self._stop_asked():
+                self.failed = RunFailed("crash", "killed", "the run was stopped on request")
+            elif self.clock.overdue and self.clock.phase != "evaluation":
+                failure = "timeout_startup" if self.clock.phase == "startup" else "timeout"
+                reason = {
+                    "startup": f"it did not ask for data within {self.clock.limit:.0f} s (run.startup_seconds)",
+                    "training": f"it did not finish within its budget and grace, {self.clock.limit:.0f} s",
+                    "export": f"it did not submit its result within {self.clock.limit:.0f} s after training",
+                }[self.clock.phase]
+                self.failed = RunFailed("timeout", failure, reason)
+            await anyio.sleep(POLL)
+
+    def _classify(self, returncode: int | None) -> RunFailed:
+        """Names a failure by the task's patterns on the end of the log."""
+        text = tail(self.spec.log, 20000, 400)
+        reason = f"it ended with exit status {returncode} and no result"
+        for failure, pattern in self.task.failures.items():
+            if re.search(pattern, text):
+                return RunFailed("timeout" if failure.startswith("timeout") else "crash", failure, reason)
+        return RunFailed("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
+
+    # --- the control socket: everything on it comes from untrusted code ---
+
+    async def _serve(self, ours: socket.socket) -> None:
+        async with await UNIXSocketStream.from_socket(ours) as stream:
+            try:
+                async for message in _messages(stream):
+                    await self._answer(stream, message)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return
+
+    async def _answer(self, stream: UNIXSocketStream, message: object) -> None:
+        match message:
+            case {"op": "data"}:
+                await self._hand_over(stream)
+            case {"op": "trained"}:
+                if self.clock.phase in ("startup", "training"):
+                    self.clock.enter("export")
+                await stream.send(b"{}\n")
+            case {"op": "submit"} if self.score is None and self.failed is None:
+                try:
+                    await self._evaluate()
+                except RunFailed as failed:
+                    self.failed = failed
+                    await stream.send(_line(error=f"{failed.failure}: {failed.reason}"))
+                    return
+                assert self.score is not None
+                await stream.send(_line(score=self.score.score))
+                self.answered = True
+            case _:
+                await stream.send(_line(error="unknown or repeated request; a run submits once"))
+
+    async def _hand_over(self, stream: UNIXSocketStream) -> None:
+        """Passes the training data as read-only descriptors. The first time, the budget starts."""
+        if self.spec.data is None or not self.task.data.train:
+            await stream.send(_line(error="this task has no training data"))
+            return
+        if self.clock.phase not in ("startup", "training"):
+            await stream.send(_line(error="training has ended; data is handed over before evaluate_bpb only"))
+            return
+        descriptors = [os.open(self.spec.data / name, os.O_RDONLY | os.O_CLOEXEC) for name in self.task.data.train]
+        try:
+            if self.clock.phase == "startup":
+                self.clock.enter("training")
+            await stream.send_fds(_line(files=self.task.data.train, budget=self.task.run.budget_seconds), descriptors)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    # --- scoring ---
+
+    async def _evaluate(self) -> None:
+        """Takes the outputs over and runs the scoring command on them. Raises RunFailed."""
+        self.clock.enter("evaluation")
+        try:
+            for name in self.task.run.outputs:
+                await anyio.to_thread.run_sync(self._take_over, name)
+        except OSError as error:
+            raise RunFailed("crash", "error", f"the run left no usable {error.filename or 'output'}: {error.strerror or error}") from error
+        log = limits.BoundedLog(self.spec.scoring_log, self.task.run.log_bytes)
+        command = expand(
+            self.task.metric.command,
+            data=str(self.spec.data or ""),
+            preset=self.task.preset or "",
+            seed=str(self.spec.seed),
+        )
+        child = Child(command, self.spec.scoring, self._environment(self.spec.scoring), log)
+        self._children.append(child)
+        try:
+            with anyio.move_on_after(self.task.run.evaluate_seconds) as patience:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(child.pump)
+                    while child.returncode is None and not await self._stop_asked():
+                        await anyio.sleep(POLL)
+                    tasks.cancel_scope.cancel()
+            child.drain()
+            if patience.cancelled_caught:
+                raise RunFailed("timeout", "timeout", f"scoring took longer than {self.task.run.evaluate_seconds:.0f} s")
+            if child.returncode is None:
+                raise RunFailed("crash", "killed", "the run was stopped on request")
+            self.score = parse_score(child.tail, child.returncode)
+        except RefusedError as error:
+            raise RunFailed("refused", error.failure, str(error)) from error
+        except EvaluationError as error:
+            raise RunFailed("crash", "error", f"{error}\n{tail(self.spec.scoring_log)}") from error
+        finally:
+            if child.returncode is None:
+                child.process.kill()
+                child.process.wait()
+            child.close()
+            log.close()
+
+    def _take_over(self, name: str) -> None:
+        """Copies one output out of the run's reach, into the folder the scoring command works in."""
+        source, target = self.spec.work / name, self.spec.scoring / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        target.write_bytes(read_regular(source, self.task.run.output_bytes))
+
+    # --- beside the run ---
+
+    def _environment(self, folder: Path, **extra: str) -> dict[str, str]:
+        devices = self.slot.removeprefix("gpu") if self.slot.startswith("gpu") else ""
+        if self.task.run.device == "cpu":
+            extra["AUTORESEARCH_DEVICE"] = "cpu"
+        mark = str(self.spec.folder)
+        return sandbox.environment(folder, mark, CUDA_VISIBLE_DEVICES=devices, **extra)
+
+    async def _stop_asked(self) -> bool:
+        return self.terminated or self.spec.stop.exists()
+
+    async def _listen_for_signals(self) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for received in signals:
+                if received != signal.SIGHUP:  # a closing terminal is no reason to end a run
+                    self.terminated = True
+
+    async def _report(self) -> None:
+        """Says where the run is, for whoever waits; samples memory."""
+        while True:
+            self.peak_memory_mb = max(self.peak_memory_mb, await anyio.to_thread.run_sync(limits.memory_mb))
+            self._reap()
+            progress = {
+                "phase": self.clock.phase,
+                "elapsed": self.clock.elapsed,
+                "limit": self.clock.limit,
+                "budget": self.task.run.budget_seconds,
+                "pid": os.getpid(),
+                "slot": self.slot,
+            }
+            await anyio.to_thread.run_sync(write_json, self.spec.progress, progress)
+            await anyio.sleep(REPORT)
+
+    def _reap(self) -> None:
+        limits.reap_adopted({child.pid for child in self._children})
+
+
+def _leaves(group: BaseExceptionGroup[RunFailed]) -> Iterator[RunFailed]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _line(**content: object) -> bytes:
+    return json.dumps(content).encode() + b"\n"
+
+
+async def _messages(stream: UNIXSocketStream) -> AsyncIterator[object]:
+    """JSON objects, one a line; nonsense comes out as None, and a line without end ends the talk."""
+    buffer = b""
+    while len(buffer) < MESSAGE_BYTES:
+        try:
+            buffer += await stream.receive(4096)
+        except anyio.EndOfStream:
+            return
+        while b"\n" in buffer:
+            line, buffer = buffer.split(b"\n", 1)
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield None
+
+
+def record(spec: RunSpec, ended: RunEnded) -> None:
+    """Writes the result, trying again for a while if the disk is full or the ledger busy."""
+    for attempt in range(60):
+        try:
+            ledger = Ledger(spec.ledger)
+            ledger.append(ended)
+            write_results(ledger, spec.results)
+            return
+        except (LedgerError, OSError):
+            if attempt == 59:
+                raise
+            time.sleep(1)
+
+
+def main(folder: str) -> None:
+    spec = RunSpec.model_validate_json((Path(folder) / "spec.json").read_bytes())
+    limits.become_subreaper()
+    ended = anyio.run(Supervisor(spec).supervise)
+    record(spec, ended)
+    shutil.rmtree(spec.work / "tmp", ignore_errors=True)
+    for name in spec.task.run.outputs:  # scored and done with; a night of them would fill the disk
+        (spec.work / name).unlink(missing_ok=True)
+        (spec.scoring / name).unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
