@@ -94,8 +94,8 @@ class Result(Answer):
             lines.append(f"{self.metric}: {format_score(self.score)} ({self.direction}); status: {self.status}")
             if len(self.runs) > 1:
                 lines.append(f"mean of {len(self.runs)} runs: {', '.join(map(format_score, self.runs))}")
-            if self.reason:
-                lines.append(f"{self.suggestion or self.status}: {self.reason}")
+            if self.reason and not self.suggestion:  # a suggestion stands in the next step
+                lines.append(f"{self.status}: {self.reason}")
         else:
             lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
         if self.details:
@@ -123,7 +123,7 @@ class Judged(Answer):
         if self.experiment is None:
             head = f"Edits undone: {self.reason}"
         else:
-            head = f"Experiment {self.experiment}: {self.verdict}. {self.reason[:1].upper()}{self.reason[1:]}."
+            head = f"Experiment {self.experiment}: {self.verdict} ({self.reason})"
         best = ""
         if self.best_experiment is not None and self.best_score is not None:
             best = f"\nBest: {format_score(self.best_score)} (experiment {self.best_experiment})"

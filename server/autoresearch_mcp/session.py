@@ -175,7 +175,7 @@ class Session:
             verdict, reason = self.suggest(current)
             other = [] if verdict == "keep" and self._is_unchanged_baseline(current) else ["discard" if verdict == "keep" else None]
             allowed = [verdict, *(name for name in other if name)]
-            return Position("scored", allowed, f"call {verdict}: {reason}")
+            return Position("scored", allowed, f"call {verdict} ({reason})")
         if current:
             step = f"experiment {current.number} gave no score ({self.failure(current)}): call apply_patch to mend it, or discard"
             if self._may_repeat(current):

@@ -1,0 +1,285 @@
+"""The command line: make and serve a workspace, look at it, tend it. What the agent may do is in app.py, not here."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from autoresearch_mcp import __version__
+from autoresearch_mcp.errors import AutoresearchError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from autoresearch_mcp.ledger import ExperimentState
+    from autoresearch_mcp.session import Session
+
+app = typer.Typer(
+    name="autoresearch-mcp",
+    help="Let a coding agent improve one file against one metric, by rules it cannot bend.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of the workspace.")]
+SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="Line of research; the latest if left out.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+PresetOption = Annotated[str, typer.Option(help="auto, or one of the task's presets: cpu, gpu, tiny.")]
+TaskOption = Annotated[str, typer.Option(help="Name of a bundled task, or a folder with an autoresearch.toml.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"autoresearch-mcp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    task: TaskOption = "default",
+    preset: PresetOption = "auto",
+) -> None:
+    """Make a workspace: a git repository from a task."""
+    from autoresearch_mcp.workspace import create
+
+    workspace = create(directory, task, preset)
+    made = workspace.task_at(workspace.head())
+    print(f"workspace:  {workspace.root}")
+    print(f"task:       {made.name}" + (f", preset {made.preset}" if made.preset else ""))
+    print(f"next:       autoresearch-mcp prepare --workspace {directory}" if made.data.prepare else "")
+
+
+@app.command()
+def prepare(workspace: WorkspaceOption = Path(), force: Annotated[bool, typer.Option(help="Make it anew.")] = False) -> None:
+    """Get the task's data ready."""
+    session = _open(workspace, None)
+    if not session.data.needed:
+        print("data:       the task needs none")
+        return
+    session.data.prepare(session.workspace.root, force)
+
+
+@app.command()
+def serve(
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    task: TaskOption = "default",
+    preset: PresetOption = "auto",
+) -> None:
+    """Serve the tools over stdio. Makes the workspace where the folder is absent or empty."""
+    import gc
+
+    gc.disable()  # imports make many objects that live on: collecting among them costs a tenth of the start-up time
+    from autoresearch_mcp.workspace import create
+
+    if not workspace.exists() or (workspace.is_dir() and not any(workspace.iterdir())):
+        create(workspace, task, preset)
+    opened = _open(workspace, session)
+    from autoresearch_mcp.app import build_server
+
+    server = build_server(opened)
+    gc.enable()
+    gc.freeze()
+    server.run("stdio")
+
+
+@app.command()
+def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; a temporary one if left out.")] = None) -> None:
+    """Watch a scripted client run the loop on a tiny language model: about two minutes on two cores."""
+    import tempfile
+
+    from autoresearch_mcp.demo import run_demo
+
+    run_demo(directory or Path(tempfile.mkdtemp(prefix="autoresearch-demo-")) / "workspace")
+
+
+@app.command()
+def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, as_json: JsonOption = False) -> None:
+    """Where the loop stands, with what only you may see: the sealed holdout."""
+    from autoresearch_mcp import answers
+    from autoresearch_mcp.run.sandbox import detect
+
+    opened = _open(workspace, session)
+    opened.refresh()
+    answer = answers.status(opened, detect().level)
+    best, baseline = opened.state.best, opened.state.baseline
+    if as_json:
+        content = answer.model_dump(mode="json") | {"best_holdout": _holdout(best), "baseline_holdout": _holdout(baseline)}
+        print(json.dumps(content, indent=1))
+        return
+    print(answer.text())
+    if best and baseline and (sealed := _holdout(best)) is not None and (first := _holdout(baseline)) is not None:
+        print(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
+    if best:
+        print(f"To take the result: git merge {opened.state.started.branch}")
+
+
+@app.command()
+def log(
+    experiment: Annotated[int | None, typer.Argument(help="Show this experiment in full, with its output.")] = None,
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """All experiments of a session, or one in full."""
+    from rich.console import Console
+
+    from autoresearch_mcp import answers
+    from autoresearch_mcp.ledger import export_json
+
+    opened = _open(workspace, session)
+    if as_json:
+        rows = [row for row in export_json(opened.ledger.state(), sealed=True) if row["session"] == opened.tag]
+        print(json.dumps([row for row in rows if experiment in (None, row["experiment"])], indent=1))
+    elif experiment is None:
+        Console().print(experiments_table(opened))
+    else:
+        print(answers.result(opened, experiment).body())
+        print(opened.diff(opened.experiment(experiment)), end="")
+        print(answers.log(opened, experiment))
+
+
+@app.command()
+def watch(
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    rows: Annotated[int, typer.Option(help="Experiments shown.")] = 15,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+) -> None:
+    """Follow the loop live. Ctrl-C ends it."""
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    opened = _open(workspace, session)
+    ends = None if seconds is None else time.monotonic() + seconds
+
+    def screen() -> Group:
+        opened.refresh()
+        line = opened.position().next
+        if opened.state.running:
+            progress = opened.progress()
+            limit = f" of at most {float(str(progress['limit'])):.0f}" if progress["limit"] else ""
+            line = f"experiment {opened.state.running[0].number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s{limit}"
+        return Group(experiments_table(opened, rows), Text(line))
+
+    try:
+        with Live(screen(), refresh_per_second=2) as live:
+            while ends is None or time.monotonic() < ends:
+                time.sleep(0.5)
+                live.update(screen())
+    except KeyboardInterrupt:
+        pass
+
+
+@app.command()
+def plot(
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    output: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF; progress.png in the workspace if left out.")] = None,
+) -> None:
+    """Draw the progress picture: all experiments, the kept ones marked, the running best."""
+    from autoresearch_mcp.plot import draw
+
+    opened = _open(workspace, session)
+    target = output or opened.workspace.root / "progress.png"
+    draw(opened.state, target)
+    print(f"picture:    {target}")
+
+
+@app.command()
+def stop(workspace: WorkspaceOption = Path(), session: SessionOption = None) -> None:
+    """End the run that is on; it is recorded as killed."""
+    opened = _open(workspace, session)
+    print(f"stopping experiment {opened.stop().number}")
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
+    """Check git, Python packages, device, sandbox, workspace and data, and say how to mend what is wrong."""
+    from autoresearch_mcp.doctor import examine
+
+    checks = examine(workspace)
+    if as_json:
+        print(json.dumps([check.model_dump() for check in checks], indent=1))
+    else:
+        from rich.console import Console
+
+        console = Console(highlight=False, soft_wrap=True)
+        colours = {"ok": "green", "warning": "yellow", "error": "red"}
+        for check in checks:
+            console.print(f"[{colours[check.level]}]{check.level:<8}[/] {check.name + ':':<11} {check.found}")
+            if check.fix:
+                console.print(f"{'':<21}fix: {check.fix}")
+    if any(check.level == "error" for check in checks):
+        raise typer.Exit(1)
+
+
+def _open(workspace: Path, tag: str | None) -> "Session":
+    from autoresearch_mcp.session import Session, open_ledger
+    from autoresearch_mcp.workspace import Workspace
+
+    opened = Workspace(workspace)
+    return Session(opened, open_ledger(opened), tag)
+
+
+def _holdout(experiment: "ExperimentState | None") -> float | None:
+    """Mean of the sealed scores of an experiment's runs."""
+    if experiment is None:
+        return None
+    sealed = [run.ended.holdout for run in experiment.runs if run.ended and run.ended.holdout is not None]
+    return sum(sealed) / len(sealed) if sealed else None
+
+
+def experiments_table(session: "Session", rows: int | None = None) -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    from autoresearch_mcp.ledger import format_score
+    from autoresearch_mcp.text import plain
+
+    state = session.state
+    styles = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "running": "yellow"}
+    best = f", best {format_score(state.best.score)}" if state.best and state.best.score is not None else ""
+    table = Table(title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left")
+    for name in ("#", "commit", session.task.metric.name, "status", "seconds", "description"):
+        table.add_column(name, justify="right" if name in ("#", session.task.metric.name, "seconds") else "left")
+    for experiment in state.experiments[-rows:] if rows else state.experiments:
+        seconds = sum(experiment.last.seconds.values()) if experiment.last else 0.0
+        named = session.failure(experiment) if experiment.status in ("crash", "timeout", "refused") else experiment.status
+        table.add_row(
+            str(experiment.number),
+            experiment.committed.commit[:7],
+            format_score(experiment.score) if experiment.score is not None else "-",
+            Text(named, style=styles.get(experiment.status, "")),
+            f"{seconds:.0f}",
+            Text(plain(experiment.committed.description)),
+        )
+    return table
+
+
+def main() -> NoReturn:
+    """Entry point: errors that a person can mend are one message, not a traceback."""
+    try:
+        app()
+    except AutoresearchError as error:
+        print(f"autoresearch-mcp: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

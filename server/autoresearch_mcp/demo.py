@@ -1,0 +1,144 @@
+"""The demo: a scripted MCP client drives a real server over stdio through a baseline, a better patch, a worse one and a crash.
+
+The client is a script and says so; everything it drives is real: the server, git, the runs, the scores.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from rich.console import Console
+
+from autoresearch_mcp.cli import experiments_table
+from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.plot import draw
+from autoresearch_mcp.session import Session, open_ledger
+from autoresearch_mcp.workspace import Workspace, create
+
+
+@dataclass(frozen=True)
+class Idea:
+    """What the script tries, as a patch in one of the three forms."""
+
+    description: str
+    hypothesis: str
+    patch: str
+    learned: str
+
+
+IDEAS = (
+    Idea(
+        "more, smaller optimiser steps",
+        "in so short a run the number of steps limits learning, not the noise of a batch",
+        """\
+--- a/train.py
++++ b/train.py
+@@ -43,2 +43,2 @@
+-DEVICE_BATCH_SIZE = by_preset(64, 8, 64)  # sequences in one forward pass
+-TOTAL_BATCH_SIZE = by_preset(2**12, 2**11, 2**19)  # tokens in one optimiser step
++DEVICE_BATCH_SIZE = by_preset(16, 8, 64)  # sequences in one forward pass
++TOTAL_BATCH_SIZE = by_preset(2**10, 2**11, 2**19)  # tokens in one optimiser step
+""",
+        "steps count more than batch size here",
+    ),
+    Idea(
+        "learning rate of the matrices divided by 100",
+        "a lower rate might be steadier",
+        """\
+<<<<<<< SEARCH
+MATRIX_LR = 0.02  # Muon: the matrices inside the blocks
+=======
+MATRIX_LR = 0.0002  # Muon: the matrices inside the blocks
+>>>>>>> REPLACE
+""",
+        "far too low: the blocks hardly learn within the budget",
+    ),
+    Idea(
+        "gated MLP",
+        "gating often helps",
+        """\
+*** Begin Patch
+*** Update File: train.py
+@@ class MLP(nn.Module):
+     def forward(self, x):
+-        return self.proj(F.relu(self.fc(x)).square())  # ReLU squared: So et al. 2021, arXiv:2109.08668
++        return self.proj(F.relu(self.fc(x)).square() * self.gate(x))
+*** End Patch
+""",
+        "the gate was never defined; this idea needs a parameter of its own",
+    ),
+)
+
+
+def run_demo(directory: Path) -> None:
+    """Runs the demo in a new workspace at `directory`. Raises AutoresearchError where the outcome is not the expected one."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print("[bold]A scripted client (no AI here) drives a real server over stdio.[/]")
+    workspace = create(directory, "default", "tiny")
+    Session(workspace, open_ledger(workspace)).data.prepare(workspace.root)
+    started = time.monotonic()
+    anyio.run(_drive, directory, console)
+
+    session = Session(Workspace(directory), open_ledger(workspace))
+    console.print()
+    console.print(experiments_table(session))
+    draw(session.state, directory / "progress.png")
+    best = session.state.best
+    kept = [experiment.number for experiment in session.state.experiments if experiment.status == "keep"]
+    if best is None or kept != [1, 2]:
+        raise AutoresearchError(f"The demo expected experiments 1 and 2 to be kept, not {kept}. A busy machine can do that; run it again.")
+    console.print(f"\nDone in {time.monotonic() - started:.0f} s. To look further:")
+    console.print(f"  git -C {directory} log --oneline {session.state.started.branch}   # what was kept")
+    console.print(f"  cat {session.results_path}")
+    console.print(f"  {directory / 'progress.png'}   # the picture")
+
+
+async def _drive(directory: Path, console: Console) -> None:
+    server = StdioServerParameters(
+        command=sys.executable, args=["-m", "autoresearch_mcp.cli", "serve", "--workspace", str(directory)], env=_environment()
+    )
+    async with Client(stdio_client(server)) as client:
+        tools = await client.list_tools()
+        console.print(f"tools: {', '.join(tool.name for tool in tools.tools)}\n")
+
+        async def call(name: str, **arguments: Any) -> dict[str, Any]:
+            """One tool call, shown with the first lines of its answer; errors of the tool raise."""
+            spoken = ", ".join(f"{key}={value!r}" for key, value in arguments.items() if key in ("description", "learned"))
+            console.print(f"[cyan]> {name}({spoken})[/]")
+
+            async def show(progress: float, total: float | None, message: str | None) -> None:
+                console.print(f"    [dim]{message}[/]", markup=True)
+
+            answer = await client.call_tool(name, arguments, progress_callback=show)
+            text = "\n".join(getattr(block, "text", "") for block in answer.content)
+            if answer.is_error:
+                raise AutoresearchError(f"The demo's call of {name} was refused: {text}")
+            for line in text.splitlines()[:12]:
+                console.print(f"    {line[:160]}", markup=False)
+            return answer.structured_content or {}
+
+        async def run_to_end(**arguments: Any) -> dict[str, Any]:
+            result = await call("run_experiment", **arguments, wait_seconds=30)
+            while result["status"] == "running":
+                result = await call("get_val_bpb", wait_seconds=30)
+            return result
+
+        await call("status")
+        await run_to_end(description="baseline")
+        await call("keep", learned="where we start")
+        for idea in IDEAS:
+            await call("apply_patch", patch=idea.patch)
+            result = await run_to_end(description=idea.description, hypothesis=idea.hypothesis)
+            await call("keep" if result["suggestion"] == "keep" else "discard", learned=idea.learned)
+        await call("history")
+
+
+def _environment() -> dict[str, str]:
+    """The server needs our own environment: caches, devices, paths."""
+    return dict(os.environ)

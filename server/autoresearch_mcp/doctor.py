@@ -1,0 +1,121 @@
+"""Looks at everything a run depends on, and says for each thing what was found and how to mend it."""
+
+import importlib.metadata
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from autoresearch_mcp import __version__
+from autoresearch_mcp.data import cache_root
+from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.run.sandbox import detect
+from autoresearch_mcp.session import Session, open_ledger
+from autoresearch_mcp.workspace import TASK_FILE, Workspace
+
+PACKAGES = ("mcp", "torch", "numpy", "tiktoken", "gitpython", "pydantic", "anyio")
+FREE_DISK = 2 * 2**30
+
+
+class Check(BaseModel):
+    name: str
+    level: Literal["ok", "warning", "error"]
+    found: str
+    fix: str = ""
+
+
+def examine(directory: Path) -> list[Check]:
+    """All checks; those of the workspace only where the folder is one."""
+    checks = [_python(), _git(), _torch(), _sandbox(), _disk(directory)]
+    if (directory / TASK_FILE).exists() or (directory / ".autoresearch").exists():
+        checks += _workspace(directory)
+    else:
+        fix = "autoresearch-mcp init DIR, then autoresearch-mcp doctor --workspace DIR"
+        checks.append(Check(name="workspace", level="warning", found=f"{directory.absolute()} is none", fix=fix))
+    return checks
+
+
+def _python() -> Check:
+    missing: list[str] = []
+    for name in PACKAGES:
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    found = f"autoresearch-mcp {__version__}, Python {platform.python_version()} on {platform.platform()}"
+    if missing:
+        return Check(name="packages", level="error", found=f"missing: {', '.join(missing)}", fix="pip install autoresearch-mcp")
+    return Check(name="packages", level="ok", found=found)
+
+
+def _git() -> Check:
+    if shutil.which("git") is None:
+        return Check(name="git", level="error", found="not found", fix="install git, on Debian: apt install git")
+    version = subprocess.run(["git", "--version"], capture_output=True, text=True).stdout.strip()
+    name = subprocess.run(["git", "config", "user.name"], capture_output=True, text=True).stdout.strip()
+    if not name:
+        fix = "to have your own name there: git config --global user.name NAME; and user.email"
+        return Check(name="git", level="ok", found=f"{version}; commits will be by autoresearch-mcp", fix=fix)
+    return Check(name="git", level="ok", found=f"{version}; commits will be by {name}")
+
+
+def _torch() -> Check:
+    """Asks torch in a process of its own: this one never imports it."""
+    code = (
+        "import torch; d = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'; "
+        "n = torch.cuda.get_device_name() if d == 'cuda' else f'{torch.get_num_threads()} threads'; print(torch.__version__, d, n)"
+    )
+    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if probe.returncode:
+        last = probe.stderr.strip().splitlines()[-1:] or ["no message"]
+        return Check(name="torch", level="error", found=last[0], fix="pip install 'torch==2.13.0'")
+    version, device, detail = probe.stdout.strip().split(" ", 2)
+    if device == "cpu" and Path("/dev/nvidiactl").exists():
+        fix = "this torch is a CPU build or the driver is too old for it; see pytorch.org/get-started"
+        return Check(name="torch", level="warning", found=f"{version} does not see the NVIDIA device", fix=fix)
+    return Check(name="torch", level="ok", found=f"{version} on {device} ({detail})")
+
+
+def _sandbox() -> Check:
+    enforcement = detect()
+    level = "warning" if enforcement.level == "none" else "ok"
+    return Check(name="sandbox", level=level, found=f"{enforcement.level}: {enforcement.explanation}", fix=enforcement.advice)
+
+
+def _disk(directory: Path) -> Check:
+    place = directory.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    found = f"{free / 2**30:.0f} GiB free; data is cached in {cache_root()}"
+    if free < FREE_DISK:
+        return Check(name="disk", level="warning", found=found, fix="free some space: a full disk ends runs without a result")
+    return Check(name="disk", level="ok", found=found)
+
+
+def _workspace(directory: Path) -> list[Check]:
+    try:
+        workspace = Workspace(directory)
+        ledger = open_ledger(workspace)
+        session = Session(workspace, ledger)
+        ledger.state()
+    except AutoresearchError as error:
+        return [Check(name="workspace", level="error", found=str(error))]
+    except sqlite3.Error as error:
+        return [Check(name="workspace", level="error", found=f"the ledger: {error}", fix="restore it from a backup")]
+    task = session.task
+    preset = f", preset {task.preset}" if task.preset else ""
+    found = f"task {task.name}{preset}, session {session.tag}, {len(session.state.experiments)} experiments, ledger verified"
+    checks = [Check(name="workspace", level="ok", found=found)]
+    if session.data.missing():
+        missing = ", ".join(session.data.missing())
+        fix = f"autoresearch-mcp prepare --workspace {directory}"
+        checks.append(Check(name="data", level="error", found=f"missing: {missing}", fix=fix))
+    else:
+        checks.append(Check(name="data", level="ok", found=str(session.data.path) if session.data.needed else "the task needs none"))
+    return checks

@@ -1,0 +1,63 @@
+"""The progress picture people know from autoresearch: every experiment, the kept ones marked, the running best."""
+
+from pathlib import Path
+
+from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.ledger import SessionState, format_score
+
+
+def draw(state: SessionState, target: Path) -> None:
+    """Writes the picture; the ending of `target` decides the format. Raises NotFoundError before there is a score."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    scored = [(i, e) for i, e in enumerate(state.experiments) if e.score is not None]
+    if not scored:
+        raise NotFoundError("There is no score to draw yet. Run an experiment first.")
+    kept = [(i, e) for i, e in scored if e.status == "keep"]
+    discarded = [(i, e) for i, e in scored if e.status != "keep"]
+    failed = [i for i, e in enumerate(state.experiments) if e.score is None and not e.running]
+    metric = state.started.metric
+    arrow = "lower is better" if state.started.direction == "minimize" else "higher is better"
+
+    figure, axes = pyplot.subplots(figsize=(12, 6), layout="constrained")
+    axes.scatter([i for i, _ in discarded], [e.score for _, e in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
+    axes.scatter([i for i, _ in kept], [e.score for _, e in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
+    if kept:
+        edges = [i for i, _ in kept] + [len(state.experiments) - 1]
+        best = [e.score for _, e in kept]
+        axes.step(edges, [*best, best[-1]], where="post", c="#2a9d57", alpha=0.7, label="running best", zorder=3)
+        for i, experiment in kept[-25:]:
+            text = experiment.committed.description
+            axes.annotate(
+                text if len(text) <= 40 else text[:39] + "…",
+                (i, experiment.score or 0.0),
+                xytext=(5, 6),
+                textcoords="offset points",
+                rotation=30,
+                fontsize=8,
+                c="#1d6b3c",
+                parse_math=False,
+            )
+    axes.scatter(failed, [0.02] * len(failed), transform=axes.get_xaxis_transform(), s=24, c="#c0392b", marker="x", label="no score")
+    values = [e.score for _, e in kept] or [e.score for _, e in scored]
+    finite = [value for value in values if value is not None]
+    spread = (max(finite) - min(finite)) or abs(finite[0]) * 0.01 or 1.0
+    if kept:  # a few wild discards must not flatten what was won
+        everything = [e.score for _, e in scored if e.score is not None]
+        axes.set_ylim(max(min(everything), min(finite) - spread) - 0.15 * spread, min(max(everything), max(finite) + spread) + 0.35 * spread)
+    axes.set_xlabel("experiment")
+    axes.set_ylabel(f"{metric} ({arrow})")
+    last = f", best {format_score(kept[-1][1].score or 0.0)}" if kept else ""
+    axes.set_title(f"{state.started.tag}: {len(state.experiments)} experiments, {len(kept)} kept{last}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.2)
+    axes.legend(loc="best")
+    try:
+        figure.savefig(target, dpi=150)
+    except (ValueError, OSError) as error:
+        raise NotFoundError(f"The picture cannot be written to {target}: {error}. Name a .png, .svg or .pdf file.") from error
+    finally:
+        pyplot.close(figure)
