@@ -140,15 +140,11 @@ def _body(lines: list[str], label: str) -> Hunk:
             hunk.old.append(content)
         elif mark == "+":
             hunk.new.append(content)
-        elif mark == "\\":
-            if last != "-":
-                hunk.final_newline = False
+        elif mark == "\\":  # no newline at end of file; said of the old text only, it means that the new one has one
+            hunk.final_newline = last == "-"
         else:
             raise PatchError(f"{label}: the line {line[:80]!r} begins with none of ' ', '-', '+'. Prefix each line of the hunk.")
-        if mark != "\\":
-            last = mark
-            if mark == "+" and hunk.final_newline is False:
-                hunk.final_newline = True
+        last = mark
     return hunk
 
 

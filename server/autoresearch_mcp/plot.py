@@ -13,12 +13,12 @@ def draw(state: SessionState, target: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    scored = [(i, e) for i, e in enumerate(state.experiments) if e.score is not None]
+    scored = [(e.number, e) for e in state.experiments if e.score is not None]
     if not scored:
         raise NotFoundError("There is no score to draw yet. Run an experiment first.")
     kept = [(i, e) for i, e in scored if e.status == "keep"]
     discarded = [(i, e) for i, e in scored if e.status != "keep"]
-    failed = [i for i, e in enumerate(state.experiments) if e.score is None and not e.running]
+    failed = [e.number for e in state.experiments if e.score is None and not e.running]
     metric = state.started.metric
     arrow = "lower is better" if state.started.direction == "minimize" else "higher is better"
 
@@ -26,7 +26,7 @@ def draw(state: SessionState, target: Path) -> None:
     axes.scatter([i for i, _ in discarded], [e.score for _, e in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
     axes.scatter([i for i, _ in kept], [e.score for _, e in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
     if kept:
-        edges = [i for i, _ in kept] + [len(state.experiments) - 1]
+        edges = [i for i, _ in kept] + [state.experiments[-1].number]
         best = [e.score for _, e in kept]
         axes.step(edges, [*best, best[-1]], where="post", c="#2a9d57", alpha=0.7, label="running best", zorder=3)
         for i, experiment in kept[-25:]:

@@ -1,0 +1,172 @@
+"""Fixtures: workspaces of real tasks in temporary folders, real git, real SQLite, real processes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.session import Session, open_ledger, wait_until_ended
+from autoresearch_mcp.workspace import Workspace, create
+
+ROOT = Path(__file__).parent.parent
+
+TOY = """
+name = "toy"
+goal = "Raise score, the number that work.py leaves in result.txt."
+
+[files]
+editable = "work.py"
+read_only = ["score.py"]
+
+[run]
+command = ["{python}", "work.py"]
+outputs = ["result.txt"]
+budget_seconds = 20
+grace_seconds = 1
+progress = 'step (?P<x>[0-9]+) loss (?P<y>[0-9.]+)'
+
+[metric]
+name = "score"
+direction = "maximize"
+command = ["{python}", "score.py"]
+
+[failures]
+oom = "MemoryError"
+"""
+SCORE = "print(open('result.txt').read())\n"
+WORK = "open('result.txt', 'w').write('1.0')\n"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Caches and slots of this test process alone; a git without any configuration of the user's."""
+    cache = tmp_path_factory.mktemp("cache")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("AUTORESEARCH_CACHE", str(cache))
+    patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    yield
+    patch.undo()
+
+
+@pytest.fixture
+def task_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a task's folder: its TOML (the toy task's if left out) and files by name."""
+
+    def make(toml: str = TOY, **files: str) -> Path:
+        folder = tmp_path / "task"
+        folder.mkdir(exist_ok=True)
+        (folder / "autoresearch.toml").write_text(toml)
+        for name, content in ({"work.py": WORK, "score.py": SCORE} | {k.replace("__", "."): v for k, v in files.items()}).items():
+            (folder / name).write_text(content)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def toy(tmp_path: Path, task_folder: Callable[..., Path]) -> Callable[..., Session]:
+    """Makes a session of the toy task, with `work` as its editable file and changes to the TOML."""
+
+    def make(work: str = WORK, toml: str = TOY, **changes: str) -> Session:
+        for old, new in changes.items():
+            toml = toml.replace(f"{old} = ", f"{old} = {new}  # was: ")
+        folder = task_folder(toml, work__py=textwrap.dedent(work))
+        return open_session(create(tmp_path / "workspace", str(folder)).root)
+
+    return make
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Session:
+    """A session of the bundled notes task: nothing runs, a text file is scored."""
+    return open_session(create(tmp_path / "workspace", "notes").root)
+
+
+def open_session(root: Path, tag: str | None = None) -> Session:
+    workspace = Workspace(root)
+    return Session(workspace, open_ledger(workspace), tag)
+
+
+def run(session: Session, description: str = "an idea", **options: bool) -> int:
+    """Runs an experiment to its end and returns its number."""
+    number, _ = session.run_experiment(description, **options)
+    assert wait_until_ended(session, number, 60)
+    settle_processes(session, number)
+    return number
+
+
+def settle_processes(session: Session, number: int) -> None:
+    """Waits until the supervisor itself is gone: the result is recorded a moment earlier."""
+    spec = spec_of(session, number)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        from autoresearch_mcp.executors import local
+
+        if not local.is_alive(spec):
+            return
+        time.sleep(0.02)
+    raise AssertionError("the supervisor did not end")
+
+
+def spec_of(session: Session, number: int) -> RunSpec:
+    spec = session.spec(session.experiment(number).runs[-1].started.run)
+    assert spec is not None
+    return spec
+
+
+def replace(session: Session, text: str) -> None:
+    """Replaces the whole editable file through a patch."""
+    old = session.read().text.splitlines()
+    lines = [f"@@ -1,{len(old)} +1,{len(text.splitlines())} @@"]
+    lines += [f"-{line}" for line in old] + [f"+{line}" for line in text.splitlines()]
+    session.apply_patch("\n".join(lines) + "\n")
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def supervisor_of(session: Session, number: int) -> psutil.Process:
+    """The supervisor process of an experiment that is running."""
+    folder = str(spec_of(session, number).folder)
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        for process in psutil.process_iter(["cmdline"]):
+            if (process.info["cmdline"] or [])[-2:] == ["autoresearch_mcp.run.supervisor", folder]:
+                found.append(process)
+        return bool(found)
+
+    wait_for(look)
+    return found[0]
+
+
+def git(root: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *arguments], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@asynccontextmanager
+async def connect(root: Path, *options: str, mode: str = "auto"):
+    """A real MCP client on a real server over stdio."""
+    arguments = ["-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root), *options]
+    server = StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
+    async with Client(stdio_client(server), mode=mode) as client:
+        yield client
+
+
+def text_of(result: object) -> str:
+    return "\n".join(getattr(block, "text", "") for block in result.content)  # type: ignore[attr-defined]
