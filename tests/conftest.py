@@ -55,6 +55,8 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("AUTORESEARCH_CACHE", str(cache))
     patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    for name in [name for name in os.environ if name.startswith(("GIT_AUTHOR_", "GIT_COMMITTER_"))]:
+        patch.delenv(name)
     yield
     patch.undo()
 
@@ -153,6 +155,12 @@ def supervisor_of(session: Session, number: int) -> psutil.Process:
 
     wait_for(look)
     return found[0]
+
+
+def log_of(session: Session, number: int) -> str:
+    """What the run has printed so far."""
+    path = spec_of(session, number).log
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def git(root: Path, *arguments: str) -> str:

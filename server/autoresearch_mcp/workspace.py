@@ -122,10 +122,10 @@ def create(directory: Path, task_name: str = "default", preset: str = "auto") ->
 
 def _identity(repo: "git.Repo") -> dict[str, str]:
     """Author and committer for a git that has none configured; the user's own where there is one."""
-    reader = repo.config_reader()
-    name = reader.get_value("user", "name", "") or os.environ.get("GIT_AUTHOR_NAME", "")
-    email = reader.get_value("user", "email", "") or os.environ.get("GIT_AUTHOR_EMAIL", "")
-    name, email = str(name) or "autoresearch-mcp", str(email) or "autoresearch-mcp@localhost"
+    name, email = (
+        os.environ.get(f"GIT_AUTHOR_{key.upper()}") or repo.git.config("--get", f"user.{key}", with_exceptions=False) or fallback
+        for key, fallback in (("name", "autoresearch-mcp"), ("email", "autoresearch-mcp@localhost"))
+    )
     return {
         "GIT_AUTHOR_NAME": name,
         "GIT_AUTHOR_EMAIL": email,

@@ -1,0 +1,153 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autoresearch_mcp.errors import LedgerError
+from autoresearch_mcp.ledger import (
+    ExperimentCommitted,
+    Ledger,
+    RunEnded,
+    RunStarted,
+    SessionStarted,
+    Settled,
+    VerdictGiven,
+    export_json,
+    format_score,
+    results_tsv,
+)
+
+
+def start(ledger: Ledger, direction: str = "minimize", noise_floor: float = 0.0) -> None:
+    ledger.append(
+        SessionStarted.model_validate(
+            dict(tag="t", branch="b", base_commit="0" * 40, file="f", metric="m", direction=direction, noise_floor=noise_floor, task_sha256="")
+        )
+    )
+
+
+def experiment(ledger: Ledger, *scores: float | None, verdict: str | None = None, description: str = "idea", **ended: object) -> int:
+    with ledger.transaction() as transaction:
+        number = transaction.next_experiment()
+        transaction.append(
+            ExperimentCommitted(
+                experiment=number, session="t", commit=f"{number:040d}", parent="0" * 40, file_sha256=str(number), lines=10,
+                added=1, removed=1, description=description,
+            )
+        )  # fmt: skip
+    for score in scores:
+        with ledger.transaction() as transaction:
+            run = transaction.next_run()
+            transaction.append(RunStarted(run=run, experiment=number, seed=1, conditions=""))
+        outcome = {"outcome": "scored"} if score is not None else {"outcome": "crash", "failure": "error"}
+        ledger.append(RunEnded.model_validate({"run": run, "score": score, **outcome, **ended}))
+    if verdict:
+        ledger.append(VerdictGiven.model_validate({"experiment": number, "verdict": verdict, "reason": "r"}))
+        ledger.append(Settled(experiment=number))
+    return number
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path / "ledger.db")
+    start(made)
+    return made
+
+
+def test_state_follows_from_events_also_in_another_process_of_reading(ledger: Ledger):
+    experiment(ledger, 2.0, verdict="keep")
+    experiment(ledger, 1.5, verdict="keep")
+    experiment(ledger, 3.0, verdict="discard")
+    experiment(ledger, None)
+    for reader in (ledger, Ledger(ledger.path)):
+        session = reader.state().sessions["t"]
+        assert session.best is not None and session.best.number == 2
+        assert [e.status for e in session.experiments] == ["keep", "keep", "discard", "crash"]
+        assert session.current is not None and session.current.number == 4
+
+
+def test_rows_can_neither_be_changed_nor_removed(ledger: Ledger):
+    experiment(ledger, 1.0)
+    with sqlite3.connect(ledger.path) as db:
+        for statement in ("UPDATE events SET body = '{}'", "DELETE FROM events"):
+            with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+                db.execute(statement)
+
+
+def test_tampering_that_goes_around_the_triggers_is_noticed(ledger: Ledger):
+    experiment(ledger, 2.0)
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("DROP TRIGGER events_are_not_changed")
+        db.execute("UPDATE events SET body = replace(body, '2.0', '1.0')")
+    with pytest.raises(LedgerError, match="does not verify at event 4"):
+        Ledger(ledger.path).state()
+
+
+def test_a_transaction_is_all_or_nothing(ledger: Ledger):
+    with pytest.raises(RuntimeError), ledger.transaction() as transaction:
+        transaction.append(RunStarted(run=1, experiment=1, seed=1, conditions=""))
+        raise RuntimeError
+    assert ledger.state().runs == {}
+    experiment(ledger, 1.0)
+
+
+def test_many_processes_append_without_losing_or_repeating(ledger: Ledger):
+    code = (
+        "import sys; from pathlib import Path; from autoresearch_mcp.ledger import *\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "for _ in range(20):\n"
+        "    with ledger.transaction() as t:\n"
+        "        t.append(ExperimentCommitted(experiment=t.next_experiment(), session='t', commit='', parent='', file_sha256='',"
+        " lines=1, added=0, removed=0, description=''))\n"
+    )
+    workers = [subprocess.Popen([sys.executable, "-c", code, str(ledger.path)]) for _ in range(4)]
+    assert [worker.wait() for worker in workers] == [0] * 4
+    assert sorted(ledger.state().experiments) == list(range(1, 81))
+
+
+def test_the_noise_floor_comes_from_repeated_runs_and_never_falls_below_the_tasks(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.db")
+    start(ledger, noise_floor=0.01)
+    experiment(ledger, 1.0, verdict="keep")
+    assert ledger.state().sessions["t"].noise_floor == 0.01
+    experiment(ledger, 1.0, 1.2)
+    assert ledger.state().sessions["t"].noise_floor == pytest.approx(2 * 0.1414213, rel=1e-4)
+
+
+def test_the_first_result_of_a_run_counts(ledger: Ledger):
+    experiment(ledger, 1.0)
+    ledger.append(RunEnded(run=1, outcome="crash", failure="lost"))
+    assert ledger.state().experiments[1].score == 1.0
+
+
+def test_results_tsv_has_karpathys_five_columns(ledger: Ledger):
+    experiment(ledger, 0.9979, verdict="keep", description="baseline", peak_memory_mb=45056.0)
+    experiment(ledger, None, verdict="discard", description="tabs\tand\nlines")
+    experiment(ledger, 1.0, description="undecided")
+    rows = [line.split("\t") for line in results_tsv(ledger.state()).splitlines()]
+    assert rows[0] == ["commit", "m", "memory_gb", "status", "description"]
+    assert rows[1] == ["0000000", "0.997900", "44.0", "keep", "baseline"]
+    assert rows[2] == ["0000000", "0.000000", "0.0", "crash", "tabs and lines"]
+    assert rows[3][3] == "scored"
+
+
+def test_json_export_hides_the_holdout_unless_asked(ledger: Ledger):
+    experiment(ledger, 1.0, holdout=1.234)
+    assert "holdout" not in json.dumps(export_json(ledger.state()))
+    assert "1.234" in json.dumps(export_json(ledger.state(), sealed=True))
+
+
+@pytest.mark.parametrize(
+    ("score", "text"), [(0.997912345, "0.997912"), (0.0, "0.000000"), (-3.5, "-3.500000"), (1.23456e-7, "1.23456e-07"), (1234567.8, "1.23457e+06")]
+)
+def test_scores_are_shown_with_their_digits(score: float, text: str):
+    assert format_score(score) == text
+
+
+def test_an_unreadable_ledger_is_a_clear_error(tmp_path: Path):
+    (tmp_path / "ledger.db").write_bytes(b"this is no database" * 100)
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger(tmp_path / "ledger.db")

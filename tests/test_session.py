@@ -1,0 +1,293 @@
+import time
+from collections.abc import Callable
+
+import pytest
+from conftest import TOY, git, log_of, open_session, replace, run, supervisor_of, wait_for
+
+from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
+from autoresearch_mcp.session import Session
+
+Make = Callable[..., Session]
+
+
+def write(value: object) -> str:
+    return f"open('result.txt', 'w').write('{value}')\n"
+
+
+def baseline(session: Session) -> Session:
+    run(session, "baseline")
+    session.keep()
+    return session
+
+
+def test_the_loop(toy: Make):
+    session = toy()
+    assert session.position().phase == "baseline"
+    assert run(session, "baseline") == 1
+    assert session.position().allowed == ["keep"]
+    session.keep("where we start")
+    assert session.position().phase == "ready"
+    session.apply_patch("@@\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('2.0')\n")
+    assert session.position().phase == "edited"
+    run(session, "two")
+    assert session.position().allowed == ["keep", "discard"]
+    session.keep()
+    assert session.state.best is not None and session.state.best.score == 2.0
+    assert git(session.workspace.root, "rev-parse", session.state.started.branch) == session.state.best.committed.commit
+    replace(session, write(1.5))
+    run(session, "one and a half")
+    assert session.position().allowed == ["discard"]
+    session.discard("no good")
+    assert session.read().text == write("2.0")
+    assert git(session.workspace.root, "rev-parse", "refs/autoresearch/experiments/3") == session.experiment(3).committed.commit
+
+
+def test_the_baseline_comes_first(toy: Make):
+    session = toy()
+    with pytest.raises(NotAllowedError, match="run_experiment with no change"):
+        session.apply_patch("@@\n-x\n+y\n")
+    for step in (session.keep, session.discard, session.stop):
+        with pytest.raises(NotAllowedError, match="run_experiment"):
+            step()
+    session.path.write_text(write(5))
+    with pytest.raises(NotAllowedError, match="baseline"):
+        session.run_experiment("cheat")
+    session.discard()
+    assert session.read().text == write("1.0")
+
+
+def test_a_scored_baseline_can_only_be_kept(toy: Make):
+    session = toy()
+    run(session)
+    with pytest.raises(NotAllowedError, match="only be kept"):
+        session.discard()
+
+
+def test_one_run_at_a_time_and_no_step_beside_it(toy: Make):
+    session = toy("import time\ntime.sleep(3)\n" + write(1))
+    number, note = session.run_experiment("slow")
+    assert (number, note) == (1, "")
+    assert session.run_experiment("another") == (1, "a run is on already; this is its state")
+    for step in (session.keep, session.discard, lambda: session.apply_patch("@@\n-x\n+y\n")):
+        with pytest.raises(NotAllowedError, match="is running|is still running|no result"):
+            step()
+    assert len(session.state.experiments) == 1
+    wait_for(lambda: not session.state.running)
+
+
+def test_a_result_must_be_judged_before_the_next_step(toy: Make):
+    session = baseline(toy())
+    replace(session, write(2))
+    run(session)
+    with pytest.raises(NotAllowedError, match="call keep"):
+        session.apply_patch("@@\n-x\n+y\n")
+    with pytest.raises(NotAllowedError, match="awaits its verdict"):
+        session.run_experiment("next")
+
+
+def test_keep_is_refused_when_worse_and_when_equal_but_not_shorter(toy: Make):
+    session = baseline(toy())
+    replace(session, write(0.5))
+    run(session)
+    with pytest.raises(NotAllowedError, match="worse than the best 1.000000"):
+        session.keep()
+    session.discard()
+    replace(session, "x = 1\n" + write("1.0"))
+    run(session)
+    with pytest.raises(NotAllowedError, match="equals the best"):
+        session.keep()
+
+
+def test_equal_and_shorter_is_a_simplification(toy: Make):
+    session = baseline(toy("x = 1\n" + write(1)))
+    replace(session, write(1))
+    run(session)
+    kept = session.keep()
+    assert kept.verdict is not None and "1 lines fewer" in kept.verdict.reason
+
+
+def test_within_the_noise_floor_better_is_not_better(toy: Make):
+    session = baseline(toy(toml=TOY.replace('direction = "maximize"', 'direction = "maximize"\nnoise_floor = 0.1')))
+    replace(session, write(1.05))
+    run(session)
+    with pytest.raises(NotAllowedError, match="equals the best"):
+        session.keep()
+    session.discard()
+    replace(session, write(1.2))
+    run(session)
+    session.keep()
+
+
+def test_lower_is_better_where_the_task_says_so(toy: Make):
+    session = baseline(toy(toml=TOY.replace('"maximize"', '"minimize"')))
+    replace(session, write(2))
+    run(session)
+    with pytest.raises(NotAllowedError, match="worse"):
+        session.keep()
+    session.discard()
+    replace(session, write(-1))
+    run(session)
+    assert session.keep().score == -1
+
+
+def test_a_crash_can_be_mended_or_discarded_but_not_kept(toy: Make):
+    session = baseline(toy())
+    replace(session, "raise ValueError('no')\n")
+    run(session, "crashes")
+    assert (session.experiment(2).status, session.failure(session.experiment(2))) == ("crash", "error")
+    assert "ValueError: no" in (session.experiment(2).last or pytest.fail("no result")).excerpt
+    with pytest.raises(NotAllowedError, match="gave no score"):
+        session.keep()
+    with pytest.raises(NotAllowedError, match="as it was when experiment 2 failed"):
+        session.run_experiment("again")
+    replace(session, write(3))
+    run(session, "mended")
+    assert session.experiment(2).status == "crash"
+    assert session.keep().number == 3
+    assert session.experiment(3).committed.parent == session.experiment(1).committed.commit
+
+
+def test_a_crashed_baseline_is_no_baseline(toy: Make):
+    session = toy("raise SystemExit(3)\n")
+    run(session, "baseline")
+    assert session.state.best is None and session.state.baseline is None
+    replace(session, write(1))
+    run(session, "first that works")
+    session.keep()
+    assert session.state.baseline is not None and session.state.baseline.number == 2
+
+
+def test_failures_are_named_by_the_tasks_patterns(toy: Make):
+    session = toy("raise MemoryError\n")
+    run(session)
+    assert session.failure(session.experiment(1)) == "oom"
+
+
+def test_replicates_measure_the_noise(toy: Make):
+    session = toy("import os\nopen('result.txt', 'w').write(os.environ['AUTORESEARCH_SEED'])\n")
+    run(session)
+    session.keep()
+    with pytest.raises(NotAllowedError, match="replicate=true"):
+        session.run_experiment("same")
+    assert run(session, "again", replicate=True) == 1
+    assert session.experiment(1).scores == [42.0, 43.0]
+    assert session.state.noise_floor == pytest.approx(2 * 0.70710678)
+    assert session.position().phase == "ready"
+
+
+def test_the_same_file_twice_is_noticed(toy: Make):
+    session = baseline(toy())
+    replace(session, write(0))
+    run(session)
+    session.discard()
+    replace(session, write(0))
+    with pytest.raises(NotAllowedError, match="This very file was experiment 2"):
+        session.run_experiment("again")
+    assert run(session, "again", replicate=True) == 3
+
+
+def test_keep_acts_only_on_what_was_run(toy: Make):
+    session = baseline(toy())
+    replace(session, write(2))
+    run(session)
+    session.path.write_text(write(99))
+    with pytest.raises(NotAllowedError, match="changed since experiment 2 ran"):
+        session.keep()
+    session.discard()
+    assert session.read().text == write("1.0")
+
+
+def test_keep_is_refused_when_the_conditions_changed(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    session = baseline(toy())
+    replace(session, write(2))
+    run(session)
+    monkeypatch.setattr(session, "conditions", lambda: "another")
+    with pytest.raises(NotAllowedError, match="replicate=true"):
+        session.keep()
+
+
+def test_a_changed_read_only_file_is_restored_and_never_used(toy: Make):
+    session = toy()
+    (session.worktree / "score.py").write_text("print(1000)\n")
+    _, note = session.run_experiment("baseline")
+    assert "score.py had been changed" in note
+    wait_for(lambda: not session.state.running)
+    assert session.experiment(1).score == 1.0
+    assert "1000" not in (session.worktree / "score.py").read_text()
+
+
+def test_stop_ends_a_run_and_all_it_started(toy: Make):
+    session = toy("import subprocess, time\nsubprocess.Popen(['sleep', '300'])\nprint('up', flush=True)\ntime.sleep(300)\n")
+    number, _ = session.run_experiment("endless")
+    wait_for(lambda: "up" in log_of(session, number))
+    supervisor = supervisor_of(session, number)
+    children = supervisor.children(recursive=True)
+    assert len(children) >= 2
+    session.stop()
+    wait_for(lambda: not session.state.running)
+    assert session.failure(session.experiment(1)) == "killed"
+    wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
+
+
+def test_a_killed_run_may_be_run_again_as_it_is(toy: Make):
+    session = toy("import time\ntime.sleep(300)\n")
+    session.run_experiment("endless")
+    session.stop()
+    wait_for(lambda: not session.state.running)
+    assert session.run_experiment("again")[0] == 1
+    session.stop()
+    wait_for(lambda: not session.state.running)
+    assert len(session.experiment(1).runs) == 2
+
+
+def test_two_sessions_on_one_workspace_follow_the_same_rules(toy: Make):
+    one = toy("import time\ntime.sleep(1)\n" + write(1))
+    two = open_session(one.workspace.root)
+    one.run_experiment("baseline")
+    assert two.run_experiment("baseline too")[0] == 1
+    wait_for(lambda: not two.state.running)
+    two.keep()
+    with pytest.raises(NotAllowedError):
+        one.keep()
+    assert one.state.best is not None and one.state.best.number == 1
+
+
+def test_descriptions_are_one_line_and_needed(toy: Make):
+    session = toy()
+    with pytest.raises(NotAllowedError, match="description is empty"):
+        session.run_experiment("  \n ")
+    run(session, "two\nlines\tand a tab")
+    assert session.experiment(1).committed.description == "two lines and a tab"
+
+
+def test_a_bad_patch_leaves_the_file_untouched(toy: Make):
+    session = baseline(toy())
+    before = session.path.stat()
+    with pytest.raises(PatchError):
+        session.apply_patch("@@\n-nothing like this\n+x\n")
+    assert session.path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_unknown_experiments_and_references(toy: Make):
+    session = toy()
+    with pytest.raises(NotFoundError, match="no experiment yet"):
+        session.experiment()
+    run(session)
+    with pytest.raises(NotFoundError, match="numbered up to 1"):
+        session.experiment(7)
+    with pytest.raises(NotFoundError, match=r"score\.py"):
+        session.reference("/etc/passwd")
+    assert session.reference("score.py").startswith("print")
+
+
+def test_keep_and_discard_remember_what_was_learned(toy: Make):
+    session = toy()
+    run(session)
+    assert (session.keep("it  starts\nhere").verdict or pytest.fail("none")).learned == "it starts here"
+
+
+def test_waiting_sees_the_end_soon_after_it_happens(toy: Make):
+    session = toy("import time\ntime.sleep(0.5)\n" + write(1))
+    started = time.monotonic()
+    run(session)
+    assert time.monotonic() - started < 10
