@@ -24,6 +24,8 @@ POLL_FIRST, POLL_LAST = 0.02, 0.5  # seconds between looks at a run: fast for sh
 REPORT_EVERY = 2.0  # seconds between progress notifications
 
 T = TypeVar("T")
+
+_ONE_AT_A_TIME = anyio.CapacityLimiter(1)  # a session and its git are used by one thread at a time
 Wait = Annotated[float, Field(description="Seconds to wait for the result, 0 to 240. The run goes on whatever you choose.")]
 Number = Annotated[int | None, Field(description="Experiment number; the latest if left out")]
 Patch = Annotated[
@@ -167,17 +169,21 @@ def _add_resources(server: MCPServer, session: Session) -> None:
     @server.prompt(title="Run the research loop")
     async def research() -> str:
         """The human's instructions and where the loop stands."""
-        text = await anyio.to_thread.run_sync(session.reference, PROGRAM)
-        state = await anyio.to_thread.run_sync(partial(_status, session))
+        text = await _blocking(partial(session.reference, PROGRAM))
+        state = await _blocking(partial(_status, session))
         return f"{text}\n\n# Where the loop stands\n\n{state.text()}"
 
 
 # --- blocking work in threads, errors as tool errors ------------------------------------------------------------------
 
 
+async def _blocking(work: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(work, limiter=_ONE_AT_A_TIME)
+
+
 async def _step(work: Callable[[], T]) -> T:
     try:
-        return await anyio.to_thread.run_sync(work)
+        return await _blocking(work)
     except AutoresearchError as error:
         raise ToolError(str(error)) from error
 
@@ -188,7 +194,7 @@ async def _answer(work: Callable[[], answers.Answer]) -> CallToolResult:
 
 async def _resource(work: Callable[[], T]) -> T:
     try:
-        return await anyio.to_thread.run_sync(work)
+        return await _blocking(work)
     except AutoresearchError as error:
         raise ResourceError(str(error)) from error
 
@@ -208,7 +214,7 @@ async def _wait(session: Session, ctx: Context, number: int, seconds: float, not
         await _step(session.refresh)
         if anyio.current_time() - reported >= REPORT_EVERY:
             reported = anyio.current_time()
-            progress = await anyio.to_thread.run_sync(session.progress)
+            progress = await _blocking(session.progress)
             text = f"experiment {number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s"
             await ctx.report_progress(reported - started, seconds, text)
     return await _answer(partial(answers.result, session, number, note))

@@ -49,13 +49,16 @@ def sha256(content: bytes) -> str:
 def read_regular(path: Path, limit: int) -> bytes:
     """Content of a regular file of at most `limit` bytes. Raises OSError for links, pipes, devices and larger files."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path.name} is no regular file")
         if status.st_size > limit:
             raise OSError(f"{path.name} is larger than {limit} bytes")
-        return file.read(limit + 1)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read(limit + 1)
+    finally:
+        os.close(descriptor)
 
 
 def try_lock(path: Path) -> int | None:

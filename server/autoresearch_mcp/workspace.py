@@ -8,6 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,6 +159,8 @@ class Workspace:
         self.state_dir = self.root / STATE
         self.runs_dir = self.state_dir / "runs"
         self.runs_dir.mkdir(parents=True, exist_ok=True)
+        self.blob = lru_cache(maxsize=64)(self._read_blob)
+        """Content of a file at a commit: blob(commit, path). Raises WorkspaceError where it is not there."""
         self._exclude()
 
     def _exclude(self) -> None:
@@ -175,8 +178,7 @@ class Workspace:
     def head(self) -> str:
         return self.repo.head.commit.hexsha
 
-    def blob(self, commit: str, path: str) -> bytes:
-        """Content of a file at a commit."""
+    def _read_blob(self, commit: str, path: str) -> bytes:
         try:
             return self.repo.commit(commit).tree.join(path).data_stream.read()
         except KeyError as error:

@@ -208,7 +208,7 @@ class Supervisor:
             await stream.send(_line(error="this task has no training data"))
             return
         if self.clock.phase not in ("startup", "training"):
-            await stream.send(_line(error="training has ended; data is handed over before evaluate_bpb only"))
+            await stream.send(_line(error="training has ended; no more data is handed over"))
             return
         descriptors = [os.open(self.spec.data / name, os.O_RDONLY | os.O_CLOEXEC) for name in self.task.data.train]
         try:

@@ -1,0 +1,278 @@
+"""The MCP surface through the SDK's own client, over real stdio."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from conftest import ROOT, connect, open_session, run, text_of
+
+from autoresearch_mcp import answers
+from autoresearch_mcp.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.session import Session
+
+Make = Callable[..., Session]
+SIX = ["apply_patch", "discard", "get_score", "keep", "read_notes", "run_experiment"]
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_a_whole_loop_on_a_text_file(notes: Session, mode: str):
+    """The same code that trains language models: read_notes, get_score, higher is better."""
+    anyio.run(whole_loop, notes.workspace.root, mode)
+
+
+async def whole_loop(root: Path, mode: str) -> None:
+    async with connect(root, mode=mode) as client:
+
+        async def call(tool: str, /, **arguments: object) -> tuple[str, dict[str, object]]:
+            result = await client.call_tool(tool, arguments)
+            assert not result.is_error, text_of(result)
+            assert result.structured_content is not None
+            assert text_of(result).rstrip().endswith(".") and "Next: " in text_of(result)
+            return text_of(result), result.structured_content
+
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert sorted(tools) == sorted([*SIX, "history", "read_reference", "status", "stop_experiment"])
+        assert all(tool.description and tool.output_schema and tool.annotations for tool in tools.values())
+        assert tools["discard"].annotations is not None and tools["discard"].annotations.destructive_hint
+        assert tools["read_notes"].annotations is not None and tools["read_notes"].annotations.read_only_hint
+
+        text, status = await call("status")
+        assert status["allowed"] == ["run_experiment"] and "maximize" in text
+        _, view = await call("read_notes")
+        assert view["total_lines"] == 3
+        _, part = await call("read_notes", start_line=3, end_line=3)
+        assert part["content"] == "An experiment has a budget and a metric.\n"
+
+        _, result = await call("run_experiment", description="baseline")
+        assert (result["status"], result["score"]) == ("scored", 1.88)
+        await call("keep", learned="it counts words")
+
+        patch = "<<<<<<< SEARCH\nAn experiment has a budget and a metric.\n=======\nbudget metric baseline commit verdict ledger sandbox\n>>>>>>> REPLACE\n"
+        text, changed = await call("apply_patch", patch=patch)
+        assert (changed["added"], changed["removed"]) == (1, 1) and "+budget metric" in text
+        _, result = await call("run_experiment", description="all the words", hypothesis="points for words")
+        assert result["suggestion"] == "keep" and result["improvement"] == pytest.approx(5.01)
+        _, judged = await call("keep")
+        assert judged["best_experiment"] == 2
+
+        await call("apply_patch", patch="@@\n-# Notes on the loop\n+# Many many more words on the loop\n")
+        await call("run_experiment", description="a longer title")
+        _, judged = await call("discard", learned="titles cost")
+        assert "-# Many many" not in str(judged["undone_diff"]) and "+# Many many" in str(judged["undone_diff"])
+
+        text, history = await call("history")
+        assert history["counts"] == {"keep": 2, "discard": 1}
+        assert "3: titles cost" in text
+        _, found = await call("history", search="title")
+        assert [row["experiment"] for row in found["matches"]] == [3]  # type: ignore[union-attr,index]
+        _, reference = await call("read_reference", name="outline.txt")
+        assert "holdout" in str(reference["content"])
+
+
+def test_errors_are_tool_errors_with_the_next_step_and_no_traceback(notes: Session):
+    async def go() -> list[str]:
+        texts: list[str] = []
+        async with connect(notes.workspace.root) as client:
+            for name, arguments in (
+                ("apply_patch", {"patch": "@@\n-x\n+y\n"}),
+                ("keep", {}),
+                ("discard", {}),
+                ("stop_experiment", {}),
+                ("get_score", {}),
+                ("read_reference", {"name": "/etc/passwd"}),
+                ("read_reference", {"name": "log:x"}),
+                ("read_notes", {"start_line": 50}),
+                ("run_experiment", {"description": " "}),
+            ):
+                result = await client.call_tool(name, arguments)
+                assert result.is_error, name
+                texts.append(text_of(result))
+            bad = await client.call_tool("read_notes", {"start_line": "many"})
+            assert bad.is_error
+        return texts
+
+    for text in anyio.run(go):
+        assert "Traceback" not in text and len(text) > 30
+
+
+def test_resources_and_prompt(notes: Session):
+    run(notes)
+
+    async def go() -> None:
+        async with connect(notes.workspace.root) as client:
+            listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
+            assert listed == {"autoresearch://program", "autoresearch://notes", "autoresearch://results.tsv"}
+            templates = {template.uri_template for template in (await client.list_resource_templates()).resource_templates}
+            assert templates == {"autoresearch://experiments/{number}/log", "autoresearch://experiments/{number}/diff"}
+            for uri, word in (
+                ("autoresearch://program", "Never stop"),
+                ("autoresearch://notes", "# Notes"),
+                ("autoresearch://results.tsv", "commit\tscore\tmemory_gb\tstatus\tdescription"),
+                ("autoresearch://experiments/1/log", "untrusted"),
+            ):
+                content = (await client.read_resource(uri)).contents[0]
+                assert word in content.text  # type: ignore[union-attr]
+            prompt = await client.get_prompt("research")
+            assert "Where the loop stands" in prompt.messages[0].content.text  # type: ignore[union-attr]
+
+    anyio.run(go)
+
+
+def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
+    session = toy("import time\nfor i in range(40):\n    print('step', i, 'loss 1.5', flush=True)\n    time.sleep(0.1)\nopen('result.txt', 'w').write('1')\n")
+
+    async def go() -> None:
+        heard: list[str] = []
+
+        async def listen(progress: float, total: float | None, message: str | None) -> None:
+            heard.append(message or "")
+
+        async with connect(session.workspace.root) as client:
+            started = anyio.current_time()
+            result = await client.call_tool("run_experiment", {"description": "slow", "wait_seconds": 0.5})
+            assert anyio.current_time() - started < 2.5
+            assert result.structured_content and result.structured_content["status"] == "running"
+            result = await client.call_tool("get_score", {"wait_seconds": 60}, progress_callback=listen)
+            assert result.structured_content and result.structured_content["status"] == "scored"
+            assert any("training" in message for message in heard)
+            assert result.structured_content["curve"][-1] == {"x": 39.0, "y": 1.5}
+            assert set(result.structured_content["seconds"]) >= {"queued", "training", "evaluation"}
+
+    anyio.run(go)
+
+
+def test_two_clients_at_once_share_one_run(toy: Make):
+    session = toy("import time\ntime.sleep(1)\nopen('result.txt', 'w').write('1')\n")
+
+    async def go() -> None:
+        async with connect(session.workspace.root) as one, connect(session.workspace.root) as two:
+            results: list[dict[str, object]] = []
+
+            async def start(client: object, name: str) -> None:
+                answer = await client.call_tool("run_experiment", {"description": name})  # type: ignore[attr-defined]
+                results.append(answer.structured_content)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(start, one, "one")
+                tasks.start_soon(start, two, "two")
+            assert [result["experiment"] for result in results] == [1, 1]
+            verdicts = [await client.call_tool("keep", {}) for client in (one, two)]
+            assert [verdict.is_error for verdict in verdicts] == [False, True]
+
+    anyio.run(go)
+    assert len(session.state.experiments) == 1
+
+
+def test_two_requests_of_one_client_at_once_do_no_harm(notes: Session):
+    async def go() -> None:
+        async with connect(notes.workspace.root) as client, anyio.create_task_group() as tasks:
+            for number in range(6):
+                tasks.start_soon(client.call_tool, "run_experiment", {"description": f"idea {number}"})
+
+    anyio.run(go)
+    assert len(open_session(notes.workspace.root).state.experiments) == 1
+
+
+def test_the_sealed_holdout_is_shown_by_no_tool_and_no_resource(toy: Make):
+    session = toy(toml=SEALED)
+    run(session)
+    assert session.experiment(1).last is not None and session.experiment(1).last.holdout == 777.125  # type: ignore[union-attr]
+
+    async def go() -> str:
+        shown: list[str] = []
+        async with connect(session.workspace.root) as client:
+            for name, arguments in (("status", {}), ("get_score", {}), ("history", {}), ("read_reference", {"name": "log:1"}), ("keep", {})):
+                shown.append((await client.call_tool(name, arguments)).model_dump_json())
+            for uri in ("results.tsv", "experiments/1/log", "experiments/1/diff", "program"):
+                shown.append((await client.read_resource(f"autoresearch://{uri}")).model_dump_json())
+        return "".join(shown)
+
+    assert "777" not in anyio.run(go)
+
+
+SEALED = """
+name = "sealed"
+goal = "Raise score."
+[files]
+editable = "work.py"
+read_only = ["score.py"]
+[metric]
+name = "score"
+direction = "maximize"
+command = ["{python}", "-c", "import json; print(json.dumps({'score': 1.0, 'holdout': 777.125}))"]
+"""
+
+
+def test_500_experiments_of_history_fit_in_5000_tokens(notes: Session):
+    import tiktoken
+
+    run(notes)
+    notes.keep()
+    with notes.ledger.transaction() as transaction:
+        for number in range(2, 501):
+            kept = number % 12 == 0
+            transaction.append(
+                ExperimentCommitted(
+                    experiment=number, session=notes.tag, commit=notes.state.head_commit, parent="0" * 40, file_sha256=str(number), lines=10,
+                    added=3, removed=2, description=f"set MATRIX_LR to {number / 1000} and widen the MLP by {number % 7} while warming up longer",
+                )
+            )  # fmt: skip
+            transaction.append(RunStarted(run=number, experiment=number, seed=1, conditions=""))
+            transaction.append(RunEnded(run=number, outcome="scored", score=float(number)))
+            transaction.append(
+                VerdictGiven(
+                    experiment=number, verdict="keep" if kept else "discard", reason="r", learned="wider is better up to a point " * 8
+                )
+            )
+            transaction.append(Settled(experiment=number))
+    history = answers.history(notes)
+    encoding = tiktoken.Encoding("bytes", pat_str=r"\w+|[^\w\s]|\s+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={})
+    assert history.counts == {"keep": 42, "discard": 458}
+    # Without a network there is no cl100k here; its tokens average over three bytes of such text, so three bytes are one token.
+    assert len(encoding.encode(history.text())) / 3 < 5000
+    assert len(encoding.encode(history.model_dump_json())) / 3 < 5000
+
+
+def test_the_server_never_imports_torch_or_numpy(notes: Session):
+    code = (
+        "import sys; from pathlib import Path; import autoresearch_mcp.cli\n"
+        "from autoresearch_mcp.session import Session, open_ledger; from autoresearch_mcp.workspace import Workspace\n"
+        "from autoresearch_mcp.app import build_server\n"
+        f"w = Workspace(Path({str(notes.workspace.root)!r})); build_server(Session(w, open_ledger(w)))\n"
+        "print([name for name in ('torch', 'numpy', 'matplotlib', 'tiktoken') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_no_module_of_the_server_branches_on_language_models():
+    for path in (ROOT / "server" / "autoresearch_mcp").rglob("*.py"):
+        if path.name not in ("bpb.py", "archive.py", "demo.py"):
+            assert not re.search(r"bpb|^import torch|^ +import torch", path.read_text(), re.MULTILINE), path
+
+
+def test_serve_makes_the_workspace_where_there_is_none(tmp_path: Path):
+    async def go() -> list[str]:
+        async with connect(tmp_path / "new", "--task", "notes") as client:
+            return [tool.name for tool in (await client.list_tools()).tools]
+
+    assert set(SIX) <= set(anyio.run(go))
+    assert (tmp_path / "new" / "notes.md").exists()
+
+
+def test_a_workspace_that_cannot_be_served_is_one_message_on_stderr(tmp_path: Path):
+    (tmp_path / "file.txt").write_text("x")
+    command = [sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(tmp_path)]
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("autoresearch-mcp: ") and "Traceback" not in result.stderr
+
+
+def test_the_example_configuration_is_valid_and_names_our_command():
+    config = json.loads((ROOT / "claude_desktop_config.example.json").read_text())
+    server = config["mcpServers"]["autoresearch"]
+    assert server["command"].endswith("autoresearch-mcp") and server["args"][0] == "serve"
