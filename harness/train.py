@@ -175,7 +175,7 @@ class GPT(nn.Module):
         x = x0 = norm(self.wte(tokens))
         for i, block in enumerate(self.blocks):
             x = self.resid_lambdas[i] * x + self.x0_lambdas[i] * x0
-            table = self.value_embeddings[str(i)] if str(i) in self.value_embeddings else None
+            table = self.value_embeddings[str(i)] if has_value_embedding(i, self.config.n_layer) else None
             mask = short_mask if self.is_short(i) else None
             x = block(x, None if table is None else table(tokens), cos, sin, mask)
         logits = self.lm_head(norm(x)).float()
@@ -190,9 +190,7 @@ class GPT(nn.Module):
         gates = [p for p in self.blocks.parameters() if p.ndim == 2 and min(p.shape) <= 16]
         embeddings = [self.wte.weight, *self.value_embeddings.parameters()]
         width = (self.config.n_embd / 768) ** -0.5  # AdamW's rates were tuned at width 768
-        muon = torch.optim.Muon(
-            matrices, lr=MATRIX_LR, weight_decay=WEIGHT_DECAY, momentum=0.95, adjust_lr_fn="original"
-        )
+        muon = torch.optim.Muon(matrices, lr=MATRIX_LR, weight_decay=WEIGHT_DECAY, momentum=0.95, adjust_lr_fn="original")
         adamw = torch.optim.AdamW(
             [
                 {"params": embeddings, "lr": EMBEDDING_LR * width},
@@ -248,7 +246,6 @@ def main():
 
     loader = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train")  # the clock runs from here
     step, pass_in_step, smooth, losses = 0, 0, 0.0, []
-    log_every = by_preset(50, 20, 10)
     for x, y, epoch in loader:  # ends when the budget does
         with autocast:
             loss = compiled(x, y)
@@ -268,7 +265,7 @@ def main():
             raise FloatingPointError(f"training loss is {train_loss} at step {step}")
         smooth = 0.9 * smooth + 0.1 * train_loss
         step, pass_in_step, losses = step + 1, 0, []
-        if step % log_every == 0 or step == 1:
+        if step % 10 == 0 or step == 1:
             debiased = smooth / (1 - 0.9**step)
             print(f"step {step:05d} ({elapsed() / TIME_BUDGET:.0%}) | loss: {debiased:.6f} | epoch: {epoch}", flush=True)
     training_seconds = elapsed()

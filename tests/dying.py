@@ -1,6 +1,6 @@
 """Does one step of the loop and dies by SIGKILL at a given point of it. Run by test_deaths.py as a process of its own.
 
-    python dying.py WORKSPACE STEP MODULE:NAME before|after [COUNT]
+python dying.py WORKSPACE STEP MODULE:NAME before|after [COUNT]
 """
 
 import importlib

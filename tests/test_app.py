@@ -9,11 +9,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from conftest import ROOT, connect, open_session, run, text_of
 
 from autoresearch_mcp import answers
 from autoresearch_mcp.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
 from autoresearch_mcp.session import Session
+from conftest import ROOT, connect, open_session, run, text_of
 
 Make = Callable[..., Session]
 SIX = ["apply_patch", "discard", "get_score", "keep", "read_notes", "run_experiment"]
@@ -124,7 +124,9 @@ def test_resources_and_prompt(notes: Session):
 
 
 def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
-    session = toy("import time\nfor i in range(40):\n    print('step', i, 'loss 1.5', flush=True)\n    time.sleep(0.1)\nopen('result.txt', 'w').write('1')\n")
+    session = toy(
+        "import time\nfor i in range(40):\n    print('step', i, 'loss 1.5', flush=True)\n    time.sleep(0.1)\nopen('result.txt', 'w').write('1')\n"
+    )
 
     async def go() -> None:
         heard: list[str] = []
@@ -186,7 +188,13 @@ def test_the_sealed_holdout_is_shown_by_no_tool_and_no_resource(toy: Make):
     async def go() -> str:
         shown: list[str] = []
         async with connect(session.workspace.root) as client:
-            for name, arguments in (("status", {}), ("get_score", {}), ("history", {}), ("read_reference", {"name": "log:1"}), ("keep", {})):
+            for name, arguments in (
+                ("status", {}),
+                ("get_score", {}),
+                ("history", {}),
+                ("read_reference", {"name": "log:1"}),
+                ("keep", {}),
+            ):
                 shown.append((await client.call_tool(name, arguments)).model_dump_json())
             for uri in ("results.tsv", "experiments/1/log", "experiments/1/diff", "program"):
                 shown.append((await client.read_resource(f"autoresearch://{uri}")).model_dump_json())
@@ -226,12 +234,17 @@ def test_500_experiments_of_history_fit_in_5000_tokens(notes: Session):
             transaction.append(RunEnded(run=number, outcome="scored", score=float(number)))
             transaction.append(
                 VerdictGiven(
-                    experiment=number, verdict="keep" if kept else "discard", reason="r", learned="wider is better up to a point " * 8
+                    experiment=number,
+                    verdict="keep" if kept else "discard",
+                    reason="r",
+                    learned="wider is better up to a point " * 8,
                 )
             )
             transaction.append(Settled(experiment=number))
     history = answers.history(notes)
-    encoding = tiktoken.Encoding("bytes", pat_str=r"\w+|[^\w\s]|\s+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={})
+    encoding = tiktoken.Encoding(
+        "bytes", pat_str=r"\w+|[^\w\s]|\s+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
+    )
     assert history.counts == {"keep": 42, "discard": 458}
     # Without a network there is no cl100k here; its tokens average over three bytes of such text, so three bytes are one token.
     assert len(encoding.encode(history.text())) / 3 < 5000

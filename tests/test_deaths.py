@@ -9,11 +9,11 @@ from pathlib import Path
 
 import anyio
 import pytest
-from conftest import connect, git, open_session, replace, run, settle_processes, spec_of, supervisor_of, wait_for
 
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.ledger import Ledger
 from autoresearch_mcp.session import Session
+from conftest import connect, git, open_session, replace, run, settle_processes, spec_of, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 ONE, TWO = "open('result.txt', 'w').write('1.0')\n", "open('result.txt', 'w').write('2.0')\n"
@@ -124,7 +124,9 @@ def test_kill_of_the_supervisor_is_noticed_and_named_lost(toy: Make):
 
 
 def test_a_daemon_of_a_lost_run_is_ended_too(toy: Make):
-    session = toy("import subprocess, time\nsubprocess.Popen(['sleep', '299'], start_new_session=True)\nprint('up', flush=True)\ntime.sleep(300)\n")
+    session = toy(
+        "import subprocess, time\nsubprocess.Popen(['sleep', '299'], start_new_session=True)\nprint('up', flush=True)\ntime.sleep(300)\n"
+    )
     number, _ = session.run_experiment("daemon")
     supervisor = supervisor_of(session, number)
     wait_for(lambda: len(supervisor.children(recursive=True)) >= 2)
@@ -135,13 +137,18 @@ def test_a_daemon_of_a_lost_run_is_ended_too(toy: Make):
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 
+def servers_of(root: Path) -> list[int]:
+    found = subprocess.run(["pgrep", "-f", f"serve --workspace {root}"], capture_output=True, text=True)
+    return [int(line) for line in found.stdout.split()]
+
+
 async def start_and_die(root: Path) -> None:
     """A client starts a run; then server and client are killed together, as by a crash of the terminal."""
     with anyio.CancelScope() as scope:
         async with connect(root) as client:
             await client.call_tool("run_experiment", {"description": "baseline", "wait_seconds": 0})
-            for line in subprocess.run(["pgrep", "-f", f"serve --workspace {root}"], capture_output=True, text=True).stdout.split():
-                os.kill(int(line), signal.SIGKILL)
+            for server in servers_of(root):
+                os.kill(server, signal.SIGKILL)
             scope.cancel()
 
 

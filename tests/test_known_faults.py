@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from conftest import TOY, connect, git, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
 
 from autoresearch_mcp import answers
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.ledger import results_tsv
 from autoresearch_mcp.session import Session
+from conftest import TOY, connect, git, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
 
 Make = Callable[..., Session]
 
@@ -88,7 +88,9 @@ def test_discard_leaves_the_users_other_files_alone(toy: Make):
     for folder in (session.workspace.root, session.worktree):
         assert (folder / "precious.txt").read_text() == "precious"
         assert (folder / "program.md").read_text() == "edited by the user"
-    committed = git(session.workspace.root, "diff", "--name-only", session.state.started.base_commit, "refs/autoresearch/experiments/2")
+    committed = git(
+        session.workspace.root, "diff", "--name-only", session.state.started.base_commit, "refs/autoresearch/experiments/2"
+    )
     assert committed == "work.py"
 
 

@@ -24,12 +24,23 @@ from autoresearch_mcp.ledger import (
 def start(ledger: Ledger, direction: str = "minimize", noise_floor: float = 0.0) -> None:
     ledger.append(
         SessionStarted.model_validate(
-            dict(tag="t", branch="b", base_commit="0" * 40, file="f", metric="m", direction=direction, noise_floor=noise_floor, task_sha256="")
+            dict(
+                tag="t",
+                branch="b",
+                base_commit="0" * 40,
+                file="f",
+                metric="m",
+                direction=direction,
+                noise_floor=noise_floor,
+                task_sha256="",
+            )
         )
     )
 
 
-def experiment(ledger: Ledger, *scores: float | None, verdict: str | None = None, description: str = "idea", **ended: object) -> int:
+def experiment(
+    ledger: Ledger, *scores: float | None, verdict: str | None = None, description: str = "idea", **ended: object
+) -> int:
     with ledger.transaction() as transaction:
         number = transaction.next_experiment()
         transaction.append(
@@ -141,7 +152,8 @@ def test_json_export_hides_the_holdout_unless_asked(ledger: Ledger):
 
 
 @pytest.mark.parametrize(
-    ("score", "text"), [(0.997912345, "0.997912"), (0.0, "0.000000"), (-3.5, "-3.500000"), (1.23456e-7, "1.23456e-07"), (1234567.8, "1.23457e+06")]
+    ("score", "text"),
+    [(0.997912345, "0.997912"), (0.0, "0.000000"), (-3.5, "-3.500000"), (1.23456e-7, "1.23456e-07"), (1234567.8, "1.23457e+06")],
 )
 def test_scores_are_shown_with_their_digits(score: float, text: str):
     assert format_score(score) == text

@@ -47,10 +47,14 @@ def test_wrong_line_numbers_and_counts_are_forgiven(header: str):
 
 
 def test_drifted_white_space_in_context_is_forgiven_and_the_files_own_survives():
-    patch = unified("   def area(r):\n-return math.pi * r * r\n+return 3 * r * r\n".replace("   def", " def").replace("-return", "-    return"))
+    patch = unified(
+        "   def area(r):\n-return math.pi * r * r\n+return 3 * r * r\n".replace("   def", " def").replace("-return", "-    return")
+    )
     with pytest.raises(PatchError):  # a comment line is missing between the two: this is another place, not drift
         apply_patch(patch, "train.py", FILE)
-    patch = unified(" def  area( r ):\n".replace("( r )", "(r)") + "     # the   area\n-    return math.pi * r * r\n+    return 3 * r * r\n")
+    patch = unified(
+        " def  area( r ):\n".replace("( r )", "(r)") + "     # the   area\n-    return math.pi * r * r\n+    return 3 * r * r\n"
+    )
     assert apply_patch(patch, "train.py", FILE) == FILE.replace("math.pi * r", "3 * r")
 
 
@@ -70,8 +74,13 @@ def test_the_line_number_decides_between_equal_places():
 
 
 def test_several_hunks_and_insertions():
-    patch = unified(" import math\n+import os\n", "@@ -1 +1,2 @@") + "@@ -13,2 +14,2 @@\n def twice(x):\n-    return 2 * x\n+    return x + x\n"
-    assert apply_patch(patch, "train.py", FILE) == FILE.replace("import math\n", "import math\nimport os\n").replace("2 * x", "x + x")
+    patch = (
+        unified(" import math\n+import os\n", "@@ -1 +1,2 @@")
+        + "@@ -13,2 +14,2 @@\n def twice(x):\n-    return 2 * x\n+    return x + x\n"
+    )
+    assert apply_patch(patch, "train.py", FILE) == FILE.replace("import math\n", "import math\nimport os\n").replace(
+        "2 * x", "x + x"
+    )
 
 
 def test_a_removed_line_that_looks_like_a_header():
@@ -91,7 +100,9 @@ def codex(body: str, file: str = "train.py") -> str:
 
 
 def test_codex_envelope_with_anchors():
-    patch = codex("@@ def thrice(x):\n-    return 3 * x\n+    return x + 2 * x\n@@ def area(r):\n     # the area\n-    return math.pi * r * r\n+    return 0\n")
+    patch = codex(
+        "@@ def thrice(x):\n-    return 3 * x\n+    return x + 2 * x\n@@ def area(r):\n     # the area\n-    return math.pi * r * r\n+    return 0\n"
+    )
     result = apply_patch(codex("@@ def thrice(x):\n-    return 3 * x\n+    return x + 2 * x\n"), "train.py", FILE)
     assert result == FILE.replace("3 * x", "x + 2 * x")
     with pytest.raises(PatchError, match="anchor"):
@@ -117,8 +128,14 @@ def block(search: str, replace: str) -> str:
 
 def test_search_replace_blocks():
     patch = "train.py\n" + block("DEPTH = 4\n", "DEPTH = 8\n") + block("    return 2 * x\n", "")
-    assert apply_patch(patch.replace("    return 2 * x", "    return 3 * x").replace("\n=======\n>>>>", "\n=======\n    return 9\n>>>>"), "train.py", FILE)
-    assert apply_patch("train.py\n" + block("DEPTH = 4\n", "DEPTH = 8\n"), "train.py", FILE) == FILE.replace("DEPTH = 4", "DEPTH = 8")
+    assert apply_patch(
+        patch.replace("    return 2 * x", "    return 3 * x").replace("\n=======\n>>>>", "\n=======\n    return 9\n>>>>"),
+        "train.py",
+        FILE,
+    )
+    assert apply_patch("train.py\n" + block("DEPTH = 4\n", "DEPTH = 8\n"), "train.py", FILE) == FILE.replace(
+        "DEPTH = 4", "DEPTH = 8"
+    )
 
 
 def test_an_ambiguous_search_names_the_places():
@@ -132,7 +149,9 @@ def test_an_empty_search_fills_an_empty_file_only():
         apply_patch(block("", "x = 1\n"), "train.py", FILE)
 
 
-@pytest.mark.parametrize("patch", [block("a\n", "b\n").replace("=======\n", ""), block("a\n", "b\n").replace(">>>>>>> REPLACE\n", "")])
+@pytest.mark.parametrize(
+    "patch", [block("a\n", "b\n").replace("=======\n", ""), block("a\n", "b\n").replace(">>>>>>> REPLACE\n", "")]
+)
 def test_broken_blocks_are_refused(patch: str):
     with pytest.raises(PatchError, match="Block 1"):
         apply_patch(patch, "train.py", FILE)
@@ -148,7 +167,10 @@ def test_broken_blocks_are_refused(patch: str):
         ("please change DEPTH to 8", "no patch"),
         ("--- a/prepare.py\n+++ b/prepare.py\n@@ -1 +1 @@\n-a\n+b\n", "'a/prepare.py'"),
         ("--- a/train.py\n+++ b/../train.py\n@@ -1 +1 @@\n-a\n+b\n", "Only train.py"),
-        ("--- a/train.py\n+++ b/train.py\n@@ -3 +3 @@\n-DEPTH = 4\n+DEPTH = 8\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n", "x.py"),
+        (
+            "--- a/train.py\n+++ b/train.py\n@@ -3 +3 @@\n-DEPTH = 4\n+DEPTH = 8\n--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a\n+b\n",
+            "x.py",
+        ),
         ("--- a/train.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-import math\n", "create or delete"),
         ("diff --git a/train.py b/train.py\nold mode 100644\nnew mode 100755\n", "mode"),
         ("diff --git a/train.py b/t.py\nrename from train.py\nrename to t.py\n", "t.py"),
@@ -195,7 +217,9 @@ def test_syntax_is_checked_by_the_files_name(path: str, bad: str):
 
 def test_crlf_survives():
     text = FILE.replace("\n", "\r\n")
-    assert apply_patch(unified("-DEPTH = 4\n+DEPTH = 8\n+HEADS = 2\n"), "train.py", text) == text.replace("DEPTH = 4", "DEPTH = 8\r\nHEADS = 2")
+    assert apply_patch(unified("-DEPTH = 4\n+DEPTH = 8\n+HEADS = 2\n"), "train.py", text) == text.replace(
+        "DEPTH = 4", "DEPTH = 8\r\nHEADS = 2"
+    )
 
 
 def test_a_patch_with_crlf_fits_a_file_with_lf():
@@ -206,7 +230,10 @@ def test_a_missing_final_newline_survives_and_can_be_added():
     text = "a = 1\nb = 2"
     assert apply_patch("@@ -1 +1 @@\n-a = 1\n+a = 3\n", "train.py", text) == "a = 3\nb = 2"
     added = "@@ -2 +2 @@\n-b = 2\n\\ No newline at end of file\n+b = 2\n+c = 3\n"
-    assert apply_patch(added, "train.py", text) == "a = 1\nb = 2\nc = 3" or apply_patch(added, "train.py", text) == "a = 1\nb = 2\nc = 3\n"
+    assert (
+        apply_patch(added, "train.py", text) == "a = 1\nb = 2\nc = 3"
+        or apply_patch(added, "train.py", text) == "a = 1\nb = 2\nc = 3\n"
+    )
     removed = "@@ -2 +2 @@\n-b = 2\n+c = 3\n\\ No newline at end of file\n"
     assert apply_patch(removed, "train.py", "a = 1\nb = 2\n") == "a = 1\nc = 3"
 

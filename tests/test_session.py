@@ -2,10 +2,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import TOY, git, log_of, open_session, replace, run, supervisor_of, wait_for
 
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
 from autoresearch_mcp.session import Session
+from conftest import TOY, git, log_of, open_session, replace, run, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 

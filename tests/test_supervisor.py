@@ -5,13 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOY, log_of, run, spec_of, wait_for
 
 from autoresearch_mcp import answers
 from autoresearch_mcp.ledger import RunEnded
 from autoresearch_mcp.run.limits import BoundedLog
 from autoresearch_mcp.session import Session
 from autoresearch_mcp.text import plain, untrusted
+from conftest import TOY, log_of, run, spec_of, wait_for
 
 Make = Callable[..., Session]
 DONE = "open('result.txt', 'w').write('1')\n"
@@ -40,7 +40,10 @@ def ask(**message):
     data, descriptors, _, _ = socket.recv_fds(server, 65536, 4)
     return json.loads(data), descriptors
 """
-WITH_DATA = TOY + '\n[data]\nprepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / \'train.txt\').write_text(\'words\'); (p / \'key.txt\').write_text(\'secret\')", "{data}"]\ntrain = ["train.txt"]\nsealed = ["key.txt"]\n'
+WITH_DATA = (
+    TOY
+    + '\n[data]\nprepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / \'train.txt\').write_text(\'words\'); (p / \'key.txt\').write_text(\'secret\')", "{data}"]\ntrain = ["train.txt"]\nsealed = ["key.txt"]\n'
+)
 
 
 def with_data(toy: Make, work: str, **changes: str) -> Session:
@@ -136,7 +139,9 @@ def test_an_output_larger_than_allowed_is_refused(toy: Make):
 
 
 def test_a_scoring_command_that_fails_or_hangs_is_no_score(toy: Make, tmp_path: Path):
-    session = toy(toml=TOY.replace('command = ["{python}", "score.py"]', 'command = ["{python}", "-c", "raise SystemExit(\'broken\')"]'))
+    session = toy(
+        toml=TOY.replace('command = ["{python}", "score.py"]', 'command = ["{python}", "-c", "raise SystemExit(\'broken\')"]')
+    )
     run(session)
     assert ended(session).outcome == "crash" and "exit status 1" in ended(session).excerpt and "broken" in ended(session).excerpt
 
@@ -158,7 +163,9 @@ def test_a_refusal_carries_its_reason_and_name(toy: Make):
 
 
 def test_a_flood_of_output_is_bounded_and_its_end_is_kept(toy: Make):
-    work = "import sys\nfor i in range(400):\n    sys.stdout.write('x' * 50000 + '\\n')\nprint('the last line')\nraise SystemExit(1)\n"
+    work = (
+        "import sys\nfor i in range(400):\n    sys.stdout.write('x' * 50000 + '\\n')\nprint('the last line')\nraise SystemExit(1)\n"
+    )
     session = toy(work, budget_seconds="60\nlog_bytes = 100000")
     run(session)
     assert spec_of(session, 1).log.stat().st_size <= 100000
@@ -195,9 +202,8 @@ def test_a_task_that_demands_more_sandbox_than_there_is_is_refused(toy: Make, mo
 
 
 def test_runs_of_two_workspaces_wait_for_each_other(tmp_path: Path, toy: Make):
-    from conftest import open_session
-
     from autoresearch_mcp.workspace import create
+    from conftest import open_session
 
     session = toy("import time\ntime.sleep(1.5)\n" + DONE)
     other = open_session(create(tmp_path / "other", "notes").root)
@@ -214,7 +220,9 @@ def test_bounded_log_keeps_beginning_and_end(tmp_path: Path):
         log.write(f"line {number}\n".encode())
     log.close()
     text = (tmp_path / "log").read_text()
-    assert len(text) <= 1000 and text.startswith("line 0\n") and text.endswith("line 999\n") and "bytes of output are not kept" in text
+    assert (
+        len(text) <= 1000 and text.startswith("line 0\n") and text.endswith("line 999\n") and "bytes of output are not kept" in text
+    )
 
 
 def test_plain_text_and_its_mark():

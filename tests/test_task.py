@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TOY
 
 from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.task import bundled_tasks, expand, parse_task
+from conftest import ROOT, TOY
 
 
 def test_the_default_task_is_valid_in_every_preset():

@@ -4,18 +4,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TOY, git, open_session, replace, run
 
 from autoresearch_mcp.errors import AutoresearchError, TaskError, WorkspaceError
 from autoresearch_mcp.session import Session
 from autoresearch_mcp.workspace import Workspace, create
+from conftest import TOY, git, open_session, replace, run
 
 
 def test_create_makes_a_repository_with_one_commit_and_a_clean_tree(tmp_path: Path):
     workspace = create(tmp_path / "w", "notes")
     assert git(workspace.root, "log", "--format=%an %s").endswith("Workspace of the task notes")
     assert git(workspace.root, "status", "--porcelain") == ""
-    assert set(git(workspace.root, "ls-files").split()) == {"autoresearch.toml", "notes.md", "outline.txt", "program.md", "score.py"}
+    assert set(git(workspace.root, "ls-files").split()) == {
+        "autoresearch.toml",
+        "notes.md",
+        "outline.txt",
+        "program.md",
+        "score.py",
+    }
 
 
 def test_the_preset_is_pinned(tmp_path: Path):
@@ -75,7 +81,9 @@ def test_commits_work_without_a_configured_user_and_use_a_configured_one(tmp_pat
     notes.keep()
     replace(notes, "budget metric\n")
     run(notes)
-    assert git(notes.workspace.root, "log", "-1", "--format=%an <%ae>", "refs/autoresearch/experiments/2") == "Ada <ada@example.org>"
+    assert (
+        git(notes.workspace.root, "log", "-1", "--format=%an <%ae>", "refs/autoresearch/experiments/2") == "Ada <ada@example.org>"
+    )
 
 
 @pytest.mark.parametrize("state", ["missing", "plain", "bare", "no commit", "no task"])
@@ -124,7 +132,11 @@ def test_a_users_own_repository_is_adopted_and_nothing_else_in_it_changes(tmp_pa
     session.apply_patch("@@ -1 +1 @@\n-open('result.txt', 'w').write('2.0')\n+open('result.txt', 'w').write('0.0')\n")
     run(session, "less")
     session.discard()
-    assert (git(folder, "status", "--porcelain"), git(folder, "rev-parse", "HEAD"), git(folder, "branch", "--show-current")) == before
+    assert (
+        git(folder, "status", "--porcelain"),
+        git(folder, "rev-parse", "HEAD"),
+        git(folder, "branch", "--show-current"),
+    ) == before
     assert (folder / "untracked.txt").read_text() == "precious\n"
     assert (folder / "tracked.txt").read_text() == "edited and not committed\n"
     branch = session.state.started.branch

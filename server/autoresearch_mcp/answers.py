@@ -325,9 +325,7 @@ def history(session: Session, search: str | None = None) -> History:
         best=[_row(state, e) for e in reversed(kept[-BEST:])],
         latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
         learned=[
-            f"{e.number}: {plain(e.verdict.learned)[:200]}"
-            for e in reversed(state.experiments)
-            if e.verdict and e.verdict.learned
+            f"{e.number}: {plain(e.verdict.learned)[:200]}" for e in reversed(state.experiments) if e.verdict and e.verdict.learned
         ][:BEST],
     )
     if search is not None:

@@ -14,6 +14,7 @@ from pydantic import Field
 from autoresearch_mcp import __version__, answers
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.ledger import results_tsv
+from autoresearch_mcp.patch import FORMS
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.session import Session
 from autoresearch_mcp.task import Task
@@ -30,7 +31,7 @@ Wait = Annotated[float, Field(description="Seconds to wait for the result, 0 to 
 Number = Annotated[int | None, Field(description="Experiment number; the latest if left out")]
 Patch = Annotated[
     str,
-    Field(description="A unified diff, a `*** Begin Patch` envelope, or SEARCH/REPLACE blocks (<<<<<<< SEARCH, =======, >>>>>>> REPLACE)"),
+    Field(description=FORMS[:1].upper() + FORMS[1:]),
 ]
 Learned = Annotated[str | None, Field(description="What this result taught; kept for every later session to read")]
 
@@ -43,9 +44,10 @@ def instructions(task: Task) -> str:
     """What a client shows its model on connecting."""
     better = "lower" if task.metric.direction == "minimize" else "higher"
     return (
-        f"autoresearch: improve one file, {task.files.editable}, against one metric, {task.metric.name} ({better} is better), in runs "
-        f"of a fixed budget. Loop: {task.read_tool} -> apply_patch -> run_experiment -> {task.get_tool} until it is scored -> keep or "
-        "discard -> next idea. Never stop by yourself. The server enforces the rules, and every answer names the next step. "
+        f"autoresearch: improve one file, {task.files.editable}, against one metric, {task.metric.name} ({better} is better), "
+        f"in runs of a fixed budget. Loop: {task.read_tool} -> apply_patch -> run_experiment -> {task.get_tool} until it is "
+        "scored -> keep or discard -> next idea. Never stop by yourself. The server enforces the rules, and every answer names "
+        "the next step. "
         "First call status, then read_reference program.md."
     )
 
@@ -53,7 +55,9 @@ def instructions(task: Task) -> str:
 def build_server(session: Session) -> MCPServer:
     """An MCP server for one session; tool names follow the task."""
     task = session.task
-    server = MCPServer("autoresearch", title="autoresearch-mcp", version=__version__, instructions=instructions(task), log_level="WARNING")
+    server = MCPServer(
+        "autoresearch", title="autoresearch-mcp", version=__version__, instructions=instructions(task), log_level="WARNING"
+    )
     file, metric = task.files.editable, task.metric.name
 
     async def read(
@@ -128,7 +132,12 @@ def build_server(session: Session) -> MCPServer:
         f"State of an experiment; when it is done: {metric}, how it compares with the best, the suggested verdict, where the "
         "time went; on a failure its name and the end of the log.",
     )
-    add(keep, "keep", WRITE, f"Accept the current experiment as the best. Refused unless {metric} is better, or equal with fewer lines.")
+    add(
+        keep,
+        "keep",
+        WRITE,
+        f"Accept the current experiment as the best. Refused unless {metric} is better, or equal with fewer lines.",
+    )
     add(discard, "discard", DESTROY, f"Record the current experiment as not helpful and restore {file} to the best one.")
     add(status, "status", READ, "Where the loop stands: goal, best score, what is allowed now. Call it first.")
     add(history, "history", READ, "Past experiments in short: counts, the kept ones, the latest ones, what was learned.")

@@ -172,7 +172,9 @@ def watch(
         if opened.state.running:
             progress = opened.progress()
             limit = f" of at most {float(str(progress['limit'])):.0f}" if progress["limit"] else ""
-            line = f"experiment {opened.state.running[0].number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s{limit}"
+            line = (
+                f"experiment {opened.state.running[0].number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s{limit}"
+            )
         return Group(experiments_table(opened, rows), Text(line))
 
     try:

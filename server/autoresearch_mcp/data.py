@@ -65,7 +65,7 @@ class DataFolder:
         """SHA-256 over all data files. A file's own hash is taken again only when its size, time or inode changed."""
         if not self.names:
             return sha256(b"no data")
-        known = read_json(self._manifest) or {}
+        known: dict[str, dict[str, object]] = read_json(self._manifest) or {}
         fresh: dict[str, dict[str, object]] = {}
         for name in self.names:
             path = self.path / name

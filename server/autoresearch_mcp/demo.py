@@ -92,7 +92,9 @@ def run_demo(directory: Path) -> None:
     best = session.state.best
     kept = [experiment.number for experiment in session.state.experiments if experiment.status == "keep"]
     if best is None or kept != [1, 2]:
-        raise AutoresearchError(f"The demo expected experiments 1 and 2 to be kept, not {kept}. A busy machine can do that; run it again.")
+        raise AutoresearchError(
+            f"The demo expected experiments 1 and 2 to be kept, not {kept}. A busy machine can do that; run it again."
+        )
     console.print(f"\nDone in {time.monotonic() - started:.0f} s. To look further:")
     console.print(f"  git -C {directory} log --oneline {session.state.started.branch}   # what was kept")
     console.print(f"  cat {session.results_path}")

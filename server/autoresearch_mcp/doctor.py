@@ -117,5 +117,7 @@ def _workspace(directory: Path) -> list[Check]:
         fix = f"autoresearch-mcp prepare --workspace {directory}"
         checks.append(Check(name="data", level="error", found=f"missing: {missing}", fix=fix))
     else:
-        checks.append(Check(name="data", level="ok", found=str(session.data.path) if session.data.needed else "the task needs none"))
+        checks.append(
+            Check(name="data", level="ok", found=str(session.data.path) if session.data.needed else "the task needs none")
+        )
     return checks

@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def locked(path: Path, timeout: float = 30.0) -> Iterator[None]:
+def locked(path: Path, timeout: float = 30.0) -> Generator[None]:
     """Holds the lock; waits for it up to `timeout` seconds, then raises WorkspaceError."""
     deadline = time.monotonic() + timeout
     while (descriptor := try_lock(path)) is None:

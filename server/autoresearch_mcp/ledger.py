@@ -7,7 +7,7 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,7 @@ class RunState:
 class ExperimentState:
     committed: ExperimentCommitted
     at: float
-    runs: list[RunState] = field(default_factory=list)
+    runs: list[RunState] = field(default_factory=list[RunState])
     verdict: VerdictGiven | None = None
     settled: bool = False
 
@@ -162,7 +162,7 @@ class ExperimentState:
 class SessionState:
     started: SessionStarted
     at: float
-    experiments: list[ExperimentState] = field(default_factory=list)
+    experiments: list[ExperimentState] = field(default_factory=list[ExperimentState])
 
     @property
     def best(self) -> ExperimentState | None:
@@ -208,9 +208,9 @@ class SessionState:
 
 @dataclass
 class LedgerState:
-    sessions: dict[str, SessionState] = field(default_factory=dict)
-    experiments: dict[int, ExperimentState] = field(default_factory=dict)
-    runs: dict[int, RunState] = field(default_factory=dict)
+    sessions: dict[str, SessionState] = field(default_factory=dict[str, SessionState])
+    experiments: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
+    runs: dict[int, RunState] = field(default_factory=dict[int, RunState])
 
     def apply(self, at: float, event: Event) -> None:
         match event:
@@ -244,7 +244,8 @@ class Ledger:
         self.path = path
         self._lock = threading.RLock()
         self._state = LedgerState()
-        self._seq, self._hash = 0, GENESIS
+        self._seq: int = 0
+        self._hash: str = GENESIS
         try:
             self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -274,7 +275,7 @@ class Ledger:
             return self._state
 
     @contextmanager
-    def transaction(self) -> Iterator["Transaction"]:
+    def transaction(self) -> Generator["Transaction"]:
         """Everything read and appended inside is one atomic step, also against other processes."""
         with self._lock:
             try:

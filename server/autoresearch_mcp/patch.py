@@ -12,6 +12,7 @@ import tomllib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 from autoresearch_mcp.errors import PatchError
@@ -31,7 +32,7 @@ class Hunk:
     """Pairs (index in old, index in new) of context lines: the file's own version of them survives."""
     line: int | None = None
     """1-based line where the patch says it belongs; a hint only."""
-    anchors: list[str] = field(default_factory=list)
+    anchors: list[str] = field(default_factory=list[str])
     """Codex `@@` lines: text that stands somewhere before the hunk."""
     at_end: bool = False
     final_newline: bool | None = None
@@ -322,7 +323,7 @@ def _apply(hunks: list[Hunk], path: str, lines: list[tuple[str, str]]) -> list[t
             floor = at + len(trimmed.old)
         placed.append((at, trimmed))
     placed.sort(key=lambda item: item[0])
-    for (at, hunk), (next_at, next_hunk) in zip(placed, placed[1:], strict=False):
+    for (at, hunk), (next_at, next_hunk) in pairwise(placed):
         if at + len(hunk.old) > next_at:
             raise PatchError(f"{hunk.label} and {next_hunk.label} change the same lines of {path}. Join them into one.")
     result = list(lines)
@@ -437,7 +438,9 @@ def _after_anchors(hunk: Hunk, content: list[str], path: str, floor: int) -> int
         if found is None:
             near = difflib.get_close_matches(anchor, [line for line in stripped if line], n=3, cutoff=0.5)
             hint = "".join(f"\n    {line}" for line in near) or " (no line is similar)"
-            raise PatchError(f"{hunk.label}: the anchor {anchor!r} is not in {path} there. Nearest lines:{hint}\nCorrect the anchor.")
+            raise PatchError(
+                f"{hunk.label}: the anchor {anchor!r} is not in {path} there. Nearest lines:{hint}\nCorrect the anchor."
+            )
         start = found
     return start
 
@@ -464,11 +467,7 @@ def _with_less_context(hunk: Hunk) -> Iterator[tuple[Hunk, int]]:
 
 def _matches(old: list[str], content: list[str], start: int) -> list[int]:
     first = old[0]
-    return [
-        at
-        for at in range(start, len(content) - len(old) + 1)
-        if content[at] == first and content[at : at + len(old)] == old
-    ]
+    return [at for at in range(start, len(content) - len(old) + 1) if content[at] == first and content[at : at + len(old)] == old]
 
 
 def _not_found(hunk: Hunk, content: list[str], path: str) -> str:

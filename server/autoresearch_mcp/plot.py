@@ -12,28 +12,29 @@ def draw(state: SessionState, target: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
-    scored = [(e.number, e) for e in state.experiments if e.score is not None]
+    scored = [(e.number, e, e.score) for e in state.experiments if e.score is not None]
     if not scored:
         raise NotFoundError("There is no score to draw yet. Run an experiment first.")
-    kept = [(i, e) for i, e in scored if e.status == "keep"]
-    discarded = [(i, e) for i, e in scored if e.status != "keep"]
+    kept = [row for row in scored if row[1].status == "keep"]
+    discarded = [row for row in scored if row[1].status != "keep"]
     failed = [e.number for e in state.experiments if e.score is None and not e.running]
     metric = state.started.metric
     arrow = "lower is better" if state.started.direction == "minimize" else "higher is better"
 
     figure, axes = pyplot.subplots(figsize=(12, 6), layout="constrained")
-    axes.scatter([i for i, _ in discarded], [e.score for _, e in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
-    axes.scatter([i for i, _ in kept], [e.score for _, e in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
+    axes.scatter([row[0] for row in discarded], [row[2] for row in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
+    axes.scatter([row[0] for row in kept], [row[2] for row in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
     if kept:
-        edges = [i for i, _ in kept] + [state.experiments[-1].number]
-        best = [e.score for _, e in kept]
+        edges = [row[0] for row in kept] + [state.experiments[-1].number]
+        best = [row[2] for row in kept]
         axes.step(edges, [*best, best[-1]], where="post", c="#2a9d57", alpha=0.7, label="running best", zorder=3)
-        for i, experiment in kept[-25:]:
+        for number, experiment, score in kept[-25:]:
             text = experiment.committed.description
             axes.annotate(
                 text if len(text) <= 40 else text[:39] + "…",
-                (i, experiment.score or 0.0),
+                (number, score),
                 xytext=(5, 6),
                 textcoords="offset points",
                 rotation=30,
@@ -41,18 +42,21 @@ def draw(state: SessionState, target: Path) -> None:
                 c="#1d6b3c",
                 parse_math=False,
             )
-    axes.scatter(failed, [0.02] * len(failed), transform=axes.get_xaxis_transform(), s=24, c="#c0392b", marker="x", label="no score")
-    values = [e.score for _, e in kept] or [e.score for _, e in scored]
-    finite = [value for value in values if value is not None]
+    axes.scatter(
+        failed, [0.02] * len(failed), transform=axes.get_xaxis_transform(), s=24, c="#c0392b", marker="x", label="no score"
+    )
+    finite = [row[2] for row in kept or scored]
     spread = (max(finite) - min(finite)) or abs(finite[0]) * 0.01 or 1.0
     if kept:  # a few wild discards must not flatten what was won
-        everything = [e.score for _, e in scored if e.score is not None]
-        axes.set_ylim(max(min(everything), min(finite) - spread) - 0.15 * spread, min(max(everything), max(finite) + spread) + 0.35 * spread)
+        everything = [row[2] for row in scored]
+        axes.set_ylim(
+            max(min(everything), min(finite) - spread) - 0.15 * spread, min(max(everything), max(finite) + spread) + 0.35 * spread
+        )
     axes.set_xlabel("experiment")
     axes.set_ylabel(f"{metric} ({arrow})")
-    last = f", best {format_score(kept[-1][1].score or 0.0)}" if kept else ""
+    last = f", best {format_score(kept[-1][2])}" if kept else ""
     axes.set_title(f"{state.started.tag}: {len(state.experiments)} experiments, {len(kept)} kept{last}")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)
     axes.legend(loc="best")
     try:

@@ -138,7 +138,9 @@ class Session:
 
     def reference(self, name: str) -> str:
         if name not in self.references():
-            raise NotFoundError(f"There is no reference {name!r}. Choose one of: {', '.join(self.references())}; or log:<experiment>.")
+            raise NotFoundError(
+                f"There is no reference {name!r}. Choose one of: {', '.join(self.references())}; or log:<experiment>."
+            )
         return self.workspace.blob(self.state.started.base_commit, name).decode("utf-8", errors="replace")
 
     def experiment(self, number: int | None = None) -> ExperimentState:
@@ -191,7 +193,7 @@ class Session:
         return Position("ready", ["apply_patch", read], f"think of the next idea, then call apply_patch on {task.files.editable}")
 
     def suggest(self, experiment: ExperimentState) -> tuple[str, str]:
-        """(keep or discard, why) for a scored experiment: better than the best by more than the noise floor, or equal and shorter."""
+        """(keep or discard, why) for a scored experiment: keep what is better beyond the noise, or equal and shorter."""
         state = self.state
         assert experiment.score is not None
         score, metric = format_score(experiment.score), self.task.metric.name
@@ -275,7 +277,9 @@ class Session:
                 raise NotAllowedError(
                     f"{self.task.files.editable} changed since experiment {experiment.number} ran. Call discard, or run it again."
                 )
-            if any(run.started.conditions != self.conditions() for run in experiment.runs if run.ended and run.ended.score is not None):
+            if any(
+                run.started.conditions != self.conditions() for run in experiment.runs if run.ended and run.ended.score is not None
+            ):
                 raise NotAllowedError(
                     f"The task, its read-only files or its data changed since experiment {experiment.number} ran. "
                     "Call run_experiment with replicate=true to run it again."
@@ -520,7 +524,11 @@ class Session:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(path, content)
                 changed.append(name)
-        return f"{', '.join(changed)} had been changed in the worktree and was restored; the run uses the pinned version" if changed else ""
+        return (
+            f"{', '.join(changed)} had been changed in the worktree and was restored; the run uses the pinned version"
+            if changed
+            else ""
+        )
 
     def _is_alive(self, run: int) -> bool:
         spec = self.spec(run)

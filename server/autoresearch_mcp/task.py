@@ -6,7 +6,7 @@ import re
 import sys
 import tomllib
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -14,9 +14,20 @@ from autoresearch_mcp.errors import TaskError
 
 TASK_FILE = "autoresearch.toml"
 
-FAILURES = (
-    "oom nan diverged compile export not_causal timeout_startup timeout killed lost error refused".split()
-)  # how a run that gave no score is named
+FAILURES = [
+    "oom",
+    "nan",
+    "diverged",
+    "compile",
+    "export",
+    "not_causal",
+    "timeout_startup",
+    "timeout",
+    "killed",
+    "lost",
+    "error",
+    "refused",
+]  # how a run that gave no score is named
 LEVELS = ("none", "seatbelt", "landlock", "bubblewrap")  # of sandbox enforcement, weakest first
 FIXED_TOOLS = frozenset({"read_reference", "get_status"})  # names that the naming rule must not make
 
@@ -27,7 +38,8 @@ Command = Annotated[list[str], Field(min_length=1)]
 def _inside(path: str) -> str:
     """A relative POSIX path that stays inside the task's folder."""
     pure = PurePosixPath(path)
-    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or pure.parts[:1] in ((".git",), (".autoresearch",)):
+    reserved = pure.parts[:1] in ((".git",), (".autoresearch",))
+    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or reserved:
         raise ValueError(f"{path!r} must be a relative path inside the task's folder, with forward slashes")
     return str(pure)
 
@@ -186,7 +198,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        merged[key] = _merge(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], cast("dict[str, Any]", value)) if both else value
     return merged
 
 
@@ -196,14 +209,15 @@ def parse_task(text: str, source: str = TASK_FILE) -> Task:
     Raises TaskError with the line and what to do.
     """
     try:
-        raw = tomllib.loads(text)
+        raw: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise TaskError(f"{source} is not valid TOML: {error}. Fix that line and try again.") from error
-    presets = raw.get("presets", {})
-    preset = raw.get("preset")
+    presets: Any = raw.get("presets", {})
+    preset: Any = raw.get("preset")
     merged = raw
     where = ""
     if preset is not None and isinstance(presets, dict):
+        presets = cast("dict[str, dict[str, Any]]", presets)
         if preset not in presets:
             names = ", ".join(presets) or "none are defined"
             line = _line_of(text, ("preset",))
@@ -213,7 +227,7 @@ def parse_task(text: str, source: str = TASK_FILE) -> Task:
     try:
         return Task.model_validate(merged)
     except ValidationError as error:
-        problems = []
+        problems: list[str] = []
         for item in error.errors()[:5]:
             location = tuple(str(part) for part in item["loc"])
             line = _line_of(text, location) or (_line_of(text, ("presets", str(preset), *location)) if preset else None)

@@ -59,7 +59,7 @@ def pick_preset(task_text: str, preset: str) -> str | None:
         raw = tomllib.loads(task_text)
     except tomllib.TOMLDecodeError:
         return None  # parse_task says it better
-    presets = raw.get("presets") or {}
+    presets: dict[str, object] = raw.get("presets") or {}
     if preset != "auto":
         if preset not in presets:
             names = ", ".join(presets) or "none"
@@ -180,9 +180,11 @@ class Workspace:
 
     def _read_blob(self, commit: str, path: str) -> bytes:
         try:
-            return self.repo.commit(commit).tree.join(path).data_stream.read()
+            return bytes(self.repo.commit(commit).tree.join(path).data_stream.read())  # pyright: ignore[reportUnknownArgumentType]
         except KeyError as error:
-            raise WorkspaceError(f"{path} is not in commit {commit[:7]} of {self.root}. Commit it and start a new session.") from error
+            raise WorkspaceError(
+                f"{path} is not in commit {commit[:7]} of {self.root}. Commit it and start a new session."
+            ) from error
 
     def task_at(self, commit: str) -> Task:
         task = parse_task(self.blob(commit, TASK_FILE).decode("utf-8", errors="replace"), TASK_FILE)
@@ -201,7 +203,7 @@ class Workspace:
             raise WorkspaceError(f"Uncommitted changes in {names}. Commit or stash them, then start the session.")
 
     def ref(self, name: str) -> str | None:
-        found = self.repo.git.for_each_ref("--format=%(objectname)", name)
+        found: str = self.repo.git.for_each_ref("--format=%(objectname)", name)
         return found.splitlines()[0] if found else None
 
     # --- writing ---
@@ -235,4 +237,3 @@ class Workspace:
         """Points the branch at a commit and the worktree's index with it; files stay as they are."""
         self.set_ref(f"refs/heads/{branch}", commit)
         _git()(worktree).git.read_tree(commit)
-

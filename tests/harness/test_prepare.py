@@ -42,7 +42,9 @@ def test_the_corpus_is_small_in_the_repository_and_large_enough_in_text():
 def test_no_document_and_no_long_passage_is_in_two_splits():
     splits = prepare.embedded_documents(CORPUS)
     assert all(len(texts) >= 5 for texts in splits.values())
-    passages = {split: {text[i : i + 300] for text in texts for i in range(0, len(text) - 300, 300)} for split, texts in splits.items()}
+    passages = {
+        split: {text[i : i + 300] for text in texts for i in range(0, len(text) - 300, 300)} for split, texts in splits.items()
+    }
     for split in ("val", "holdout"):
         train = "\n".join(splits["train"])
         sample = sorted(passages[split])[:400]
@@ -52,7 +54,9 @@ def test_no_document_and_no_long_passage_is_in_two_splits():
 
 def test_the_split_is_fixed():
     splits = prepare.embedded_documents(CORPUS)
-    digest = hashlib.sha256(json.dumps({name: [len(text) for text in texts] for name, texts in splits.items()}).encode()).hexdigest()
+    digest = hashlib.sha256(
+        json.dumps({name: [len(text) for text in texts] for name, texts in splits.items()}).encode()
+    ).hexdigest()
     assert {name: len(texts) for name, texts in splits.items()} == {"train": 214, "val": 9, "holdout": 14}
     assert digest == "90c1b5578be49b8029b4de12095249ea3fa572dff7d7ec91d01c2ab3db4d4c4e"
 
@@ -232,7 +236,17 @@ def prepare_gpu(hub: Hub, out: Path, shards: int = 3) -> subprocess.CompletedPro
         "AUTORESEARCH_PRESET": "gpu", "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(out.parent / "hf"),
         "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
-    command = [sys.executable, "-c", GPU.format(harness=str(HARNESS)), "--preset", "gpu", "--out", str(out), "--num-shards", str(shards)]
+    command = [
+        sys.executable,
+        "-c",
+        GPU.format(harness=str(HARNESS)),
+        "--preset",
+        "gpu",
+        "--out",
+        str(out),
+        "--num-shards",
+        str(shards),
+    ]
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
@@ -270,5 +284,9 @@ def test_no_connection_is_a_clear_error_and_leaves_nothing_half_done(hub: Hub, t
     hub.server.shutdown()
     hub.server.server_close()
     result = prepare_gpu(hub, tmp_path / "out" / "gpu")
-    assert result.returncode != 0 and "check the connection" in result.stderr and "Traceback" not in result.stderr.split("prepare.py:")[-1]
+    assert (
+        result.returncode != 0
+        and "check the connection" in result.stderr
+        and "Traceback" not in result.stderr.split("prepare.py:")[-1]
+    )
     assert not (tmp_path / "out" / "gpu").exists()

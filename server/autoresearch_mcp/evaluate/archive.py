@@ -6,6 +6,9 @@ here, none of which changes a tensor in place, draws random numbers, or touches 
 batches, and what it computes is a function of its weights and its input tokens.
 """
 
+# What json.loads gives has no type before it is checked, and checking it is what this module does.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -26,23 +29,24 @@ MAX_BYTES = 16 * 2**30
 # reading or writing files, or whose result depends on memory that was never written (empty, resize).
 OPERATORS = frozenset(
     """
-    abs acos acosh add addbmm addcdiv addcmul addmm alias all amax amin any arange argmax argmin argsort asin asinh atan atan2
-    atanh avg_pool1d avg_pool2d baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor bmm
-    broadcast_to bucketize cat ceil celu chunk clamp clamp_max clamp_min clone column_stack concat constant_pad_nd contiguous
-    conv1d conv2d convolution copysign cos cosh count_nonzero cumprod cumsum detach diag diagonal diff div dot einsum elu embedding
-    eq erf erfc exp exp2 expand expand_as expm1 eye fft_fft fft_ifft fft_irfft fft_rfft fill flatten flip floor floor_divide
-    fmax fmin fmod full full_like gather ge gelu glu group_norm gt hardsigmoid hardswish hardtanh hstack index index_add
-    index_copy index_put index_select isfinite isinf isnan layer_norm le leaky_relu lerp lift_fresh_copy linear linspace log log10
-    log1p log2 log_sigmoid log_softmax logaddexp logaddexp2 logcumsumexp logical_and logical_not logical_or logical_xor logsumexp
-    lt masked_fill masked_scatter masked_select matmul max max_pool1d maximum mean min minimum mish mm movedim mul mv narrow
-    native_group_norm native_layer_norm ne neg new_full new_ones new_zeros nonzero norm one_hot ones ones_like outer pad permute
-    pixel_shuffle pow prelu prod real reciprocal relu relu6 remainder repeat repeat_interleave reshape rms_norm roll rot90 round
-    rsqrt rsub scalar_tensor scaled_dot_product_attention scatter scatter_add scatter_reduce select select_scatter selu sgn
-    sigmoid sign silu sin sinh slice slice_scatter softmax softplus sort split split_with_sizes sqrt square squeeze stack std
-    sub sum t take take_along_dim tan tanh tensor_split tile to topk transpose tril triu true_divide trunc type_as unbind
-    unflatten unfold unsafe_chunk unsafe_split unsqueeze upsample_nearest1d var view view_as vstack where xlogy zeros zeros_like
+    abs acos acosh add addbmm addcdiv addcmul addmm alias all amax amin any arange argmax argmin argsort asin asinh atan
+    atan2 atanh avg_pool1d avg_pool2d baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
+    bitwise_xor bmm broadcast_to bucketize cat ceil celu chunk clamp clamp_max clamp_min clone column_stack concat
+    constant_pad_nd contiguous conv1d conv2d convolution copysign cos cosh count_nonzero cumprod cumsum detach diag diagonal
+    diff div dot einsum elu embedding eq erf erfc exp exp2 expand expand_as expm1 eye fft_fft fft_ifft fft_irfft fft_rfft
+    fill flatten flip floor floor_divide fmax fmin fmod full full_like gather ge gelu glu group_norm gt hardsigmoid
+    hardswish hardtanh hstack index index_add index_copy index_put index_select isfinite isinf isnan layer_norm le
+    leaky_relu lerp lift_fresh_copy linear linspace log log10 log1p log2 log_sigmoid log_softmax logaddexp logaddexp2
+    logcumsumexp logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_scatter masked_select matmul
+    max max_pool1d maximum mean min minimum mish mm movedim mul mv narrow native_group_norm native_layer_norm ne neg
+    new_full new_ones new_zeros nonzero norm one_hot ones ones_like outer pad permute pixel_shuffle pow prelu prod real
+    reciprocal relu relu6 remainder repeat repeat_interleave reshape rms_norm roll rot90 round rsqrt rsub scalar_tensor
+    scaled_dot_product_attention scatter scatter_add scatter_reduce select select_scatter selu sgn sigmoid sign silu sin
+    sinh slice slice_scatter softmax softplus sort split split_with_sizes sqrt square squeeze stack std sub sum t take
+    take_along_dim tan tanh tensor_split tile to topk transpose tril triu true_divide trunc type_as unbind unflatten unfold
+    unsafe_chunk unsafe_split unsqueeze upsample_nearest1d var view view_as vstack where xlogy zeros zeros_like
     _fused_rms_norm _log_softmax _safe_softmax _softmax _to_copy _unsafe_index _unsafe_view
-    """.split()
+    """.split()  # noqa: SIM905
 )
 IGNORED = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})
 
@@ -218,11 +222,11 @@ def load_model(path: Path, device: str, shape: tuple[int, int]) -> GraphModel:
     try:
         with safe_open(path, framework="pt", device=device) as archive:
             header = (archive.metadata() or {}).get("graph", "")
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (it is no dict)
+            tensors: dict[str, torch.Tensor] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise RefusedError(f"the submitted file is no safetensors file: {str(error)[:200]}. Submit with evaluate_bpb") from error
     try:
-        graph = json.loads(header)
+        graph: Any = json.loads(header)
         if not isinstance(graph, dict) or graph["format"] != FORMAT or not isinstance(graph["nodes"], list):
             raise ValueError("not a graph of this format")
         given = tuple(graph["shape"])

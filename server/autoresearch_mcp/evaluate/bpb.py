@@ -60,7 +60,7 @@ def bits_per_byte(model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch
             nats -= (chosen.double() * (bytes_of[0] > 0)).sum()
             counted += bytes_of.flatten(1).sum(dim=1)
     bits = nats.item() / math.log(2)
-    raw, decoded = counted.tolist()
+    raw, decoded = int(counted[0]), int(counted[1])
     return bits / raw, bits / decoded
 
 

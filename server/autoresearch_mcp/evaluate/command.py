@@ -5,7 +5,7 @@ a number or a JSON object {"score": number, "holdout": number, "details": {name:
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from autoresearch_mcp.errors import EvaluationError, RefusedError
 from autoresearch_mcp.task import FAILURES
@@ -15,7 +15,7 @@ from autoresearch_mcp.task import FAILURES
 class Score:
     score: float
     holdout: float | None = None
-    details: dict[str, float] = field(default_factory=dict)
+    details: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def parse_score(output: bytes, returncode: int | None) -> Score:
@@ -29,8 +29,7 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
         answer: Any = json.loads(lines[-1])
     except ValueError as error:
         raise EvaluationError(f"the scoring command's last line is no number and no JSON: {lines[-1][:200]!r}") from error
-    if not isinstance(answer, dict):
-        answer = {"score": answer}
+    answer = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {"score": answer}
     if "refused" in answer:
         failure = answer.get("failure", "refused")
         raise RefusedError(str(answer["refused"])[:2000], failure if failure in FAILURES else "refused")

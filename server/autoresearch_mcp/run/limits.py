@@ -111,7 +111,7 @@ class BoundedLog:
 
     def __init__(self, path: Path, limit: int):
         self.path, self.limit = path, limit
-        self._file = open(path, "w+b", buffering=0)
+        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (closed by close)
         self._size = self.dropped = 0
 
     def write(self, data: bytes) -> None:

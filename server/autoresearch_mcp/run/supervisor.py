@@ -87,19 +87,19 @@ class Supervisor:
 
     def _result(self) -> RunEnded:
         measured = {phase: round(seconds, 3) for phase, seconds in self.clock.seconds.items()}
-        common = {
-            "run": self.spec.run,
-            "seconds": measured,
-            "peak_memory_mb": round(self.peak_memory_mb, 1),
-            "enforcement": sandbox.detect().level,
-        }
+        ended = RunEnded(
+            run=self.spec.run,
+            outcome="scored",
+            seconds=measured,
+            peak_memory_mb=round(self.peak_memory_mb, 1),
+            enforcement=sandbox.detect().level,
+        )
         if self.score is not None:
-            return RunEnded(
-                outcome="scored", score=self.score.score, holdout=self.score.holdout, details=self.score.details, **common
-            )
+            scored = {"score": self.score.score, "holdout": self.score.holdout, "details": self.score.details}
+            return ended.model_copy(update=scored)
         failed = self.failed or RunFailed("crash", "error", "the run ended without a result")
         excerpt = "\n".join(part for part in (failed.reason, tail(self.spec.log)) if part)
-        return RunEnded(outcome=failed.outcome, failure=failed.failure, excerpt=excerpt, **common)  # pyright: ignore[reportArgumentType]
+        return ended.model_copy(update={"outcome": failed.outcome, "failure": failed.failure, "excerpt": excerpt})
 
     # --- the run ---
 
@@ -228,7 +228,9 @@ class Supervisor:
             for name in self.task.run.outputs:
                 await anyio.to_thread.run_sync(self._take_over, name)
         except OSError as error:
-            raise RunFailed("crash", "error", f"the run left no usable {error.filename or 'output'}: {error.strerror or error}") from error
+            raise RunFailed(
+                "crash", "error", f"the run left no usable {error.filename or 'output'}: {error.strerror or error}"
+            ) from error
         log = limits.BoundedLog(self.spec.scoring_log, self.task.run.log_bytes)
         command = expand(
             self.task.metric.command,
@@ -242,8 +244,7 @@ class Supervisor:
             with anyio.move_on_after(self.task.run.evaluate_seconds) as patience:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(child.pump)
-                    while child.returncode is None and not await self._stop_asked():
-                        await anyio.sleep(POLL)
+                    await self._ended_or_stopped(child)
                     tasks.cancel_scope.cancel()
             child.drain()
             if patience.cancelled_caught:
@@ -261,6 +262,10 @@ class Supervisor:
                 child.process.wait()
             child.close()
             log.close()
+
+    async def _ended_or_stopped(self, child: Child) -> None:
+        while child.returncode is None and not await self._stop_asked():  # noqa: ASYNC110 (nothing signals it)
+            await anyio.sleep(POLL)
 
     def _take_over(self, name: str) -> None:
         """Copies one output out of the run's reach, into the folder the scoring command works in."""

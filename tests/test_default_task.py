@@ -1,0 +1,147 @@
+"""The main job on the tiny preset: a real client improves a real language model through real git commits, step by step."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from autoresearch_mcp.demo import IDEAS
+from autoresearch_mcp.ledger import Ledger, results_tsv
+from autoresearch_mcp.session import Session
+from autoresearch_mcp.workspace import create
+from conftest import ROOT, connect, git, open_session, text_of
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    session = open_session(create(tmp_path_factory.mktemp("gpt") / "workspace", "default", "tiny").root)
+    session.data.prepare(session.workspace.root)
+    return session
+
+
+@pytest.mark.xdist_group("training")
+def test_the_whole_path_of_the_demo(prepared: Session):
+    anyio.run(whole_path, prepared)
+
+
+async def whole_path(session: Session) -> None:
+    root, branch = session.workspace.root, session.state.started.branch
+    async with connect(root) as client:
+
+        async def call(tool: str, /, **arguments: object) -> dict[str, object]:
+            result = await client.call_tool(tool, arguments)
+            assert not result.is_error, text_of(result)
+            return result.structured_content or {}
+
+        async def run_to_end(description: str) -> dict[str, object]:
+            result = await call("run_experiment", description=description, wait_seconds=1)
+            assert result["status"] == "running" and result["phase"] in ("queued", "startup", "training")
+            while result["status"] == "running":
+                result = await call("get_val_bpb", wait_seconds=60)
+            return result
+
+        def rows() -> list[list[str]]:
+            text = session.results_path.read_text()
+            assert text == results_tsv(Ledger(session.ledger.path).state())
+            return [line.split("\t") for line in text.splitlines()[1:]]
+
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        assert {"read_train", "apply_patch", "run_experiment", "get_val_bpb", "keep", "discard"} <= tools
+
+        # Baseline.
+        result = await run_to_end("baseline")
+        assert result["status"] == "scored" and 1.0 < float(str(result["score"])) < 3.5
+        assert len(result["curve"]) >= 2  # type: ignore[arg-type]
+        seconds = result["seconds"]
+        assert isinstance(seconds, dict)
+        assert seconds["training"] == pytest.approx(8, abs=3) and set(seconds) == {
+            "queued",
+            "startup",
+            "training",
+            "export",
+            "evaluation",
+        }
+        assert git(root, "rev-parse", branch) == session.state.started.base_commit  # kept commits only
+        await call("keep", learned="where we start")
+        assert git(root, "log", "--format=%s", branch).splitlines() == ["baseline", "Workspace of the task gpt"]
+        assert [row[3] for row in rows()] == ["keep"]
+        baseline = float(str(result["score"]))
+
+        # A better patch, kept.
+        await call("apply_patch", patch=IDEAS[0].patch)
+        result = await run_to_end(IDEAS[0].description)
+        assert result["suggestion"] == "keep" and float(str(result["score"])) < baseline
+        assert float(str(result["improvement"])) == pytest.approx(baseline - float(str(result["score"])))
+        await call("keep")
+        assert git(root, "log", "--format=%s", branch).splitlines()[0] == IDEAS[0].description
+        assert git(root, "diff", "--name-only", f"{branch}~1", branch) == "train.py"
+
+        # A worse patch, discarded.
+        await call("apply_patch", patch=IDEAS[1].patch)
+        result = await run_to_end(IDEAS[1].description)
+        refused = await client.call_tool("keep", {})
+        assert refused.is_error and "worse than the best" in text_of(refused)
+        await call("discard", learned=IDEAS[1].learned)
+        assert session.read().text == session.text_at(git(root, "rev-parse", branch))
+        assert git(root, "log", "-1", "--format=%s", "refs/autoresearch/experiments/3") == IDEAS[1].description
+
+        # A crash, discarded.
+        await call("apply_patch", patch=IDEAS[2].patch)
+        result = await call("run_experiment", description=IDEAS[2].description, wait_seconds=60)
+        assert (result["status"], result["failure"]) == ("crash", "error") and "gate" in str(result["log_excerpt"])
+        await call("discard")
+
+        status = await call("status")
+        assert (status["experiments"], status["kept"], status["best_experiment"]) == (4, 2, 2)
+        history = await call("history")
+        assert history["counts"] == {"keep": 2, "discard": 1, "error": 1}
+        assert [row[3] for row in rows()] == ["keep", "keep", "discard", "crash"]
+    holdouts = [run.ended.holdout for run in session.ledger.state().runs.values() if run.ended and run.ended.score is not None]
+    assert len(holdouts) == 3 and all(holdouts)
+
+
+@pytest.mark.xdist_group("training")
+def test_the_evaluators_score_is_that_of_a_plain_evaluation(prepared: Session, tmp_path: Path):
+    """One trained model, scored in process by prepare.py and by the evaluator from its export: equal to 1e-4."""
+    code = f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "harness")!r})
+import torch, prepare, train
+torch.manual_seed(1)
+model = train.GPT(train.GPTConfig(vocab_size=prepare.VOCAB_SIZE))
+optimizers = model.optimizers()
+rows = torch.from_numpy(prepare._rows("train")[:512].astype("int64"))
+for batch in rows.split(32):
+    model(batch[:, :-1], batch[:, 1:]).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    model.zero_grad()
+tokenizer = prepare.Tokenizer.from_directory()
+print(prepare.score_in_process(model.eval(), tokenizer, "val"), prepare.score_in_process(model, tokenizer, "holdout"))
+prepare.export_model(model, Path("submission.safetensors"))
+"""
+    environment = os.environ | {
+        "AUTORESEARCH_PRESET": "tiny",
+        "AUTORESEARCH_DATA": str(prepared.data.path),
+        "AUTORESEARCH_DEVICE": "cpu",
+    }
+    plain = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert plain.returncode == 0, plain.stderr
+    val, holdout = map(float, plain.stdout.split())
+    command = [
+        sys.executable,
+        "-m",
+        "autoresearch_mcp.evaluate.bpb",
+        str(tmp_path / "submission.safetensors"),
+        str(prepared.data.path),
+    ]
+    scored = subprocess.run(command, capture_output=True, text=True)
+    assert scored.returncode == 0, scored.stderr
+    answer = json.loads(scored.stdout)
+    assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)
+    assert val < 4.5  # it learned something, so the comparison is of a real model
