@@ -15,7 +15,8 @@ demo: setup
 	$(BIN)/autoresearch-mcp demo demo/$$(date +%Y%m%d-%H%M%S)
 
 test: setup
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -m training
+	$(BIN)/pytest -m 'not training' -n 2
 
 lint: setup
 	$(BIN)/ruff check .

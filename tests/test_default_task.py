@@ -23,7 +23,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Session:
     return session
 
 
-@pytest.mark.xdist_group("training")
+@pytest.mark.training
 def test_the_whole_path_of_the_demo(prepared: Session):
     anyio.run(whole_path, prepared)
 
@@ -104,7 +104,7 @@ async def whole_path(session: Session) -> None:
     assert len(holdouts) == 3 and all(holdouts)
 
 
-@pytest.mark.xdist_group("training")
+@pytest.mark.training
 def test_the_evaluators_score_is_that_of_a_plain_evaluation(prepared: Session, tmp_path: Path):
     """One trained model, scored in process by prepare.py and by the evaluator from its export: equal to 1e-4."""
     code = f"""

@@ -48,16 +48,16 @@ IDEAS = (
         "steps count more than batch size here",
     ),
     Idea(
-        "learning rate of the matrices divided by 100",
-        "a lower rate might be steadier",
+        "logits capped at half",
+        "a tight cap might regularise",
         """\
 <<<<<<< SEARCH
-MATRIX_LR = 0.02  # Muon: the matrices inside the blocks
+LOGIT_CAP = 15.0  # logits are squashed smoothly into (-cap, cap)
 =======
-MATRIX_LR = 0.0002  # Muon: the matrices inside the blocks
+LOGIT_CAP = 0.5  # logits are squashed smoothly into (-cap, cap)
 >>>>>>> REPLACE
 """,
-        "far too low: the blocks hardly learn within the budget",
+        "far too tight: such a model cannot be sure of anything",
     ),
     Idea(
         "gated MLP",
