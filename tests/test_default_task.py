@@ -108,7 +108,7 @@ async def whole_path(session: Session) -> None:
 def test_the_evaluators_score_is_that_of_a_plain_evaluation(prepared: Session, tmp_path: Path):
     """One trained model, scored in process by prepare.py and by the evaluator from its export: equal to 1e-4."""
     code = f"""
-import os, sys
+import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "harness")!r})
 import torch, prepare, train
@@ -124,6 +124,7 @@ for batch in rows.split(32):
 tokenizer = prepare.Tokenizer.from_directory()
 print(prepare.score_in_process(model.eval(), tokenizer, "val"), prepare.score_in_process(model, tokenizer, "holdout"))
 prepare.export_model(model, Path("submission.safetensors"))
+Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}))
 """
     environment = os.environ | {
         "AUTORESEARCH_PRESET": "tiny",
@@ -140,7 +141,7 @@ prepare.export_model(model, Path("submission.safetensors"))
         str(tmp_path / "submission.safetensors"),
         str(prepared.data.path),
     ]
-    scored = subprocess.run(command, capture_output=True, text=True)
+    scored = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert scored.returncode == 0, scored.stderr
     answer = json.loads(scored.stdout)
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)

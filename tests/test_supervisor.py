@@ -194,11 +194,10 @@ def test_the_environment_of_a_run_is_cleared(toy: Make, monkeypatch: pytest.Monk
 def test_a_task_that_demands_more_sandbox_than_there_is_is_refused(toy: Make, monkeypatch: pytest.MonkeyPatch):
     from autoresearch_mcp.run import sandbox
 
-    session = toy()
-    stricter = session.task.model_copy(update={"sandbox": session.task.sandbox.model_copy(update={"minimum": "bubblewrap"})})
-    monkeypatch.setattr(sandbox, "detect", lambda: sandbox.Enforcement("none", "", "install bubblewrap"))
-    assert "install bubblewrap" in (sandbox.refusal(stricter) or "")
-    assert sandbox.refusal(session.task) is None
+    session = toy(toml=TOY + '\n[sandbox]\nminimum = "landlock"\n')
+    monkeypatch.setattr("autoresearch_mcp.session.detect", lambda: sandbox.Enforcement("none", ""))
+    run(session)
+    assert ended(session).outcome == "refused" and "install bubblewrap" in ended(session).excerpt
 
 
 def test_runs_of_two_workspaces_wait_for_each_other(tmp_path: Path, toy: Make):

@@ -30,6 +30,7 @@ from autoresearch_mcp.ledger import (
     format_score,
     write_results,
 )
+from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import TASK_FILE, Task
 from autoresearch_mcp.workspace import PROGRAM, Workspace
@@ -456,6 +457,7 @@ class Session:
             results=self.results_path,
             data=self.data.path if self.data.needed else None,
             slots=executor.slots_folder(),
+            enforcement=detect().level,
         )
         executor.start(spec, {**self.pinned, self.task.files.editable: content})
 

@@ -9,6 +9,7 @@ batches, and what it computes is a function of its weights and its input tokens.
 # What json.loads gives has no type before it is checked, and checking it is what this module does.
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from autoresearch_mcp.errors import RefusedError
 FORMAT = 1
 MAX_NODES = 200_000
 MAX_BYTES = 16 * 2**30
+FREE_CONSTANT_BYTES = 1 << 16  # of tensors that tracing makes, such as scalars; too little to carry trained weights
 
 # Pure operators of ATen, by name without overload. Left out on purpose: everything random, in place, sparse, quantised,
 # reading or writing files, or whose result depends on memory that was never written (empty, resize).
@@ -215,8 +217,25 @@ def _autocast_dtype(name: Any) -> torch.dtype | None:
     return getattr(torch, name)
 
 
-def load_model(path: Path, device: str, shape: tuple[int, int]) -> GraphModel:
-    """Reads a submission for tokens of `shape` (batch, sequence length). Raises RefusedError with what to change."""
+def _check_committed(tensors: dict[str, torch.Tensor], committed: frozenset[str]) -> None:
+    """Refuses weights that are not those the run had when training ended; small constants of the graph are free."""
+    free = 0
+    for name, tensor in tensors.items():
+        flat = tensor.cpu().contiguous().flatten().view(torch.uint8)
+        if tensor.numel() and hashlib.sha256(flat.numpy().data).hexdigest() not in committed:
+            free += flat.numel()
+            if free > FREE_CONSTANT_BYTES:
+                raise RefusedError(
+                    f"the tensor {name[:80]!r} of the submitted model is not one that the model had when training ended. Call "
+                    "evaluate_bpb once, with the model as it was trained; compute large constants before training, as buffers"
+                )
+
+
+def load_model(path: Path, device: str, shape: tuple[int, int], committed: frozenset[str] | None = None) -> GraphModel:
+    """Reads a submission for tokens of `shape` (batch, sequence length). Raises RefusedError with what to change.
+
+    `committed`: SHA-256 of the tensors that the run had when training ended; None where that is not to be checked.
+    """
     if path.stat().st_size > MAX_BYTES:
         raise RefusedError(f"the submitted model is larger than {MAX_BYTES >> 30} GiB")
     try:
@@ -225,6 +244,8 @@ def load_model(path: Path, device: str, shape: tuple[int, int]) -> GraphModel:
             tensors: dict[str, torch.Tensor] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (it is no dict)
     except (SafetensorError, OSError, ValueError) as error:
         raise RefusedError(f"the submitted file is no safetensors file: {str(error)[:200]}. Submit with evaluate_bpb") from error
+    if committed is not None:
+        _check_committed(tensors, committed)
     try:
         graph: Any = json.loads(header)
         if not isinstance(graph, dict) or graph["format"] != FORMAT or not isinstance(graph["nodes"], list):

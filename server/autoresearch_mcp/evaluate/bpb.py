@@ -12,12 +12,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.archive import load_model
+
+PROBE_ROUNDS = 6
+PROBE_TOLERANCE = 1e-3  # of a logit; an advantage hidden below it is worth at most about as many nats a token
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
@@ -64,6 +68,53 @@ def bits_per_byte(model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch
     return bits / raw, bits / decoded
 
 
+def probe(model: Model, rows: np.ndarray, batch: int, vocab: int, device: str, rng: np.random.Generator) -> None:
+    """Refuses a model whose output at a position depends on later tokens, or on other rows of the batch.
+
+    In every round the tokens behind a random position of each row are replaced by plausible others, and the logits at and before
+    it must not move. Rounds take turns: the rest of another real row; one token that the model itself finds likely there, so
+    that a model which peeks only where the future fits its past is caught; and other rows around one that stays.
+    """
+    seq_len = rows.shape[1] - 1
+    places = torch.arange(seq_len, device=device)
+    with torch.no_grad():
+        for round_number in range(PROBE_ROUNDS):
+            real = torch.from_numpy(rows[rng.permutation(len(rows))[:batch], :-1].astype(np.int64)).to(device)
+            if len(real) < batch:
+                real = real[torch.arange(batch, device=device) % len(real)]
+            before = checked(model(real.clone()), batch, seq_len, vocab).float()
+            cut = torch.from_numpy(rng.integers(0, seq_len - 1, size=(batch, 1))).to(device)
+            kind = round_number % 3
+            if kind == 0:
+                changed = torch.where(places > cut, real.roll(1, dims=0), real)
+            elif kind == 1:
+                likely = before.gather(1, cut.unsqueeze(-1).expand(-1, -1, vocab)).squeeze(1)
+                drawn = torch.multinomial(likely.softmax(-1), 4)  # four draws without repeats: one is not the real token
+                differs = drawn != real.gather(1, cut + 1)
+                token = drawn.gather(1, differs.int().argmax(1, keepdim=True))
+                changed = torch.where(places == cut + 1, token, real)
+            else:
+                stays = int(rng.integers(batch))
+                changed = real.roll(1, dims=0)
+                changed[stays] = real[stays]
+                cut = torch.full_like(cut, -1)
+                cut[stays] = seq_len - 1
+            after = checked(model(changed), batch, seq_len, vocab).float()
+            moved = ((before - after).abs().amax(-1) > PROBE_TOLERANCE) & (places <= cut)
+            if moved.any():
+                row, position = (int(value) for value in moved.nonzero()[0])
+                if kind == 2:
+                    raise RefusedError(
+                        "the output for one sequence changed when the others in its batch did: rows must not mix", "not_causal"
+                    )
+                first = int((changed[row] != real[row]).nonzero()[0])
+                raise RefusedError(
+                    f"output at position {position} changed when token {first} did: the model sees the tokens it is to predict, "
+                    "its attention (or whatever mixes positions) is not causal",
+                    "not_causal",
+                )
+
+
 def checked(logits: object, batch: int, seq_len: int, vocab: int) -> torch.Tensor:
     """Refuses an output that is no finite floating-point tensor of the one right shape."""
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
@@ -82,10 +133,18 @@ def main(submission: Path, folder: Path) -> dict[str, object]:
     """The answer to print."""
     sealed = load_sealed(folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    trained = Path("trained.json")  # the supervisor puts it here: what the run committed itself to
+    committed: object = json.loads(trained.read_bytes()).get("digests") if trained.exists() else []
+    rng = np.random.default_rng()  # seeded by the system: which rows and positions are probed is nobody's to know
     try:
-        model = load_model(submission, device, (sealed.batch, sealed.rows["val"].shape[1] - 1))
-        val, val_decoded = bits_per_byte(model, sealed.rows["val"], sealed.token_bytes, sealed.batch, device)
-        holdout, _ = bits_per_byte(model, sealed.rows["holdout"], sealed.token_bytes, sealed.batch, device)
+        if not isinstance(committed, list):
+            raise RefusedError("the run did not say which weights it had when training ended. Submit with evaluate_bpb")
+        known = frozenset(map(str, cast("list[object]", committed)))
+        model = load_model(submission, device, (sealed.batch, sealed.rows["val"].shape[1] - 1), known)
+        probe(model, sealed.rows["val"], sealed.batch, sealed.token_bytes.shape[1], device, rng)
+        shuffled = {split: rows[rng.permutation(len(rows))] for split, rows in sealed.rows.items()}
+        val, val_decoded = bits_per_byte(model, shuffled["val"], sealed.token_bytes, sealed.batch, device)
+        holdout, _ = bits_per_byte(model, shuffled["holdout"], sealed.token_bytes, sealed.batch, device)
     except RefusedError as error:
         return {"refused": str(error), "failure": error.failure}
     return {"score": val, "holdout": holdout, "details": {"bpb_by_decoded_bytes": val_decoded}}

@@ -6,10 +6,12 @@ import signal
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+MAX_FILES = 100_000  # of a run; more would only be made to exhaust the disk's inodes
 MARK = "AUTORESEARCH_RUN"  # in the environment of every process of a run, so that strays can be found
 
 
@@ -95,15 +97,42 @@ def _alive(process: psutil.Process) -> bool:
         return False
 
 
-def memory_mb() -> float:
-    """Resident memory of all descendants, MiB."""
-    total = 0
+@dataclass(frozen=True)
+class Usage:
+    memory_mb: float
+    processes: int
+    disk_mb: float
+    files: int
+
+
+def default_memory_mb() -> int:
+    """Nine tenths of the machine's memory: the rest is for everybody else."""
+    return psutil.virtual_memory().total * 9 // 10 // 2**20
+
+
+def usage(folder: Path) -> Usage:
+    """What all descendants hold in resident memory, how many they are, and what lies in the run's folder."""
+    memory = processes = 0
     for process in descendants():
         try:
-            total += process.memory_info().rss
+            memory += process.memory_info().rss
+            processes += 1
         except psutil.Error:
             continue
-    return total / 2**20
+    size = files = 0
+    pending = [str(folder)]
+    while pending and files <= MAX_FILES:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    files += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    else:
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+        except OSError:
+            continue
+    return Usage(memory / 2**20, processes, size / 2**20, files)
 
 
 class BoundedLog:

@@ -19,6 +19,8 @@ class RunSpec(BaseModel):
     results: Path
     data: Path | None
     slots: Path
+    enforcement: str
+    """Sandbox level, as the server's self-check found it."""
 
     @property
     def work(self) -> Path:

@@ -12,10 +12,12 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -34,9 +36,10 @@ from autoresearch_mcp.task import expand
 from autoresearch_mcp.text import tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
-REPORT = 0.5  # seconds between progress reports and memory samples
+REPORT = 0.25  # seconds between progress reports and looks at what the run uses
 GOODBYE = 10.0  # seconds a run has after its score to print its summary
-MESSAGE_BYTES = 65536
+MESSAGE_BYTES = 1 << 20
+TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
 
 
 @dataclass
@@ -72,7 +75,7 @@ class Supervisor:
                 if taken is None:
                     raise RunFailed("crash", "killed", "it was stopped while it waited for a slot")
                 self.slot = taken[0]
-                if reason := sandbox.refusal(self.task):
+                if reason := sandbox.refusal(self.task, self.spec.enforcement):
                     raise RunFailed("refused", "refused", reason)
                 await self._run()
             except* RunFailed as group:
@@ -92,7 +95,7 @@ class Supervisor:
             outcome="scored",
             seconds=measured,
             peak_memory_mb=round(self.peak_memory_mb, 1),
-            enforcement=sandbox.detect().level,
+            enforcement=self.spec.enforcement,
         )
         if self.score is not None:
             scored = {"score": self.score.score, "holdout": self.score.holdout, "details": self.score.details}
@@ -116,9 +119,9 @@ class Supervisor:
                 "AUTORESEARCH_SOCKET": str(theirs.fileno()),
                 "AUTORESEARCH_DATA": str(self.spec.work / "data"),
             }
-            (self.spec.work / "tmp").mkdir(exist_ok=True)
+            command = expand(self.task.run.command, preset=self.task.preset or "", seed=str(self.spec.seed))
             child = Child(
-                expand(self.task.run.command, preset=self.task.preset or "", seed=str(self.spec.seed)),
+                self._confined(command, self.spec.work),
                 self.spec.work,
                 self._environment(self.spec.work, **extra),
                 self.log,
@@ -188,6 +191,7 @@ class Supervisor:
             case {"op": "trained"}:
                 if self.clock.phase in ("startup", "training"):
                     self.clock.enter("export")
+                    write_json(self.spec.scoring / TRAINED, message)
                 await stream.send(b"{}\n")
             case {"op": "submit"} if self.score is None and self.failed is None:
                 try:
@@ -210,7 +214,7 @@ class Supervisor:
         if self.clock.phase not in ("startup", "training"):
             await stream.send(_line(error="training has ended; no more data is handed over"))
             return
-        descriptors = [os.open(self.spec.data / name, os.O_RDONLY | os.O_CLOEXEC) for name in self.task.data.train]
+        descriptors = await self._open_data(self.spec.data)
         try:
             if self.clock.phase == "startup":
                 self.clock.enter("training")
@@ -218,6 +222,21 @@ class Supervisor:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    async def _open_data(self, data: Path) -> list[int]:
+        """Descriptors of the training files that nobody can turn into writable ones, as far as the level allows."""
+        paths = [data / name for name in self.task.data.train]
+        if self.spec.enforcement != "bubblewrap":
+            return [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
+        lend = Path(__file__).with_name("lend.py")
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-I", "-S", str(lend), str(theirs.fileno()), *map(str, paths)]
+            command = self._confined(command, self.spec.scoring, [lend, data])
+            lender = partial(subprocess.run, command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, check=True, timeout=20)
+            await anyio.to_thread.run_sync(lender)
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, len(paths))
+        return descriptors
 
     # --- scoring ---
 
@@ -238,6 +257,8 @@ class Supervisor:
             preset=self.task.preset or "",
             seed=str(self.spec.seed),
         )
+        readable = [sandbox.PACKAGE, *([self.spec.data] if self.spec.data else [])]
+        command = self._confined(command, self.spec.scoring, readable)
         child = Child(command, self.spec.scoring, self._environment(self.spec.scoring), log)
         self._children.append(child)
         try:
@@ -276,6 +297,13 @@ class Supervisor:
 
     # --- beside the run ---
 
+    def _confined(self, command: list[str], folder: Path, readable: Sequence[Path] = ()) -> list[str]:
+        (folder / "tmp").mkdir(exist_ok=True)
+        bounds = self.task.sandbox
+        gpu = self.slot.startswith("gpu")
+        confinement = sandbox.Confinement(folder, readable, gpu, bounds.processes, bounds.disk_mb << 20)
+        return sandbox.wrap(self.spec.enforcement, command, confinement)
+
     def _environment(self, folder: Path, **extra: str) -> dict[str, str]:
         devices = self.slot.removeprefix("gpu") if self.slot.startswith("gpu") else ""
         if self.task.run.device == "cpu":
@@ -293,9 +321,12 @@ class Supervisor:
                     self.terminated = True
 
     async def _report(self) -> None:
-        """Says where the run is, for whoever waits; samples memory."""
+        """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
-            self.peak_memory_mb = max(self.peak_memory_mb, await anyio.to_thread.run_sync(limits.memory_mb))
+            usage = await anyio.to_thread.run_sync(limits.usage, self.spec.work)
+            self.peak_memory_mb = max(self.peak_memory_mb, usage.memory_mb)
+            if self.clock.phase in ("startup", "training", "export") and self.failed is None:
+                self.failed = self._excess(usage)
             self._reap()
             progress = {
                 "phase": self.clock.phase,
@@ -307,6 +338,21 @@ class Supervisor:
             }
             await anyio.to_thread.run_sync(write_json, self.spec.progress, progress)
             await anyio.sleep(REPORT)
+
+    def _excess(self, usage: limits.Usage) -> RunFailed | None:
+        bounds = self.task.sandbox
+        memory = bounds.memory_mb or limits.default_memory_mb()
+        if usage.memory_mb > memory:
+            return RunFailed(
+                "crash", "oom", f"it used {usage.memory_mb:.0f} MiB of memory; {memory} are allowed (sandbox.memory_mb)"
+            )
+        if usage.processes > bounds.processes:
+            reason = f"it had {usage.processes} processes; {bounds.processes} are allowed (sandbox.processes)"
+            return RunFailed("crash", "killed", reason)
+        if usage.disk_mb > bounds.disk_mb or usage.files > limits.MAX_FILES:
+            reason = f"it wrote {usage.disk_mb:.0f} MiB in {usage.files} files; {bounds.disk_mb} MiB are allowed (sandbox.disk_mb)"
+            return RunFailed("crash", "killed", reason)
+        return None
 
     def _reap(self) -> None:
         limits.reap_adopted({child.pid for child in self._children})
