@@ -147,8 +147,8 @@ def wrap(level: str, command: list[str], confinement: Confinement) -> list[str]:
             return [*_confine("none", confinement), *command] if sys.platform == "linux" else command
 
 
-PACKAGE = Path(__file__).parent.parent
-"""This package: what a scoring command of ours is read from."""
+PACKAGES = Path(__file__).parent.parent.parent
+"""Where this package lies: Python lists the folder to find it, for a scoring command of ours."""
 
 
 def environment(folder: Path, mark: str, **extra: str) -> dict[str, str]:

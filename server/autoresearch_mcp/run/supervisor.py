@@ -257,7 +257,7 @@ class Supervisor:
             preset=self.task.preset or "",
             seed=str(self.spec.seed),
         )
-        readable = [sandbox.PACKAGE, *([self.spec.data] if self.spec.data else [])]
+        readable = [sandbox.PACKAGES, *([self.spec.data] if self.spec.data else [])]
         command = self._confined(command, self.spec.scoring, readable)
         child = Child(command, self.spec.scoring, self._environment(self.spec.scoring), log)
         self._children.append(child)

@@ -1,0 +1,7 @@
+"""Tries: sleep through the free start-up time.
+Ends: timeout timeout_startup
+"""
+
+import time
+
+time.sleep(600)

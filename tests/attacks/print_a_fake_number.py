@@ -1,0 +1,7 @@
+"""Tries: print a wonderful score in the summary's own form and leave.
+Ends: crash error
+"""
+
+print("---")
+print("val_bpb:          0.100000")
+print('{"score": 0.1}')

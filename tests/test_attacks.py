@@ -1,0 +1,153 @@
+"""Every hostile train.py in tests/attacks/, at every sandbox level that this machine has.
+
+Each file says what it tries and how that must end. A file that gets further than it may prints BREACH.
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from autoresearch_mcp.ledger import ExperimentState
+from autoresearch_mcp.run import limits, sandbox
+from autoresearch_mcp.session import Session
+from autoresearch_mcp.task import LEVELS
+from autoresearch_mcp.workspace import create
+from conftest import ROOT, log_of, open_session, run, spec_of
+
+ATTACKS = sorted((Path(__file__).parent / "attacks").glob("*.py"))
+TESTED = ("none", "landlock", "bubblewrap") if sys.platform == "linux" else ("none", "seatbelt")
+HONEST_BPB = (0.5, 8.0)  # what a model of a second's training can have
+
+
+@dataclass
+class Host:
+    """What an attack might harm."""
+
+    secret: Path
+    victim: subprocess.Popen[bytes]
+    listener: socket.socket
+    local: socket.socket
+    abstract: socket.socket
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    secret = tmp_path_factory.mktemp("host") / "secret"
+    secret.write_text("secret")
+    victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], env=os.environ | {"VICTIM": "1"})
+    listener = socket.create_server(("127.0.0.1", 0))
+    local, abstract = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+    os.chdir(secret.parent)  # paths of unix sockets are short
+    local.bind("secret.sock")
+    os.chdir(ROOT)
+    abstract.bind(f"\0autoresearch-{os.getpid()}")
+    for sock in (local, abstract):
+        sock.listen()
+    yield Host(secret, victim, listener, local, abstract)
+    victim.kill()
+    for sock in (listener, local, abstract):
+        sock.close()
+
+
+@pytest.fixture(params=TESTED)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv(sandbox.OVERRIDE, request.param)
+    sandbox.detect.cache_clear()
+    found = sandbox.detect().level
+    if found != request.param:
+        message = f"{request.param} does not work on this machine"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    yield request.param
+    sandbox.detect.cache_clear()
+
+
+def hostile_session(folder: Path, train: str) -> Session:
+    """A session of the default task, tiny and quick, with `train` as its train.py."""
+    task = folder / "task"
+    shutil.copytree(ROOT / "harness", task, ignore=shutil.ignore_patterns("__pycache__"))
+    (task / "train.py").write_text(train)
+    toml = (task / "autoresearch.toml").read_text()
+    toml = toml.replace("budget_seconds = 8\ngrace_seconds = 3", "budget_seconds = 1.5\ngrace_seconds = 2.5\nstartup_seconds = 12")
+    toml += "\n[sandbox]\nmemory_mb = 2500\nprocesses = 200\ndisk_mb = 300\n"
+    (task / "autoresearch.toml").write_text(toml)
+    session = open_session(create(folder / "workspace", str(task), "tiny").root)
+    session.data.prepare(session.workspace.root)
+    return session
+
+
+def header(attack: Path, name: str, otherwise: str = "") -> str:
+    found = re.search(rf"^(?:\"\"\")?{name}: (.*)$", attack.read_text(), re.MULTILINE)
+    return found.group(1) if found else otherwise
+
+
+def ending(experiment: ExperimentState) -> str:
+    assert experiment.last is not None
+    return "score" if experiment.score is not None else f"{experiment.last.outcome} {experiment.last.failure}"
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda path: path.stem)
+def test_an_attack_fails_and_leaves_the_host_unharmed(attack: Path, level: str, host: Host, tmp_path: Path):
+    needed = header(attack, "Needs", "none")
+    if LEVELS.index(level) < LEVELS.index(needed):
+        pytest.skip(f"level {level} does not claim to stop this; {needed} does")
+    places = {
+        "@SECRET@": host.secret,
+        "@PID@": host.victim.pid,
+        "@PORT@": host.listener.getsockname()[1],
+        "@ABSTRACT@": f"autoresearch-{os.getpid()}",
+        "@WORKSPACE@": tmp_path / "workspace",
+    }
+    text = attack.read_text()
+    for mark, place in places.items():
+        text = text.replace(mark, str(place))
+    session = hostile_session(tmp_path, text.replace("@DATA@", "/nowhere"))
+    if "@DATA@" in text:
+        shutil.rmtree(tmp_path / "task")
+        shutil.rmtree(tmp_path / "workspace")
+        session = hostile_session(tmp_path, text.replace("@DATA@", str(session.data.path)))
+    before = session.data.fingerprint()
+
+    run(session, attack.stem)
+
+    experiment = session.experiment(1)
+    log = log_of(session, 1)
+    assert "BREACH" not in log, log
+    assert ending(experiment) in header(attack, "Ends").split(", "), f"{ending(experiment)}\n{experiment.last}\n{log[-3000:]}"
+    assert experiment.last is not None and experiment.last.enforcement == level
+    if experiment.score is not None:
+        assert HONEST_BPB[0] < experiment.score < HONEST_BPB[1]
+    # The host is as it was.
+    assert host.secret.read_text() == "secret"
+    assert not list(host.secret.parent.glob("*pwned*")) and not Path("/tmp/pwned").exists()
+    assert host.victim.poll() is None
+    for entry in session.data.path.iterdir():
+        assert b"pwned" not in entry.read_bytes()[:64]
+    assert session.data.fingerprint() == before
+    assert open_session(session.workspace.root).position().phase in ("failed", "scored")
+    # Nothing of the run is left.
+    spec = spec_of(session, 1)
+    assert not limits.strays(str(spec.folder))
+    assert not [p for p in psutil.process_iter(["cwd"]) if str(p.info["cwd"] or "").startswith(str(spec.folder))]
+    assert spec.log.stat().st_size <= session.task.run.log_bytes
+
+
+@pytest.mark.training
+def test_an_honest_run_is_normal_at_every_level(level: str, tmp_path: Path):
+    session = hostile_session(tmp_path, (ROOT / "harness" / "train.py").read_text())
+    run(session, "honest")
+    assert ending(session.experiment(1)) == "score", session.experiment(1).last
+    assert HONEST_BPB[0] < (session.experiment(1).score or 0) < HONEST_BPB[1]
+
+
+def test_there_are_at_least_thirty_attacks():
+    assert len(ATTACKS) >= 30
+    assert all(header(attack, "Tries") and header(attack, "Ends") for attack in ATTACKS)

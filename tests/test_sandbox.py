@@ -1,0 +1,118 @@
+"""Which level of sandbox is found, where, and that the self-check can tell a broken one."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoresearch_mcp.run import sandbox
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and Landlock are Linux's")
+DETECT = "from autoresearch_mcp.run.sandbox import detect; print(detect().level)"
+AROUND = [
+    "bwrap",
+    "--bind",
+    "/",
+    "/",
+    "--dev-bind",
+    "/dev",
+    "/dev",
+    "--proc",
+    "/proc",
+    "--unshare-user",
+    "--uid",
+    "1000",
+    "--gid",
+    "1000",
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(sandbox.OVERRIDE, raising=False)
+    sandbox.detect.cache_clear()
+    yield
+    sandbox.detect.cache_clear()
+
+
+def detected(*around: str, **environment: str) -> str:
+    command = [*around, sys.executable, "-c", DETECT]
+    result = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+@LINUX
+def test_the_strongest_level_is_taken():
+    assert detected() == "bubblewrap"
+
+
+@LINUX
+def test_a_normal_user_has_bubblewrap_too():
+    assert detected(*AROUND, "--") == "bubblewrap"
+
+
+@LINUX
+def test_without_user_namespaces_it_falls_to_landlock():
+    """As in a container that forbids them: no capability, and no new user namespace to get one in."""
+    assert detected(*AROUND, "--disable-userns", "--") == "landlock"
+
+
+@LINUX
+@pytest.mark.parametrize("level", ["none", "landlock", "bubblewrap"])
+def test_a_level_can_be_chosen(level: str):
+    assert detected(AUTORESEARCH_SANDBOX=level) == level
+
+
+def test_a_level_that_does_not_exist_here_is_none_and_says_so(monkeypatch: pytest.MonkeyPatch):
+    missing = "seatbelt" if sys.platform == "linux" else "bubblewrap"
+    monkeypatch.setenv(sandbox.OVERRIDE, missing)
+    found = sandbox.detect()
+    assert found.level == "none" and "does not work here" in found.advice
+
+
+@LINUX
+def test_a_sandbox_that_lets_something_through_does_not_pass_its_self_check(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sandbox, "_bubblewrap", lambda _: ["env"])
+    monkeypatch.setattr(sandbox, "_confine", lambda *_: [])
+    assert not sandbox._works("bubblewrap")
+    assert not sandbox._works("landlock")
+
+
+@LINUX
+@pytest.mark.parametrize("level", ["landlock", "bubblewrap"])
+def test_what_is_readable_and_writable(level: str, tmp_path: Path):
+    folder, data = tmp_path / "folder", tmp_path / "data"
+    (folder / "tmp").mkdir(parents=True)
+    data.mkdir()
+    (data / "given").write_text("given")
+    (tmp_path / "hidden").write_text("hidden")
+    code = f"""
+import os, tempfile
+print(open({str(data / "given")!r}).read())
+tempfile.mkstemp()
+for path in ({str(tmp_path / "hidden")!r}, {str(data / "new")!r}, "/usr/new", "/etc/passwd"):
+    try:
+        open(path, "w" if "new" in path else "r").close()
+        print("reached", path)
+    except OSError:
+        pass
+print(len([n for n in os.listdir("/proc") if n.isdigit()]) if {level == "bubblewrap"} else 0)
+"""
+    command = sandbox.wrap(level, [sys.executable, "-c", code], sandbox.Confinement(folder, [data]))
+    result = subprocess.run(command, cwd=folder, env=sandbox.environment(folder, "x"), capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.split()
+    assert lines[0] == "given" and "reached" not in lines
+    assert int(lines[-1]) <= 3  # of all processes, bubblewrap's own and this one
+
+
+def test_the_seatbelt_profile_quotes_paths_and_denies_by_default(tmp_path: Path):
+    folder = tmp_path / 'a "quoted" folder'
+    folder.mkdir()
+    command = sandbox.wrap("seatbelt", ["python"], sandbox.Confinement(folder))
+    assert command[:2] == ["/usr/bin/sandbox-exec", "-p"] and command[-1] == "python"
+    assert "(deny default)" in command[2] and r"a \"quoted\" folder" in command[2] and "network" not in command[2]
