@@ -29,3 +29,4 @@ types: setup
 
 benchmarks: setup
 	$(BIN)/python benchmarks/orchestration.py
+	$(BIN)/python benchmarks/trust.py

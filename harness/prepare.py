@@ -540,13 +540,13 @@ def export_model(model, path: Path) -> None:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise RuntimeError(f"torch.export failed: {type(error).__name__}: {first}") from error
 
-    names = {}  # placeholder -> the tensor it stands for
+    inputs = []  # what stands for each placeholder: the tokens or a tensor of the file
     tensors: dict[str, torch.Tensor] = {}
     by_storage: dict[tuple, str] = {}  # tied weights are stored once
     signature = program.graph_signature
     for spec in signature.input_specs:
         if spec.kind.name == "USER_INPUT":
-            names[spec.arg.name] = None
+            inputs.append({"name": spec.arg.name, "op": "tokens", "of": None})
             continue
         value = program.state_dict.get(spec.target)
         if value is None:
@@ -554,14 +554,29 @@ def export_model(model, path: Path) -> None:
         key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
         if key not in by_storage:
             by_storage[key] = spec.target
-            tensors[spec.target] = value.detach().cpu().contiguous()
-        names[spec.arg.name] = by_storage[key]
-    # Views of one storage (a slice of a larger weight) would be refused by safetensors as shared memory.
-    tensors = {name: value.clone() for name, value in tensors.items()}
+            # A view of a larger storage is copied: safetensors would refuse shared memory.
+            tensors[spec.target] = value.detach().cpu().contiguous().clone()
+        inputs.append({"name": spec.arg.name, "op": "tensor", "of": by_storage[key]})
+    mutated = [spec.target for spec in signature.output_specs if spec.kind.name != "USER_OUTPUT"]
+    if mutated:
+        raise RuntimeError(f"torch.export failed: the forward changes {mutated[0]}; a model must keep no state between calls")
+    nodes = list(inputs)
+    output = _encode_graph(program.graph_module, [{"ref": node["name"]} for node in inputs], nodes, "", None)
+    nodes.append({"name": "output", "op": "output", "args": [output]})
+    graph = {"format": 1, "shape": [EVAL_BATCH, MAX_SEQ_LEN], "autocast": autocast, "nodes": nodes}
+    save_file(tensors, path, metadata={"graph": json.dumps(graph)})
+
+
+def _encode_graph(module, inputs: list, nodes: list[dict], prefix: str, autocast: str | None):
+    """Appends the module's operators to `nodes` as JSON and returns its output. Blocks of autocast are written out in place:
+    their operators say which precision they run in ("off" for a block that switches it off)."""
+    import torch
+
+    values = {}  # name of a node -> how others refer to it
 
     def encode(value):
         if isinstance(value, torch.fx.Node):
-            return {"ref": value.name}
+            return values[value.name]
         if isinstance(value, (list, tuple)):
             return [encode(item) for item in value]
         if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
@@ -574,24 +589,35 @@ def export_model(model, path: Path) -> None:
             return value
         raise RuntimeError(f"torch.export failed: the graph has a {type(value).__name__} where a constant is needed")
 
-    nodes = []
-    for node in program.graph.nodes:
+    waiting = iter(inputs)
+    for node in module.graph.nodes:
+        operator = getattr(node.target, "__name__", str(node.target))
         if node.op == "placeholder":
-            nodes.append({"name": node.name, "op": "tokens" if names[node.name] is None else "tensor", "of": names[node.name]})
+            values[node.name] = next(waiting)
+        elif node.op == "get_attr":
+            values[node.name] = getattr(module, node.target)  # a block, used by the node that follows
+        elif node.op == "call_function" and operator == "wrap_with_autocast":
+            _, dtype, enabled, _, block, *given = node.args
+            precision = str(dtype or torch.get_autocast_dtype(pick_device())).removeprefix("torch.") if enabled else "off"
+            within = f"{prefix}{node.name}."
+            values[node.name] = _encode_graph(values[block.name], encode(given), nodes, within, precision)
+        elif node.op == "call_function" and operator == "wrap_with_set_grad_enabled":
+            _, block, *given = node.args
+            values[node.name] = _encode_graph(values[block.name], encode(given), nodes, f"{prefix}{node.name}.", autocast)
+        elif node.op == "call_function" and operator == "getitem" and isinstance(values[node.args[0].name], list):
+            values[node.name] = values[node.args[0].name][node.args[1]]
         elif node.op == "call_function":
+            if not isinstance(node.target, torch._ops.OpOverload) and operator != "getitem":
+                raise RuntimeError(f"torch.export failed: the graph has {operator}; give eval mode a forward in plain PyTorch")
+            name = prefix + node.name
             kwargs = {key: encode(value) for key, value in node.kwargs.items()}
-            nodes.append({"name": node.name, "op": str(node.target), "args": encode(node.args), "kwargs": kwargs})
-            if not isinstance(node.target, torch._ops.OpOverload):
-                nodes[-1]["op"] = getattr(node.target, "__name__", str(node.target))
+            overload = str(node.target) if operator != "getitem" else operator
+            nodes.append({"name": name, "op": overload, "args": encode(node.args), "kwargs": kwargs, "autocast": autocast})
+            values[node.name] = {"ref": name}
         elif node.op == "output":
-            nodes.append({"name": "output", "op": "output", "args": encode(node.args)})
-        else:
-            raise RuntimeError(f"torch.export failed: the graph has a {node.op} node, {node.name}; write it in plain PyTorch")
-    mutated = [spec.target for spec in signature.output_specs if spec.kind.name != "USER_OUTPUT"]
-    if mutated:
-        raise RuntimeError(f"torch.export failed: the forward changes {mutated[0]}; a model must keep no state between calls")
-    graph = {"format": 1, "shape": [EVAL_BATCH, MAX_SEQ_LEN], "autocast": autocast, "nodes": nodes}
-    save_file(tensors, path, metadata={"graph": json.dumps(graph)})
+            results = encode(node.args[0])
+            return results[0] if prefix == "" and len(results) == 1 else results
+    raise RuntimeError("torch.export failed: the graph has no output")
 
 
 def main() -> None:

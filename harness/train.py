@@ -40,8 +40,8 @@ WINDOW_PATTERN = "SSSL"  # attention span by layer: L sees the whole context, S 
 LOGIT_CAP = 15.0  # logits are squashed smoothly into (-cap, cap)
 
 # Optimisation
-DEVICE_BATCH_SIZE = by_preset(64, 8, 64)  # sequences in one forward pass
-TOTAL_BATCH_SIZE = by_preset(2**12, 2**11, 2**19)  # tokens in one optimiser step
+DEVICE_BATCH_SIZE = by_preset(128, 8, 64)  # sequences in one forward pass
+TOTAL_BATCH_SIZE = by_preset(2**13, 2**11, 2**19)  # tokens in one optimiser step
 MATRIX_LR = 0.02  # Muon: the matrices inside the blocks
 EMBEDDING_LR = 0.3  # AdamW: token and value embeddings
 UNEMBEDDING_LR = 0.004  # AdamW: the output head

@@ -40,8 +40,8 @@ IDEAS = (
 --- a/train.py
 +++ b/train.py
 @@ -43,2 +43,2 @@
--DEVICE_BATCH_SIZE = by_preset(64, 8, 64)  # sequences in one forward pass
--TOTAL_BATCH_SIZE = by_preset(2**12, 2**11, 2**19)  # tokens in one optimiser step
+-DEVICE_BATCH_SIZE = by_preset(128, 8, 64)  # sequences in one forward pass
+-TOTAL_BATCH_SIZE = by_preset(2**13, 2**11, 2**19)  # tokens in one optimiser step
 +DEVICE_BATCH_SIZE = by_preset(16, 8, 64)  # sequences in one forward pass
 +TOTAL_BATCH_SIZE = by_preset(2**10, 2**11, 2**19)  # tokens in one optimiser step
 """,

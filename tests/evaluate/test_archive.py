@@ -13,7 +13,9 @@ import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from safetensors.torch import save_file
+from torch.nn.attention.flex_attention import flex_attention
 
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.archive import OPERATORS, load_model
@@ -93,12 +95,40 @@ class Convolution(Base):
         return self.head(F.gelu(self.conv(x)).transpose(1, 2))
 
 
-@pytest.mark.parametrize("kind", [Base, Tied, InPlace, Windowed, Half, Convolution])
+class Mixed(Base):
+    """Autocast inside forward, switched off again for a part, and gradients off for another."""
+
+    def forward(self, tokens):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = self.wte(tokens)
+            with torch.no_grad():
+                x = x @ x.transpose(1, 2).tril() @ x
+            with torch.autocast("cpu", enabled=False):
+                x = F.linear(x.float(), self.head.weight[:16])
+            return self.head(x).float()
+
+
+class Checkpointed(Base):
+    def forward(self, tokens):
+        return self.head(torch.utils.checkpoint.checkpoint(self.wte, tokens, use_reentrant=False))
+
+
+class PartlyCompiled(Base):
+    def __init__(self):
+        super().__init__()
+        self.fast = torch.compile(self.head)
+
+    def forward(self, tokens):
+        return self.fast(self.wte(tokens))
+
+
+@pytest.mark.parametrize("kind", [Base, Tied, InPlace, Windowed, Half, Convolution, Mixed, Checkpointed, PartlyCompiled])
 def test_honest_models_give_the_same_logits(kind: Callable[[], nn.Module], tmp_path: Path):
     model = kind().eval()
     loaded = round_trip(model, tmp_path / "m.safetensors")
     with torch.no_grad():
         assert torch.allclose(loaded(tokens()), model(tokens()), atol=1e-5)
+        assert loaded(tokens()).dtype == model(tokens()).dtype
         assert torch.equal(loaded(tokens()), loaded(tokens()))
 
 
@@ -111,6 +141,25 @@ def test_a_compiled_wrapper_is_taken_off_and_autocast_around_it_is_kept(tmp_path
             expected = model(tokens())
     assert loaded(tokens()).dtype == expected.dtype == torch.bfloat16
     assert torch.equal(loaded(tokens()), expected)
+
+
+class Flex(Base):
+    def forward(self, tokens):
+        x = self.wte(tokens).unsqueeze(1)
+        return self.head(flex_attention(x, x, x, score_mod=lambda score, b, h, q, k: score + (q - k)).squeeze(1))
+
+
+class Branching(Base):
+    def forward(self, tokens):
+        return self.head(self.wte(tokens)) if tokens.sum() > 0 else self.head(self.wte(tokens) * 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [(Flex, "flex_attention; give eval mode a forward in plain PyTorch"), (Branching, "torch.export failed")]
+)
+def test_what_cannot_be_exported_says_what_to_do(kind: Callable[[], nn.Module], words: str, tmp_path: Path):
+    with pytest.raises(RuntimeError, match=words):
+        prepare.export_model(kind().eval(), tmp_path / "m.safetensors")
 
 
 def write(path: Path, nodes: list[object], tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> Path:

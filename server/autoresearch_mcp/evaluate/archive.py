@@ -12,7 +12,6 @@ batches, and what it computes is a function of its weights and its input tokens.
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,7 @@ class _Step:
     call: Callable[..., Any]
     args: Any
     kwargs: dict[str, Any]
+    autocast: torch.dtype | None
     last_use_of: list[str]
     """Values nobody needs after this step; they are dropped to free memory."""
 
@@ -75,7 +75,7 @@ class GraphModel:
 
     def __init__(self, graph: Graph, tensors: dict[str, torch.Tensor], device: str):
         self._device = device
-        self._autocast = _autocast_dtype(graph.get("autocast"))
+        self._autocast = graph.get("autocast")
         self._fixed: dict[str, torch.Tensor] = {}
         self._tokens: str | None = None
         self._steps: list[_Step] = []
@@ -84,14 +84,16 @@ class GraphModel:
         self._mark_last_uses()
 
     def __call__(self, tokens: torch.Tensor) -> Any:
-        context = nullcontext() if self._autocast is None else torch.autocast(self._device, dtype=self._autocast)
         values: dict[str, Any] = dict(self._fixed)
         if self._tokens is not None:
             values[self._tokens] = tokens
-        with torch.no_grad(), context:
+        kind = torch.device(self._device).type
+        with torch.no_grad():
             for step in self._steps:
                 try:
-                    values[step.name] = step.call(*_fill(step.args, values), **_fill(step.kwargs, values))
+                    # Without autocast a context that switches it off costs little and keeps one way of calling.
+                    with torch.autocast(kind, dtype=step.autocast, enabled=step.autocast is not None):
+                        values[step.name] = step.call(*_fill(step.args, values), **_fill(step.kwargs, values))
                 except (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError) as error:
                     if isinstance(error, torch.OutOfMemoryError):
                         raise
@@ -119,7 +121,8 @@ class GraphModel:
                 continue
             else:
                 args, kwargs = self._decode(node["args"], known), self._decode_dict(node["kwargs"], known)
-                self._steps.append(_Step(name, _operator(operator, args, kwargs), args, kwargs, []))
+                precision = _autocast_dtype(node.get("autocast") or self._autocast)
+                self._steps.append(_Step(name, _operator(operator, args, kwargs), args, kwargs, precision, []))
             known.add(name)
         if self._output is None:
             raise RefusedError("the model's graph has no output")
@@ -210,7 +213,7 @@ def _refs(value: Any) -> list[str]:
 
 
 def _autocast_dtype(name: Any) -> torch.dtype | None:
-    if name is None:
+    if name is None or name == "off":
         return None
     if name not in ("bfloat16", "float16"):
         raise RefusedError(f"the model asks for autocast to {str(name)[:40]!r}; use bfloat16 or float16")
