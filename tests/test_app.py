@@ -277,6 +277,19 @@ def test_serve_makes_the_workspace_where_there_is_none(tmp_path: Path):
     assert (tmp_path / "new" / "notes.md").exists()
 
 
+def test_serve_prepares_missing_data_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+
+    async def go() -> None:
+        async with connect(tmp_path / "new", "--preset", "tiny") as client:
+            with anyio.fail_after(60):
+                while not ((await client.call_tool("status", {})).structured_content or {})["data_ready"]:  # noqa: ASYNC110
+                    await anyio.sleep(0.2)
+
+    anyio.run(go)
+    assert "ready in" in (tmp_path / "new" / ".autoresearch" / "prepare.log").read_text()
+
+
 def test_a_workspace_that_cannot_be_served_is_one_message_on_stderr(tmp_path: Path):
     (tmp_path / "file.txt").write_text("x")
     command = [sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(tmp_path)]

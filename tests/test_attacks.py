@@ -9,7 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +58,18 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         sock.close()
 
 
-@pytest.fixture(params=TESTED)
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv(sandbox.OVERRIDE, request.param)
-    sandbox.detect.cache_clear()
-    found = sandbox.detect().level
-    if found != request.param:
-        message = f"{request.param} does not work on this machine"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
-    yield request.param
+@pytest.fixture
+def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Puts a level in force. One that this machine should have and has not fails the test in CI."""
+
+    def apply(level: str) -> None:
+        monkeypatch.setenv(sandbox.OVERRIDE, level)
+        sandbox.detect.cache_clear()
+        if sandbox.detect().level != level:
+            message = f"{level} does not work on this machine"
+            pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+    yield apply
     sandbox.detect.cache_clear()
 
 
@@ -94,11 +97,21 @@ def ending(experiment: ExperimentState) -> str:
     return "score" if experiment.score is not None else f"{experiment.last.outcome} {experiment.last.failure}"
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda path: path.stem)
-def test_an_attack_fails_and_leaves_the_host_unharmed(attack: Path, level: str, host: Host, tmp_path: Path):
-    needed = header(attack, "Needs", "none")
-    if LEVELS.index(level) < LEVELS.index(needed):
-        pytest.skip(f"level {level} does not claim to stop this; {needed} does")
+def pairs() -> list[tuple[str, Path]]:
+    """Every attack with every level that claims to stop it: what only a sandbox can stop says so (Needs)."""
+    return [
+        (level, attack)
+        for level in TESTED
+        for attack in ATTACKS
+        if LEVELS.index(level) >= LEVELS.index(header(attack, "Needs", "none"))
+    ]
+
+
+@pytest.mark.parametrize(("level", "attack"), pairs(), ids=lambda value: value if isinstance(value, str) else value.stem)
+def test_an_attack_fails_and_leaves_the_host_unharmed(
+    level: str, attack: Path, force: Callable[[str], None], host: Host, tmp_path: Path
+):
+    force(level)
     places = {
         "@SECRET@": host.secret,
         "@PID@": host.victim.pid,
@@ -141,7 +154,9 @@ def test_an_attack_fails_and_leaves_the_host_unharmed(attack: Path, level: str, 
 
 
 @pytest.mark.training
-def test_an_honest_run_is_normal_at_every_level(level: str, tmp_path: Path):
+@pytest.mark.parametrize("level", TESTED)
+def test_an_honest_run_is_normal_at_every_level(level: str, force: Callable[[str], None], tmp_path: Path):
+    force(level)
     session = hostile_session(tmp_path, (ROOT / "harness" / "train.py").read_text())
     run(session, "honest")
     assert ending(session.experiment(1)) == "score", session.experiment(1).last

@@ -141,7 +141,7 @@ Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}
         str(tmp_path / "submission.safetensors"),
         str(prepared.data.path),
     ]
-    scored = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    scored = subprocess.run(command, cwd=tmp_path, input="\n", capture_output=True, text=True)
     assert scored.returncode == 0, scored.stderr
     answer = json.loads(scored.stdout)
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)

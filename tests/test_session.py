@@ -206,6 +206,26 @@ def test_keep_is_refused_when_the_conditions_changed(toy: Make, monkeypatch: pyt
         session.keep()
 
 
+def test_data_that_changed_since_the_first_run_stops_the_session(toy: Make):
+    data = """
+[data]
+prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'x').write_text('1')", "{data}"]
+public = ["x"]
+"""
+    session = toy(toml=TOY + data)
+    with pytest.raises(NotAllowedError, match="autoresearch-mcp prepare"):
+        session.run_experiment("too early")
+    session.data.prepare(session.workspace.root)
+    baseline(session)
+    (session.data.path / "x").write_text("another")
+    replace(session, write(2))
+    with pytest.raises(NotAllowedError, match="scores would not compare"):
+        session.run_experiment("on other data")
+    session.data.prepare(session.workspace.root, force=True)
+    run(session, "on the same data again")
+    session.keep()
+
+
 def test_a_changed_read_only_file_is_restored_and_never_used(toy: Make):
     session = toy()
     (session.worktree / "score.py").write_text("print(1000)\n")

@@ -205,7 +205,7 @@ class Status(Answer):
             )
         lines.append(f"Sandbox: {self.enforcement}. To read with read_reference: {', '.join(self.references)}.")
         if not self.data_ready:
-            lines.append("The data is not prepared yet: a human must run `autoresearch-mcp prepare`.")
+            lines.append("The data is not ready: it is being prepared, or a human must run `autoresearch-mcp prepare`.")
         lines.append(f"Phase: {self.phase}. Allowed: {', '.join(self.allowed)}.")
         return "\n".join(lines)
 

@@ -78,7 +78,7 @@ def serve(
     task: TaskOption = "default",
     preset: PresetOption = "auto",
 ) -> None:
-    """Serve the tools over stdio. Makes the workspace where the folder is absent or empty."""
+    """Serve the tools over stdio. Makes the workspace where the folder is absent or empty, and prepares data that is missing."""
     import gc
 
     gc.disable()  # imports make many objects that live on: collecting among them costs a tenth of the start-up time
@@ -87,6 +87,8 @@ def serve(
     if not workspace.exists() or (workspace.is_dir() and not any(workspace.iterdir())):
         create(workspace, task, preset)
     opened = _open(workspace, session)
+    if opened.data.missing() and not opened.data.in_preparation:
+        _prepare_in_background(opened)
     from autoresearch_mcp.app import build_server
 
     server = build_server(opened)
@@ -227,6 +229,20 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
                 console.print(f"{'':<21}fix: {check.fix}")
     if any(check.level == "error" for check in checks):
         raise typer.Exit(1)
+
+
+def _prepare_in_background(session: "Session") -> None:
+    """Starts `prepare` on its own, so that a client that only knows `serve` gets its data too. Its output goes to a file."""
+    import subprocess
+
+    with open(session.workspace.state_dir / "prepare.log", "wb") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "autoresearch_mcp.cli", "prepare", "--workspace", str(session.workspace.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def _open(workspace: Path, tag: str | None) -> "Session":

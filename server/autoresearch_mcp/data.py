@@ -1,13 +1,14 @@
 """Where a task's prepared data lies, how it is made, and the hash that says it is still the same."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import platformdirs
 
 from autoresearch_mcp.errors import TaskError
-from autoresearch_mcp.files import file_sha256, locked, read_json, sha256, write_json
+from autoresearch_mcp.files import file_sha256, is_locked, locked, read_json, sha256, write_json
 from autoresearch_mcp.task import Task, expand
 
 
@@ -27,6 +28,7 @@ class DataFolder:
         key = sha256("\n".join(recipe).encode())[:12]
         self.path = cache_root() / "data" / task.name / f"{task.preset or 'data'}-{key}"
         self._manifest = self.path.with_name(self.path.name + ".manifest.json")
+        self._lock = self.path.with_name(self.path.name + ".lock")
 
     @property
     def names(self) -> list[str]:
@@ -39,6 +41,11 @@ class DataFolder:
     def missing(self) -> list[str]:
         return [name for name in self.names if not (self.path / name).is_file()]
 
+    @property
+    def in_preparation(self) -> bool:
+        """Whether some process is preparing it now."""
+        return is_locked(self._lock)
+
     def prepare(self, workspace: Path, force: bool = False) -> None:
         """Runs the task's prepare command in the workspace, its output passed through. Raises TaskError where it fails."""
         if self.task.data.prepare is None:
@@ -46,10 +53,12 @@ class DataFolder:
                 raise TaskError(f"The task needs {', '.join(self.missing())} in {self.path}, and it has no [data] prepare command.")
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.path.with_name(self.path.name + ".lock"), timeout=24 * 3600):
+        with locked(self._lock, timeout=24 * 3600):
             if not force and not self.missing():
                 print(f"data:       ready in {self.path}", flush=True)
             else:
+                if force:
+                    shutil.rmtree(self.path, ignore_errors=True)
                 command = expand(self.task.data.prepare, data=str(self.path), preset=self.task.preset or "")
                 environment = os.environ | {"AUTORESEARCH_PRESET": self.task.preset or ""}
                 code = subprocess.run(command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL).returncode

@@ -39,3 +39,11 @@ class RefusedError(AutoresearchError):
     def __init__(self, message: str, failure: str = "refused"):
         super().__init__(message)
         self.failure = failure
+
+
+class RunFailedError(AutoresearchError):
+    """A run gave no score; outcome and failure are the names it is recorded under."""
+
+    def __init__(self, outcome: str, failure: str, reason: str = ""):
+        super().__init__(reason or failure)
+        self.outcome, self.failure, self.reason = outcome, failure, reason

@@ -241,9 +241,13 @@ class Session:
                 return state.running[0].number, "a run is on already; this is its state"
             if not description:
                 raise NotAllowedError("description is empty. Say in a few words what this experiment tries, then call again.")
-            if self.data.missing():
+            if missing := self.data.missing():
+                if self.data.in_preparation:
+                    raise NotAllowedError(
+                        "The data is being prepared right now. Call status in a minute, then run_experiment again."
+                    )
                 raise NotAllowedError(
-                    f"The data is not prepared ({', '.join(self.data.missing())} missing in {self.data.path}). "
+                    f"The data is not prepared ({', '.join(missing)} missing in {self.data.path}). "
                     f"A human must run: autoresearch-mcp prepare --workspace {self.workspace.root}"
                 )
             note = self._restore_read_only()
@@ -251,7 +255,7 @@ class Session:
             content = text.text.encode("utf-8")
             patches.check_syntax(self.task.files.editable, text.text)
             again = self._what_to_repeat(content, replicate)
-            conditions = self.conditions()
+            conditions = self._pinned_conditions()
             if again is None:
                 number, run = self._commit_experiment(content, description, hypothesis, conditions)
             else:
@@ -411,6 +415,17 @@ class Session:
                 f"{format_score(earlier.score)}). Next: change it, discard it, or pass replicate=true to run it all the same."
             )
         return None
+
+    def _pinned_conditions(self) -> str:
+        """The conditions, which must be those of the session's first run: other data would make scores incomparable."""
+        conditions, experiments = self.conditions(), self.state.experiments
+        first = experiments[0].runs[0].started.conditions if experiments else conditions
+        if conditions != first:
+            raise NotAllowedError(
+                f"The data in {self.data.path} is not what this session's first run used, so scores would not compare. A human "
+                "must put it back (autoresearch-mcp prepare --force) or start another session (serve --session NAME)."
+            )
+        return conditions
 
     def _commit_experiment(
         self, content: bytes, description: str, hypothesis: str | None, conditions: str

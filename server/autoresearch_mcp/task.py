@@ -108,6 +108,8 @@ class Metric(Section):
     direction: Literal["minimize", "maximize"]
     command: Command
     """Prints the score as its last line: a number, or a JSON object with the key `score`."""
+    starts_early: bool = False
+    """Start the command when training ends, while the run still exports; it reads a line from its input before it goes on."""
     noise_floor: float = Field(default=0.0, ge=0)
     """Differences up to this size count as equal. Repeated runs can only raise it."""
 

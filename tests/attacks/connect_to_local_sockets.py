@@ -1,14 +1,14 @@
 """Tries: connect to a unix socket in the file system and to an abstract one.
 Ends: crash error
-Needs: bubblewrap
+Needs: landlock
 """
 
 import socket
 
 for address in ("@SECRET@.sock", "\0@ABSTRACT@"):
-    with socket.socket(socket.AF_UNIX) as sock:
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(address)
             print("BREACH: connected", repr(address))
-        except OSError as error:
-            print(repr(address), error)
+    except OSError as error:
+        print(repr(address), error)

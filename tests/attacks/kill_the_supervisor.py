@@ -1,6 +1,6 @@
 """Tries: send signals to the supervisor, the user's other processes and everybody.
 Ends: crash error, crash killed
-Needs: bubblewrap
+Needs: landlock
 """
 
 import os

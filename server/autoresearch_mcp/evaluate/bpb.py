@@ -1,6 +1,6 @@
 """Scores a submitted language model in bits per byte, in a process of its own that alone reads the sealed tokens.
 
-    python -P -m autoresearch_mcp.evaluate.bpb SUBMISSION DATA
+    echo | python -P -m autoresearch_mcp.evaluate.bpb SUBMISSION DATA
 
 Bits per byte makes scores of different vocabularies comparable: bits of all scored target tokens over the bytes of text those
 tokens stand for. Prints one JSON line, as evaluate/command.py reads it.
@@ -20,7 +20,7 @@ import torch
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.archive import load_model
 
-PROBE_ROUNDS = 6
+PROBE_ROUNDS = 9
 PROBE_TOLERANCE = 1e-3  # of a logit; an advantage hidden below it is worth at most about as many nats a token
 
 Model = Callable[[torch.Tensor], torch.Tensor]
@@ -46,7 +46,13 @@ def load_sealed(folder: Path) -> Sealed:
     return Sealed(rows, np.load(folder / "token_bytes.npy", allow_pickle=False), meta["eval_batch"])
 
 
-def bits_per_byte(model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch: int, device: str) -> tuple[float, float]:
+Inspect = Callable[[torch.Tensor, torch.Tensor], None]
+"""Sees the tokens (B, T) and the logits (B, T, vocab) of a whole batch while it is scored."""
+
+
+def bits_per_byte(
+    model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch: int, device: str, inspect: Inspect | None = None
+) -> tuple[float, float]:
     """Bits per byte of the targets rows[:, 1:], (raw byte count, decoded byte count); special tokens are not scored."""
     lengths = torch.from_numpy(token_bytes).to(device)
     nats = torch.zeros((), dtype=torch.float64, device=device)
@@ -57,9 +63,11 @@ def bits_per_byte(model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch
             short = batch - len(part)
             if short:  # the exported shape is fixed: fill up with repeats that are not scored
                 part = torch.cat([part, part[-1:].expand(short, -1)])
-            logits = checked(model(part[:, :-1].contiguous()), part.shape[0], part.shape[1] - 1, token_bytes.shape[1])
-            logits, targets = logits[: batch - short], part[: batch - short, 1:]
-            chosen = torch.log_softmax(logits.float(), dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+            tokens, targets = part[:, :-1].contiguous(), part[: batch - short, 1:]
+            logits = checked(model(tokens.clone()), batch, tokens.shape[1], token_bytes.shape[1])
+            if inspect is not None:
+                inspect(tokens, logits)
+            chosen = torch.log_softmax(logits[: batch - short].float(), dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
             bytes_of = lengths[:, targets]
             nats -= (chosen.double() * (bytes_of[0] > 0)).sum()
             counted += bytes_of.flatten(1).sum(dim=1)
@@ -68,51 +76,66 @@ def bits_per_byte(model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch
     return bits / raw, bits / decoded
 
 
-def probe(model: Model, rows: np.ndarray, batch: int, vocab: int, device: str, rng: np.random.Generator) -> None:
+class CausalityProbe:
     """Refuses a model whose output at a position depends on later tokens, or on other rows of the batch.
 
-    In every round the tokens behind a random position of each row are replaced by plausible others, and the logits at and before
-    it must not move. Rounds take turns: the rest of another real row; one token that the model itself finds likely there, so
-    that a model which peeks only where the future fits its past is caught; and other rows around one that stays.
+    It looks on while a split is scored. On batches drawn at random, the tokens behind a random position of each row are replaced
+    by plausible others, and the logits at and before it must not move. Rounds take turns: the rest of another real row; one token
+    that the model itself finds likely there, so that a model which peeks only where the future fits its past is caught; and
+    other rows around one that stays.
     """
-    seq_len = rows.shape[1] - 1
-    places = torch.arange(seq_len, device=device)
-    with torch.no_grad():
-        for round_number in range(PROBE_ROUNDS):
-            real = torch.from_numpy(rows[rng.permutation(len(rows))[:batch], :-1].astype(np.int64)).to(device)
-            if len(real) < batch:
-                real = real[torch.arange(batch, device=device) % len(real)]
-            before = checked(model(real.clone()), batch, seq_len, vocab).float()
-            cut = torch.from_numpy(rng.integers(0, seq_len - 1, size=(batch, 1))).to(device)
-            kind = round_number % 3
-            if kind == 0:
-                changed = torch.where(places > cut, real.roll(1, dims=0), real)
-            elif kind == 1:
-                likely = before.gather(1, cut.unsqueeze(-1).expand(-1, -1, vocab)).squeeze(1)
-                drawn = torch.multinomial(likely.softmax(-1), 4)  # four draws without repeats: one is not the real token
-                differs = drawn != real.gather(1, cut + 1)
-                token = drawn.gather(1, differs.int().argmax(1, keepdim=True))
-                changed = torch.where(places == cut + 1, token, real)
-            else:
-                stays = int(rng.integers(batch))
-                changed = real.roll(1, dims=0)
-                changed[stays] = real[stays]
-                cut = torch.full_like(cut, -1)
-                cut[stays] = seq_len - 1
-            after = checked(model(changed), batch, seq_len, vocab).float()
-            moved = ((before - after).abs().amax(-1) > PROBE_TOLERANCE) & (places <= cut)
-            if moved.any():
-                row, position = (int(value) for value in moved.nonzero()[0])
-                if kind == 2:
-                    raise RefusedError(
-                        "the output for one sequence changed when the others in its batch did: rows must not mix", "not_causal"
-                    )
-                first = int((changed[row] != real[row]).nonzero()[0])
-                raise RefusedError(
-                    f"output at position {position} changed when token {first} did: the model sees the tokens it is to predict, "
-                    "its attention (or whatever mixes positions) is not causal",
-                    "not_causal",
-                )
+
+    def __init__(self, model: Model, batches: int, rng: np.random.Generator):
+        self._model, self._rng = model, rng
+        drawn = rng.permutation(
+            np.arange(PROBE_ROUNDS) % batches if batches < PROBE_ROUNDS else rng.permutation(batches)[:PROBE_ROUNDS]
+        )
+        self._rounds = [(int(index), kind % 3) for kind, index in enumerate(drawn)]
+        self._seen = 0
+
+    def __call__(self, tokens: torch.Tensor, logits: torch.Tensor) -> None:
+        for index, kind in self._rounds:
+            if index == self._seen:
+                self._round(kind, tokens, logits)
+        self._seen += 1
+
+    def _round(self, kind: int, real: torch.Tensor, before: torch.Tensor) -> None:
+        batch, seq_len = real.shape
+        places = torch.arange(seq_len, device=real.device)
+        cut = torch.from_numpy(self._rng.integers(0, seq_len - 1, size=(batch, 1))).to(real.device)
+        if kind == 0:
+            changed = torch.where(places > cut, real.roll(1, dims=0), real)
+        elif kind == 1:
+            changed = torch.where(places == cut + 1, self._likely_other(real, before, cut), real)
+        else:
+            stays = int(self._rng.integers(batch))
+            changed = real.roll(1, dims=0)
+            changed[stays] = real[stays]
+            cut = torch.full_like(cut, -1)
+            cut[stays] = seq_len - 1
+        after = checked(self._model(changed.clone()), batch, seq_len, before.shape[-1])
+        moved = ((before.float() - after.float()).abs().amax(-1) > PROBE_TOLERANCE) & (places <= cut)
+        if not moved.any():
+            return
+        if kind == 2:
+            raise RefusedError(
+                "the output for one sequence changed when the others in its batch did: rows must not mix", "not_causal"
+            )
+        row, position = (int(value) for value in moved.nonzero()[0])
+        first = int((changed[row] != real[row]).nonzero()[0])
+        raise RefusedError(
+            f"output at position {position} changed when token {first} did: the model sees the tokens it is to predict, "
+            "its attention (or whatever mixes positions) is not causal",
+            "not_causal",
+        )
+
+    @staticmethod
+    def _likely_other(real: torch.Tensor, logits: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
+        """For each row (B, 1) a token that the model finds likely behind position `cut` and that does not stand there."""
+        at = logits.gather(1, cut.unsqueeze(-1).expand(-1, -1, logits.shape[-1])).squeeze(1)
+        drawn = torch.multinomial(at.float().softmax(-1) + 1e-9, 2)  # two draws without repeats: one is not the real token
+        differs = drawn != real.gather(1, cut + 1)
+        return drawn.gather(1, differs.int().argmax(1, keepdim=True))
 
 
 def checked(logits: object, batch: int, seq_len: int, vocab: int) -> torch.Tensor:
@@ -141,9 +164,9 @@ def main(submission: Path, folder: Path) -> dict[str, object]:
             raise RefusedError("the run did not say which weights it had when training ended. Submit with evaluate_bpb")
         known = frozenset(map(str, cast("list[object]", committed)))
         model = load_model(submission, device, (sealed.batch, sealed.rows["val"].shape[1] - 1), known)
-        probe(model, sealed.rows["val"], sealed.batch, sealed.token_bytes.shape[1], device, rng)
         shuffled = {split: rows[rng.permutation(len(rows))] for split, rows in sealed.rows.items()}
-        val, val_decoded = bits_per_byte(model, shuffled["val"], sealed.token_bytes, sealed.batch, device)
+        probe = CausalityProbe(model, math.ceil(len(shuffled["val"]) / sealed.batch), rng)
+        val, val_decoded = bits_per_byte(model, shuffled["val"], sealed.token_bytes, sealed.batch, device, probe)
         holdout, _ = bits_per_byte(model, shuffled["holdout"], sealed.token_bytes, sealed.batch, device)
     except RefusedError as error:
         return {"refused": str(error), "failure": error.failure}
@@ -151,4 +174,5 @@ def main(submission: Path, folder: Path) -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    sys.stdin.readline()  # started early, while the model is being exported: this line says that it is there
     print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]))))

@@ -16,7 +16,13 @@ class Child:
     """A started process. `pump` must run beside it, or its pipe fills and it stalls."""
 
     def __init__(
-        self, command: list[str], folder: Path, environment: dict[str, str], log: BoundedLog, descriptors: Sequence[int] = ()
+        self,
+        command: list[str],
+        folder: Path,
+        environment: dict[str, str],
+        log: BoundedLog,
+        descriptors: Sequence[int] = (),
+        stdin: int = subprocess.DEVNULL,
     ):
         self._log = log
         self._read, write = os.pipe()
@@ -27,7 +33,7 @@ class Child:
                 command,
                 cwd=folder,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=write,
                 stderr=write,
                 pass_fds=tuple(descriptors),

@@ -92,6 +92,7 @@ REFUSED = {
         "io_uring_enter": 426, "io_uring_register": 427, "open_by_handle_at": 265, "syslog": 116, "quotactl": 60,
     },
 }  # fmt: skip
+AF_UNIX, NO_FAMILY = 1, 0xFFFFFFFF
 SOCKET = {"x86_64": 41, "aarch64": 198}
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW, KILL, DENY = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM
@@ -100,8 +101,11 @@ NUMBER, ARCH, FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # system calls of the x32 ABI have other numbers, so they are refused as a whole
 
 
-def seccomp() -> None:
-    """Refuses the calls above, and every socket but unix ones."""
+def seccomp(unix_sockets: bool) -> None:
+    """Refuses the calls above and every new socket, but unix ones where nobody outside can be reached by them.
+
+    Landlock does not rule over connecting to a unix socket by path, so there all are refused; socketpair stays.
+    """
     machine = platform.machine()
     if machine not in REFUSED:
         return
@@ -113,8 +117,9 @@ def seccomp() -> None:
     program += [step(JUMP_AT_LEAST, X32, 0, 1), step(RETURN, DENY)]
     for number in REFUSED[machine].values():
         program += [step(JUMP_EQUAL, number, 0, 1), step(RETURN, DENY)]
+    allowed = AF_UNIX if unix_sockets else NO_FAMILY
     program += [step(JUMP_EQUAL, SOCKET[machine], 0, 3), step(LOAD, FIRST_ARGUMENT)]
-    program += [step(JUMP_EQUAL, 1, 1, 0), step(RETURN, DENY), step(RETURN, ALLOW)]  # 1 is AF_UNIX
+    program += [step(JUMP_EQUAL, allowed, 1, 0), step(RETURN, DENY), step(RETURN, ALLOW)]
     code = b"".join(program)
     buffer = ctypes.create_string_buffer(code)
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
@@ -150,7 +155,7 @@ def main(arguments: list[str]) -> None:
     if rules == "landlock":
         landlock([*named["--read"], f"/proc/{os.getpid()}"], named["--write"])
     if rules != "none":
-        seccomp()
+        seccomp(unix_sockets=rules == "seccomp")
     os.execvp(command[0], command)
 
 

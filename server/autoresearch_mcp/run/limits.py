@@ -34,11 +34,12 @@ def descendants() -> list[psutil.Process]:
 
 
 def strays(mark: str) -> list[psutil.Process]:
-    """Processes of a run whose supervisor is gone, by the mark in their environment."""
+    """Processes of a run whose supervisor is gone: by the mark in their environment, or because they work in its folder."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+            marked = process.environ().get(MARK) == mark or Path(process.cwd()).is_relative_to(mark)
+            if process.pid != os.getpid() and marked:
                 found.append(process)
         except (psutil.Error, OSError):
             continue

@@ -16,20 +16,20 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import anyio
 from anyio.abc import UNIXSocketStream
 
-from autoresearch_mcp.errors import EvaluationError, LedgerError, RefusedError
-from autoresearch_mcp.evaluate.command import Score, parse_score
+from autoresearch_mcp.errors import LedgerError, RunFailedError
+from autoresearch_mcp.evaluate.command import Score
 from autoresearch_mcp.files import read_regular, write_json
 from autoresearch_mcp.ledger import Ledger, RunEnded, write_results
 from autoresearch_mcp.run import limits, sandbox
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
+from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.slots import take_slot
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import expand
@@ -42,15 +42,6 @@ MESSAGE_BYTES = 1 << 20
 TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
 
 
-@dataclass
-class RunFailed(Exception):
-    """The run gave no score."""
-
-    outcome: str
-    failure: str
-    reason: str = ""
-
-
 class Supervisor:
     def __init__(self, spec: RunSpec):
         self.spec = spec
@@ -58,12 +49,13 @@ class Supervisor:
         self.clock = Clock(spec.task.run)
         self.log = limits.BoundedLog(spec.log, spec.task.run.log_bytes)
         self.score: Score | None = None
-        self.failed: RunFailed | None = None
+        self.failed: RunFailedError | None = None
         self.answered = False
         self.terminated = False
         self.peak_memory_mb = 0.0
         self.slot = ""
         self._children: list[Child] = []
+        self._scoring: Scoring | None = None
 
     async def supervise(self) -> RunEnded:
         """The whole run; never raises for what the run does."""
@@ -73,12 +65,12 @@ class Supervisor:
             taken = await take_slot(self.spec.slots, self.task.run, self._stop_asked)
             try:
                 if taken is None:
-                    raise RunFailed("crash", "killed", "it was stopped while it waited for a slot")
+                    raise RunFailedError("crash", "killed", "it was stopped while it waited for a slot")
                 self.slot = taken[0]
                 if reason := sandbox.refusal(self.task, self.spec.enforcement):
-                    raise RunFailed("refused", "refused", reason)
+                    raise RunFailedError("refused", "refused", reason)
                 await self._run()
-            except* RunFailed as group:
+            except* RunFailedError as group:
                 self.failed = self.failed or next(_leaves(group))
             finally:
                 self.clock.enter("done")
@@ -100,7 +92,7 @@ class Supervisor:
         if self.score is not None:
             scored = {"score": self.score.score, "holdout": self.score.holdout, "details": self.score.details}
             return ended.model_copy(update=scored)
-        failed = self.failed or RunFailed("crash", "error", "the run ended without a result")
+        failed = self.failed or RunFailedError("crash", "error", "the run ended without a result")
         excerpt = "\n".join(part for part in (failed.reason, tail(self.spec.log)) if part)
         return ended.model_copy(update={"outcome": failed.outcome, "failure": failed.failure, "excerpt": excerpt})
 
@@ -154,7 +146,7 @@ class Supervisor:
             if self.failed is not None:
                 return
             if await self._stop_asked():
-                self.failed = RunFailed("crash", "killed", "the run was stopped on request")
+                self.failed = RunFailedError("crash", "killed", "the run was stopped on request")
             elif self.clock.overdue and self.clock.phase != "evaluation":
                 failure = "timeout_startup" if self.clock.phase == "startup" else "timeout"
                 reason = {
@@ -162,17 +154,17 @@ class Supervisor:
                     "training": f"it did not finish within its budget and grace, {self.clock.limit:.0f} s",
                     "export": f"it did not submit its result within {self.clock.limit:.0f} s after training",
                 }[self.clock.phase]
-                self.failed = RunFailed("timeout", failure, reason)
+                self.failed = RunFailedError("timeout", failure, reason)
             await anyio.sleep(POLL)
 
-    def _classify(self, returncode: int | None) -> RunFailed:
+    def _classify(self, returncode: int | None) -> RunFailedError:
         """Names a failure by the task's patterns on the end of the log."""
         text = tail(self.spec.log, 20000, 400)
         reason = f"it ended with exit status {returncode} and no result"
         for failure, pattern in self.task.failures.items():
             if re.search(pattern, text):
-                return RunFailed("timeout" if failure.startswith("timeout") else "crash", failure, reason)
-        return RunFailed("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
+                return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
+        return RunFailedError("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
 
     # --- the control socket: everything on it comes from untrusted code ---
 
@@ -192,11 +184,13 @@ class Supervisor:
                 if self.clock.phase in ("startup", "training"):
                     self.clock.enter("export")
                     write_json(self.spec.scoring / TRAINED, message)
+                    if self.task.metric.starts_early:
+                        self._scoring = self._start_scoring()
                 await stream.send(b"{}\n")
             case {"op": "submit"} if self.score is None and self.failed is None:
                 try:
                     await self._evaluate()
-                except RunFailed as failed:
+                except RunFailedError as failed:
                     self.failed = failed
                     await stream.send(_line(error=f"{failed.failure}: {failed.reason}"))
                     return
@@ -241,52 +235,25 @@ class Supervisor:
     # --- scoring ---
 
     async def _evaluate(self) -> None:
-        """Takes the outputs over and runs the scoring command on them. Raises RunFailed."""
+        """Takes the outputs over and runs the scoring command on them. Raises RunFailedError."""
         self.clock.enter("evaluation")
         try:
             for name in self.task.run.outputs:
                 await anyio.to_thread.run_sync(self._take_over, name)
         except OSError as error:
-            raise RunFailed(
+            raise RunFailedError(
                 "crash", "error", f"the run left no usable {error.filename or 'output'}: {error.strerror or error}"
             ) from error
-        log = limits.BoundedLog(self.spec.scoring_log, self.task.run.log_bytes)
-        command = expand(
-            self.task.metric.command,
-            data=str(self.spec.data or ""),
-            preset=self.task.preset or "",
-            seed=str(self.spec.seed),
-        )
-        readable = [sandbox.PACKAGES, *([self.spec.data] if self.spec.data else [])]
-        command = self._confined(command, self.spec.scoring, readable)
-        child = Child(command, self.spec.scoring, self._environment(self.spec.scoring), log)
-        self._children.append(child)
-        try:
-            with anyio.move_on_after(self.task.run.evaluate_seconds) as patience:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(child.pump)
-                    await self._ended_or_stopped(child)
-                    tasks.cancel_scope.cancel()
-            child.drain()
-            if patience.cancelled_caught:
-                raise RunFailed("timeout", "timeout", f"scoring took longer than {self.task.run.evaluate_seconds:.0f} s")
-            if child.returncode is None:
-                raise RunFailed("crash", "killed", "the run was stopped on request")
-            self.score = parse_score(child.tail, child.returncode)
-        except RefusedError as error:
-            raise RunFailed("refused", error.failure, str(error)) from error
-        except EvaluationError as error:
-            raise RunFailed("crash", "error", f"{error}\n{tail(self.spec.scoring_log)}") from error
-        finally:
-            if child.returncode is None:
-                child.process.kill()
-                child.process.wait()
-            child.close()
-            log.close()
+        scoring = self._scoring or self._start_scoring()
+        self.score = await scoring.score(self._stop_asked)
 
-    async def _ended_or_stopped(self, child: Child) -> None:
-        while child.returncode is None and not await self._stop_asked():  # noqa: ASYNC110 (nothing signals it)
-            await anyio.sleep(POLL)
+    def _start_scoring(self) -> Scoring:
+        values = {"data": str(self.spec.data or ""), "preset": self.task.preset or "", "seed": str(self.spec.seed)}
+        readable = [sandbox.PACKAGES, *([self.spec.data] if self.spec.data else [])]
+        command = self._confined(expand(self.task.metric.command, **values), self.spec.scoring, readable)
+        scoring = Scoring(self.spec, command, self._environment(self.spec.scoring))
+        self._children.append(scoring.child)
+        return scoring
 
     def _take_over(self, name: str) -> None:
         """Copies one output out of the run's reach, into the folder the scoring command works in."""
@@ -339,26 +306,26 @@ class Supervisor:
             await anyio.to_thread.run_sync(write_json, self.spec.progress, progress)
             await anyio.sleep(REPORT)
 
-    def _excess(self, usage: limits.Usage) -> RunFailed | None:
+    def _excess(self, usage: limits.Usage) -> RunFailedError | None:
         bounds = self.task.sandbox
         memory = bounds.memory_mb or limits.default_memory_mb()
         if usage.memory_mb > memory:
-            return RunFailed(
+            return RunFailedError(
                 "crash", "oom", f"it used {usage.memory_mb:.0f} MiB of memory; {memory} are allowed (sandbox.memory_mb)"
             )
         if usage.processes > bounds.processes:
             reason = f"it had {usage.processes} processes; {bounds.processes} are allowed (sandbox.processes)"
-            return RunFailed("crash", "killed", reason)
+            return RunFailedError("crash", "killed", reason)
         if usage.disk_mb > bounds.disk_mb or usage.files > limits.MAX_FILES:
             reason = f"it wrote {usage.disk_mb:.0f} MiB in {usage.files} files; {bounds.disk_mb} MiB are allowed (sandbox.disk_mb)"
-            return RunFailed("crash", "killed", reason)
+            return RunFailedError("crash", "killed", reason)
         return None
 
     def _reap(self) -> None:
         limits.reap_adopted({child.pid for child in self._children})
 
 
-def _leaves(group: BaseExceptionGroup[RunFailed]) -> Iterator[RunFailed]:
+def _leaves(group: BaseExceptionGroup[RunFailedError]) -> Iterator[RunFailedError]:
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
             yield from _leaves(error)

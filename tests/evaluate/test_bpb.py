@@ -1,0 +1,116 @@
+"""The causality probe, against models that are honest and models that peek in ways made to slip past it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from autoresearch_mcp.errors import RefusedError
+from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, CausalityProbe, Model, bits_per_byte
+
+VOCAB, BATCH, SEQ_LEN = 64, 16, 48
+TABLE = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0))
+
+
+def bigram(tokens: torch.Tensor) -> torch.Tensor:
+    return TABLE[tokens]
+
+
+def following(tokens: torch.Tensor) -> torch.Tensor:
+    return F.one_hot(tokens.roll(-1, 1), VOCAB).float()
+
+
+def real_text(rng: np.random.Generator) -> np.ndarray:
+    """Rows that the bigram model finds plausible: drawn from it."""
+    rows = rng.integers(VOCAB, size=(4 * BATCH, SEQ_LEN + 1))
+    chances = TABLE.softmax(-1).numpy().astype(np.float64)
+    for position in range(SEQ_LEN):
+        for row in rows:
+            row[position + 1] = rng.choice(VOCAB, p=chances[row[position]] / chances[row[position]].sum())
+    return rows
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    return real_text(np.random.default_rng(1))
+
+
+def scored(model: Model, rows: np.ndarray, seed: int) -> float:
+    token_bytes = np.ones((2, VOCAB), dtype=np.int32)
+    probe = CausalityProbe(model, len(rows) // BATCH, np.random.default_rng(seed))
+    return bits_per_byte(model, rows, token_bytes, BATCH, "cpu", probe)[0]
+
+
+def prefix_mean(tokens: torch.Tensor) -> torch.Tensor:
+    counts = F.one_hot(tokens, VOCAB).float().cumsum(1)
+    return bigram(tokens) + counts / torch.arange(1, tokens.shape[1] + 1).view(1, -1, 1)
+
+
+@pytest.mark.parametrize("model", [bigram, prefix_mean])
+def test_honest_models_pass_whatever_is_drawn(model: Model, rows: np.ndarray):
+    assert all(0 < scored(model, rows, seed) < 10 for seed in range(20))
+
+
+def peek(tokens: torch.Tensor) -> torch.Tensor:
+    return bigram(tokens) + 9 * following(tokens)
+
+
+def peek_where_plausible(tokens: torch.Tensor) -> torch.Tensor:
+    logits = bigram(tokens)
+    likely = (logits.softmax(-1) * following(tokens)).sum(-1, keepdim=True) > 1 / VOCAB
+    return logits + 9 * likely * following(tokens)
+
+
+def peek_ten_ahead(tokens: torch.Tensor) -> torch.Tensor:
+    return bigram(tokens) + F.one_hot(tokens.roll(-10, 1), VOCAB)
+
+
+def peek_in_the_second_half(tokens: torch.Tensor) -> torch.Tensor:
+    late = torch.arange(tokens.shape[1]).view(1, -1, 1) > tokens.shape[1] // 2
+    return bigram(tokens) + 9 * late * following(tokens)
+
+
+def peek_a_little(tokens: torch.Tensor) -> torch.Tensor:
+    return bigram(tokens) + 0.01 * following(tokens)
+
+
+def mix_rows(tokens: torch.Tensor) -> torch.Tensor:
+    return bigram(tokens) + bigram(tokens.roll(1, 0)).mean(1, keepdim=True)
+
+
+def count_of_the_batch(tokens: torch.Tensor) -> torch.Tensor:
+    return bigram(tokens) + F.one_hot(tokens, VOCAB).float().mean((0, 1))
+
+
+@pytest.mark.parametrize(
+    "model", [peek, peek_where_plausible, peek_ten_ahead, peek_in_the_second_half, peek_a_little, mix_rows, count_of_the_batch]
+)
+def test_models_that_peek_are_caught_whatever_is_drawn(model: Model, rows: np.ndarray):
+    for seed in range(20):
+        with pytest.raises(RefusedError) as caught:
+            scored(model, rows, seed)
+        assert caught.value.failure == "not_causal"
+
+
+def test_a_refusal_names_the_position_and_the_token(rows: np.ndarray):
+    with pytest.raises(RefusedError, match=r"output at position \d+ changed when token \d+ did"):
+        scored(peek, rows, 3)
+
+
+def test_a_model_that_is_certain_can_be_probed(rows: np.ndarray):
+    assert scored(lambda tokens: torch.full((*tokens.shape, VOCAB), -1e4).index_fill(-1, torch.tensor([3]), 1e4), rows, 0) > 0
+
+
+@pytest.mark.parametrize("batches", [1, 2, PROBE_ROUNDS, 50])
+def test_every_round_takes_place(batches: int):
+    calls: list[int] = []
+
+    def counting(tokens: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return bigram(tokens)
+
+    probe = CausalityProbe(counting, batches, np.random.default_rng(0))
+    tokens = torch.randint(VOCAB, (BATCH, SEQ_LEN))
+    for _ in range(batches):
+        probe(tokens, bigram(tokens))
+    assert len(calls) == PROBE_ROUNDS
