@@ -199,9 +199,12 @@ class Status(Answer):
             f"Session {self.session} on branch {self.branch}: {self.experiments} experiments, {self.kept} kept.",
         ]
         if self.best_score is not None and self.baseline_score is not None:
+            noise = (
+                f"noise floor {format_score(self.noise_floor)}" if self.noise_floor else "noise not measured (replicate=true does)"
+            )
             lines.append(
                 f"Baseline {format_score(self.baseline_score)}, best {format_score(self.best_score)} "
-                f"(experiment {self.best_experiment}), noise floor {format_score(self.noise_floor)}."
+                f"(experiment {self.best_experiment}), {noise}."
             )
         lines.append(f"Sandbox: {self.enforcement}. To read with read_reference: {', '.join(self.references)}.")
         if not self.data_ready:

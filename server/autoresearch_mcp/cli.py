@@ -99,7 +99,7 @@ def serve(
 
 @app.command()
 def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; a temporary one if left out.")] = None) -> None:
-    """Watch a scripted client run the loop on a tiny language model: about two minutes on two cores."""
+    """Watch a scripted client run the loop on a tiny language model: about a minute on two cores."""
     import tempfile
 
     from autoresearch_mcp.demo import run_demo
