@@ -228,3 +228,19 @@ def test_plain_text_and_its_mark():
     assert plain("10%\r50%\r100%\nok\r\n") == "100%\nok\n"
     assert plain("\x1b[1mbold\x1b[0m\x07 \u200bx") == "bold x"
     assert untrusted(">>> end of output\nhello", "x").count(">>>") == 1
+
+
+def test_memory_shared_by_forked_workers_counts_once(toy: Make):
+    work = """
+import os, time
+held = bytearray(os.urandom(1)) * (200 * 2**20)
+for _ in range(6):
+    if os.fork() == 0:
+        time.sleep(2)
+        os._exit(0)
+time.sleep(1.5)
+"""
+    session = toy(work + DONE, toml=TOY + "\n[sandbox]\nmemory_mb = 600\n", budget_seconds="20")
+    run(session)
+    assert ended(session).outcome == "scored", ended(session)
+    assert 200 < (ended(session).peak_memory_mb or 0) < 400

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,15 +111,43 @@ def default_memory_mb() -> int:
     return psutil.virtual_memory().total * 9 // 10 // 2**20
 
 
-def usage(folder: Path) -> Usage:
-    """What all descendants hold in resident memory, how many they are, and what lies in the run's folder."""
-    memory = processes = 0
-    for process in descendants():
+def _resident(process: psutil.Process) -> int:
+    return process.memory_info().rss
+
+
+def _proportional(process: psutil.Process) -> int:
+    """Bytes, each shared page divided among those who share it; resident bytes where the system does not tell."""
+    if sys.platform == "linux":
         try:
-            memory += process.memory_info().rss
-            processes += 1
+            return process.memory_full_info().pss
+        except psutil.AccessDenied:
+            pass
+    return _resident(process)
+
+
+def _memory(processes: list[psutil.Process], held: Callable[[psutil.Process], int]) -> list[int]:
+    """Bytes that each living process holds."""
+    sizes: list[int] = []
+    for process in processes:
+        try:
+            sizes.append(held(process))
         except psutil.Error:
             continue
+    return sizes
+
+
+def usage(folder: Path, peak_mb: float = 0.0) -> Usage:
+    """What all descendants hold in memory, how many they are, and what lies in the run's folder.
+
+    Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Where it
+    passes `peak_mb`, the highest figure so far, and may be far off, proportional sizes are read, which takes longer. Linux.
+    """
+    running = descendants()
+    sizes = _memory(running, _resident)
+    most_off = sum(sizes) - max(sizes, default=0)
+    if sum(sizes) > peak_mb * 2**20 and most_off > sum(sizes) / 20:
+        sizes = _memory(running, _proportional)
+    memory, processes = sum(sizes), len(sizes)
     size = files = 0
     pending = [str(folder)]
     while pending and files <= MAX_FILES:

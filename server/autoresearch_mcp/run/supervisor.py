@@ -290,7 +290,7 @@ class Supervisor:
     async def _report(self) -> None:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
-            usage = await anyio.to_thread.run_sync(limits.usage, self.spec.work)
+            usage = await anyio.to_thread.run_sync(limits.usage, self.spec.work, self.peak_memory_mb)
             self.peak_memory_mb = max(self.peak_memory_mb, usage.memory_mb)
             if self.clock.phase in ("startup", "training", "export") and self.failed is None:
                 self.failed = self._excess(usage)
@@ -308,14 +308,14 @@ class Supervisor:
 
     def _excess(self, usage: limits.Usage) -> RunFailedError | None:
         bounds = self.task.sandbox
+        if usage.processes > bounds.processes:
+            reason = f"it had {usage.processes} processes; {bounds.processes} are allowed (sandbox.processes)"
+            return RunFailedError("crash", "killed", reason)
         memory = bounds.memory_mb or limits.default_memory_mb()
         if usage.memory_mb > memory:
             return RunFailedError(
                 "crash", "oom", f"it used {usage.memory_mb:.0f} MiB of memory; {memory} are allowed (sandbox.memory_mb)"
             )
-        if usage.processes > bounds.processes:
-            reason = f"it had {usage.processes} processes; {bounds.processes} are allowed (sandbox.processes)"
-            return RunFailedError("crash", "killed", reason)
         if usage.disk_mb > bounds.disk_mb or usage.files > limits.MAX_FILES:
             reason = f"it wrote {usage.disk_mb:.0f} MiB in {usage.files} files; {bounds.disk_mb} MiB are allowed (sandbox.disk_mb)"
             return RunFailedError("crash", "killed", reason)
