@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from autoresearch_mcp.run.sandbox import ALLOCATOR
 from autoresearch_mcp.session import Session, open_ledger, wait_until_ended
 from autoresearch_mcp.workspace import create
 
@@ -43,11 +44,15 @@ def trusted(session: Session) -> tuple[float, int, dict[str, float]]:
 
 def plain(session: Session, budget: float) -> tuple[float, int]:
     """Wall seconds and steps of the same train.py by hand."""
-    environment = os.environ | {
-        "AUTORESEARCH_PRESET": session.task.preset or "",
-        "AUTORESEARCH_DATA": str(session.data.path),
-        "AUTORESEARCH_BUDGET": str(budget),
-    }
+    environment = (
+        os.environ
+        | ALLOCATOR
+        | {
+            "AUTORESEARCH_PRESET": session.task.preset or "",
+            "AUTORESEARCH_DATA": str(session.data.path),
+            "AUTORESEARCH_BUDGET": str(budget),
+        }
+    )
     started = time.perf_counter()
     command = [sys.executable, session.task.files.editable]
     result = subprocess.run(command, cwd=session.worktree, env=environment, capture_output=True, text=True, check=True)

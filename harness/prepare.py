@@ -67,7 +67,7 @@ TOKENIZER_CHARS = 1_000_000_000  # text the tokenizer is trained on, at most
 TOKENIZER_DOC_CHARS = 10_000  # of one document, at most
 TINY_TRAIN_DOCUMENTS = 48  # the tiny preset prepares in seconds because it uses only these
 
-FORMAT = 2  # of the prepared folder; a change here makes old folders stale
+FORMAT = 3  # of the prepared folder; a change here makes old folders stale
 
 # ---------------------------------------------------------------------------
 # Preparing data: text -> documents of three splits -> tokenizer -> packed rows of tokens
@@ -286,7 +286,7 @@ def prepare(out: Path, num_shards: int, corpus: Path) -> None:
         for split, source in texts.items():
             rows = None if split == "train" else EVAL_TOKENS // MAX_SEQ_LEN
             if split == "holdout":
-                rows = max(EVAL_BATCH, rows // 4)  # a second opinion needs less, and its time is added to every run
+                rows = max(EVAL_BATCH, rows // 8)  # a second opinion needs less, and its time is added to every run
             written[split] = write_split(split, source(), tokenizer, work, rows)
             print(f"{split + ':':<11} {written[split]['tokens'] / 1e6:.2f} M tokens in {written[split]['rows']} rows")
         meta = {

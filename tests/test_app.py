@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from autoresearch_mcp import answers
+from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
 from autoresearch_mcp.session import Session
 from conftest import ROOT, connect, open_session, run, text_of
@@ -216,18 +217,20 @@ command = ["{python}", "-c", "import json; print(json.dumps({'score': 1.0, 'hold
 """
 
 
-def test_500_experiments_of_history_fit_in_5000_tokens(notes: Session):
-    import tiktoken
-
+def test_a_fresh_agent_is_brought_up_to_date_in_2000_tokens(notes: Session):
+    """status and history of a session of 500 experiments with a large diff and long-winded lessons."""
     run(notes)
     notes.keep()
+    long_file = "\n".join(f"A line about the budget and the metric, the {number}th of its kind." for number in range(300))
+    commit = notes.workspace.commit_file(notes.state.head_commit, "notes.md", long_file.encode(), "much longer")
     with notes.ledger.transaction() as transaction:
         for number in range(2, 501):
             kept = number % 12 == 0
             transaction.append(
                 ExperimentCommitted(
-                    experiment=number, session=notes.tag, commit=notes.state.head_commit, parent="0" * 40, file_sha256=str(number), lines=10,
+                    experiment=number, session=notes.tag, commit=commit, parent="0" * 40, file_sha256=str(number), lines=10,
                     added=3, removed=2, description=f"set MATRIX_LR to {number / 1000} and widen the MLP by {number % 7} while warming up longer",
+                    places=[f"GPT.some_method_{number % 40}", "MATRIX_LR"],
                 )
             )  # fmt: skip
             transaction.append(RunStarted(run=number, experiment=number, seed=1, conditions=""))
@@ -237,18 +240,43 @@ def test_500_experiments_of_history_fit_in_5000_tokens(notes: Session):
                     experiment=number,
                     verdict="keep" if kept else "discard",
                     reason="r",
-                    learned="wider is better up to a point " * 8,
+                    learned=f"{number} teaches that wider is better up to a point " * 8,
                 )
             )
             transaction.append(Settled(experiment=number))
-    history = answers.history(notes)
-    encoding = tiktoken.Encoding(
-        "bytes", pat_str=r"\w+|[^\w\s]|\s+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
-    )
+    history, status = answers.history(notes), answers.status(notes, "bubblewrap")
     assert history.counts == {"keep": 42, "discard": 458}
-    # Without a network there is no cl100k here; its tokens average over three bytes of such text, so three bytes are one token.
-    assert len(encoding.encode(history.text())) / 3 < 5000
-    assert len(encoding.encode(history.model_dump_json())) / 3 < 5000
+    for answer in (history, status):
+        assert tokens(answer.text()) < 2000
+        assert tokens(json.dumps(answer.structured(), ensure_ascii=False)) < 2000
+    text = status.text()
+    assert "Rules: " in text and "+A line about the budget" in text and "cut; read_reference diff:best" in text
+    assert "MATRIX_LR: 499 tried, 41 kept, nearest 500.000000 (500)" in text
+    assert "499: 499 teaches" in text and "MATRIX_LR" in text and "Next: " in text
+
+
+def tokens(text: str) -> float:
+    """An upper bound. Without a network there is no cl100k here; its tokens average over three bytes of such text."""
+    return len(text.encode()) / 3
+
+
+def test_status_and_references_show_what_was_kept_and_tried(toy: Make):
+    session = toy("rate = 1\nopen('result.txt', 'w').write(str(rate))\n")
+    run(session, "baseline")
+    session.keep("slow")
+    assert answers.reference(session, "diff:best") == "(the best is the baseline)"
+    for rate, verdict in ((2, session.keep), (0, session.discard)):
+        session.apply_patch(f"@@\n-rate = {2 if rate == 0 else 1}\n+rate = {rate}\n")
+        run(session, f"rate {rate}")
+        verdict("slow")
+    status = answers.status(session, "none")
+    assert "-rate = 1\n+rate = 2" in status.best_diff and status.since_best == 1
+    assert [(theme.place, theme.tried, theme.kept, theme.best_experiment) for theme in status.tried] == [("rate", 2, 1, 2)]
+    assert status.learned == ["3: slow"]  # said once, not three times
+    assert "+rate = 0" in answers.reference(session, "diff:3") and answers.reference(session, "diff:best") == status.best_diff
+    for wrong in ("diff:x", "log:", "nothing", "diff:99"):
+        with pytest.raises(NotFoundError):
+            answers.reference(session, wrong)
 
 
 def test_the_server_never_imports_torch_or_numpy(notes: Session):

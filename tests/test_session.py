@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
-from autoresearch_mcp.session import Session
-from conftest import TOY, git, log_of, open_session, replace, run, supervisor_of, wait_for
+from autoresearch_mcp.session import PLATEAU, Session, wait_until_ended
+from conftest import TOY, WORK, git, log_of, open_session, replace, run, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 
@@ -184,6 +184,69 @@ def test_the_same_file_twice_is_noticed(toy: Make):
     with pytest.raises(NotAllowedError, match="This very file was experiment 2"):
         session.run_experiment("again")
     assert run(session, "again", replicate=True) == 3
+
+
+def test_the_same_change_is_noticed_through_comments_and_on_another_best(toy: Make):
+    session = baseline(toy("rate = 1  # slow\nbonus = 0\nopen('result.txt', 'w').write(str(rate + bonus))\n"))
+    run_patched(session, "rate = 1", "rate = 0", "lower rate")
+    session.discard()
+    session.apply_patch(edit("rate = 1  # slow", "rate = (0)   # none at all"))
+    with pytest.raises(NotAllowedError, match=r"This change, .* was experiment 2 \(discard, score 0.000000\): lower rate"):
+        session.run_experiment("again")
+    session.discard()
+    run_patched(session, "bonus = 0", "bonus = 1", "bonus")
+    session.keep()
+    session.apply_patch(edit("rate = 1  # slow", "rate = 0"))
+    with pytest.raises(NotAllowedError, match="experiment 2 .*on another best than now"):
+        session.run_experiment("lower rate")
+    assert run(session, "lower rate on the new best", replicate=True) == 4
+
+
+def test_a_change_of_comments_alone_is_not_run(toy: Make):
+    session = baseline(toy())
+    session.apply_patch("@@ -1,1 +1,2 @@\n+# a comment\n " + WORK)
+    with pytest.raises(NotAllowedError, match="comments or layout alone"):
+        session.run_experiment("a comment")
+    session.discard()
+
+
+def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
+    session = baseline(toy())
+    replace(session, "import time\ntime.sleep(60)\n")
+    number, _ = session.run_experiment("slow")
+    wait_for(lambda: session.progress()["phase"] == "training")
+    session.stop()
+    assert wait_until_ended(session, number, 30)
+    session.discard()
+    replace(session, "import time\ntime.sleep(60)\n")
+    number, _ = session.run_experiment("slow, once more")
+    assert number == 3
+    session.stop()
+    assert wait_until_ended(session, number, 30)
+
+
+def test_a_plateau_is_noticed_and_says_where_to_look(toy: Make):
+    session = baseline(toy("rate = 1\nother = 5\nopen('result.txt', 'w').write(str(rate))\n"))
+    for i in range(PLATEAU):
+        assert "did not help" not in session.position().next
+        run_patched(session, "rate = 1", f"rate = 1 - {i + 1}", f"rate {i}")
+        session.discard()
+    advice = session.position().next
+    assert f"{PLATEAU} experiments in a row did not help" in advice
+    assert "never touched (other)" in advice and "nearest misses together (2 and 3)" in advice
+    run_patched(session, "rate = 1", "rate = 2", "up")
+    session.keep()
+    assert "did not help" not in session.position().next
+
+
+def edit(old: str, new: str) -> str:
+    return f"<<<<<<< SEARCH\n{old}\n=======\n{new}\n>>>>>>> REPLACE\n"
+
+
+def run_patched(session: Session, old: str, new: str, description: str) -> int:
+    whole = next(line for line in session.read().text.splitlines() if old in line)
+    session.apply_patch(edit(whole, whole.replace(old, new)))
+    return run(session, description)
 
 
 def test_keep_acts_only_on_what_was_run(toy: Make):

@@ -3,16 +3,22 @@
 import re
 from collections import Counter
 from difflib import SequenceMatcher
+from typing import Any
 
 from pydantic import BaseModel, Field
 
+from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.ledger import ExperimentState, SessionState, format_score
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.session import OF_EXPERIMENTS, Session
+from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import plain, tail, untrusted
 
 CURVE_POINTS = 8
-LATEST, BEST = 20, 10  # rows of history
+LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
+LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
+THEMES = 10  # places shown
+DIFF = 2000  # characters of the best's diff in status; a whole status stays under 2,000 tokens
 
 
 class Answer(BaseModel):
@@ -23,6 +29,10 @@ class Answer(BaseModel):
 
     def text(self) -> str:
         return f"{self.body()}\nNext: {self.next}."
+
+    def structured(self) -> dict[str, Any]:
+        """The same as JSON, without what is not there: some clients show the model this alone."""
+        return self.model_dump(mode="json", exclude_none=True)
 
 
 class FileView(Answer):
@@ -113,10 +123,10 @@ class Result(Answer):
 
 class Judged(Answer):
     verdict: str
-    experiment: int | None
+    experiment: int | None = None
     reason: str
-    best_experiment: int | None
-    best_score: float | None
+    best_experiment: int | None = None
+    best_score: float | None = None
     undone_diff: str = Field(default="", description="What discard took out of the file")
 
     def body(self) -> str:
@@ -132,7 +142,7 @@ class Judged(Answer):
 
 class Row(BaseModel):
     experiment: int
-    score: float | None
+    score: float | None = None
     status: str
     description: str
     similar_to: int | None = Field(default=None, description="An earlier experiment with nearly the same description")
@@ -169,25 +179,40 @@ def _row_text(row: Row) -> str:
     return f"  {row.experiment} {score} {row.status} {row.description}{similar}"
 
 
+class Theme(BaseModel):
+    """What was tried in one place of the file."""
+
+    place: str
+    tried: int
+    kept: int
+    best_experiment: int | None = Field(default=None, description="The one that came closest to the best, or is it")
+    best_score: float | None = None
+
+
 class Status(Answer):
     goal: str
+    rules: str
     session: str
     branch: str
     workspace: str
     file: str
     metric: str
     direction: str
-    preset: str | None
+    preset: str | None = None
     budget_seconds: float
     phase: str = Field(description="baseline, ready, edited, running, scored or failed")
     allowed: list[str] = Field(description="Tools that make sense now, the next step first")
     experiments: int
     kept: int
-    baseline_score: float | None
-    best_score: float | None
-    best_experiment: int | None
-    best_commit: str | None
+    baseline_score: float | None = None
+    best_score: float | None = None
+    best_experiment: int | None = None
+    best_commit: str | None = None
+    since_best: int = Field(description="Experiments judged since the best one was kept")
     noise_floor: float
+    best_diff: str = Field(default="", description="What all that was kept changed against the baseline")
+    tried: list[Theme] = Field(default=[], description="By place in the file, the most tried first")
+    learned: list[str] = Field(default=[], description="What keep and discard were told, the latest first")
     enforcement: str
     data_ready: bool
     references: list[str]
@@ -196,6 +221,7 @@ class Status(Answer):
         lines = [
             f"Goal: {self.goal}",
             f"You edit {self.file} alone. Metric: {self.metric}, {self.direction}. Budget of a run: {self.budget_seconds:g} s.",
+            f"Rules: {self.rules}",
             f"Session {self.session} on branch {self.branch}: {self.experiments} experiments, {self.kept} kept.",
         ]
         if self.best_score is not None and self.baseline_score is not None:
@@ -204,13 +230,24 @@ class Status(Answer):
             )
             lines.append(
                 f"Baseline {format_score(self.baseline_score)}, best {format_score(self.best_score)} "
-                f"(experiment {self.best_experiment}), {noise}."
+                f"(experiment {self.best_experiment}, {self.since_best} experiments ago), {noise}."
             )
+        if self.best_diff:
+            lines += ["Kept so far, against the baseline:", self.best_diff.rstrip("\n")]
+        if self.tried:
+            lines += ["Tried, by place:", *(_theme_text(theme) for theme in self.tried)]
+        if self.learned:
+            lines += ["Learned:", *(f"  {text}" for text in self.learned)]
         lines.append(f"Sandbox: {self.enforcement}. To read with read_reference: {', '.join(self.references)}.")
         if not self.data_ready:
             lines.append("The data is not ready: it is being prepared, or a human must run `autoresearch-mcp prepare`.")
         lines.append(f"Phase: {self.phase}. Allowed: {', '.join(self.allowed)}.")
         return "\n".join(lines)
+
+
+def _theme_text(theme: Theme) -> str:
+    nearest = f", nearest {format_score(theme.best_score)} ({theme.best_experiment})" if theme.best_score is not None else ""
+    return f"  {theme.place}: {theme.tried} tried, {theme.kept} kept{nearest}"
 
 
 class Reference(Answer):
@@ -280,6 +317,18 @@ def curve(session: Session, experiment: ExperimentState) -> list[CurvePoint]:
     return [points[round(i * (len(points) - 1) / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
 
 
+def reference(session: Session, name: str) -> str:
+    """A file of the task, or of an experiment its output or diff. Raises NotFoundError."""
+    kind, _, which = name.partition(":")
+    if kind not in ("log", "diff") or not which:
+        return session.reference(name)
+    if kind == "diff" and which == "best":
+        return session.diff_of_best() or "(the best is the baseline)"
+    if not which.isdigit():
+        raise NotFoundError(f"{name!r} names no experiment. Use {kind}:<number>, like {kind}:3.")
+    return log(session, int(which)) if kind == "log" else session.diff(session.experiment(int(which)))
+
+
 def log(session: Session, number: int | None) -> str:
     """The end of an experiment's latest output, marked as untrusted."""
     experiment = session.experiment(number)
@@ -293,6 +342,7 @@ def status(session: Session, enforcement: str) -> Status:
     return Status(
         next=position.next,
         goal=task.goal,
+        rules=rules(task),
         session=session.tag,
         branch=state.started.branch,
         workspace=str(session.workspace.root),
@@ -309,11 +359,62 @@ def status(session: Session, enforcement: str) -> Status:
         best_score=state.best.score if state.best else None,
         best_experiment=state.best.number if state.best else None,
         best_commit=state.best.committed.commit if state.best else None,
+        since_best=len(state.since_best),
         noise_floor=state.noise_floor,
+        best_diff=_bounded_diff(session.diff_of_best()),
+        tried=themes(state),
+        learned=learned(state, LEARNED),
         enforcement=enforcement,
         data_ready=not session.data.missing(),
-        references=list(session.references()),
+        references=[*session.references(), *OF_EXPERIMENTS],
     )
+
+
+def rules(task: Task) -> str:
+    """What the server enforces, in a few sentences."""
+    return (
+        f"{task.files.editable} is all you can change, by apply_patch; the server owns clock, data, metric and git. "
+        "The baseline runs first. keep takes only what is better, or equal within the noise with fewer lines. "
+        "A crash or timeout is mended or discarded. A change that was run before is refused. "
+        "Simple beats clever. Never stop to ask."
+    )
+
+
+def themes(state: SessionState) -> list[Theme]:
+    """What was tried by place in the file, the most tried first."""
+    by_place: dict[str, list[ExperimentState]] = {}
+    for experiment in state.experiments:
+        for place in experiment.committed.places:
+            by_place.setdefault(plain(place), []).append(experiment)
+    found: list[Theme] = []
+    for place, tried in sorted(by_place.items(), key=lambda item: -len(item[1]))[:THEMES]:
+        theme = Theme(place=place, tried=len(tried), kept=sum(e.status == "keep" for e in tried))
+        scored = [(state.improvement(e.score) or 0.0, e) for e in tried if e.score is not None]
+        if scored:
+            nearest = max(scored, key=lambda pair: pair[0])[1]
+            theme.best_experiment, theme.best_score = nearest.number, nearest.score
+        found.append(theme)
+    return found
+
+
+def learned(state: SessionState, count: int) -> list[str]:
+    """What verdicts were told, the latest first, each lesson once."""
+    told: dict[str, int] = {}
+    for experiment in reversed(state.experiments):
+        if experiment.verdict and experiment.verdict.learned:
+            told.setdefault(plain(experiment.verdict.learned), experiment.number)
+    return [f"{number}: {_within(text, SENTENCE)}" for text, number in list(told.items())[:count]]
+
+
+def _within(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _bounded_diff(diff: str) -> str:
+    """The whole lines of a diff that fit into DIFF characters."""
+    if len(diff) <= DIFF:
+        return diff
+    return diff[: diff.rfind("\n", 0, DIFF) + 1] + "… cut; read_reference diff:best has the whole\n"
 
 
 def history(session: Session, search: str | None = None) -> History:
@@ -327,9 +428,7 @@ def history(session: Session, search: str | None = None) -> History:
         counts=dict(Counter(e.status if e.score is not None or e.running else session.failure(e) for e in state.experiments)),
         best=[_row(state, e) for e in reversed(kept[-BEST:])],
         latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
-        learned=[
-            f"{e.number}: {plain(e.verdict.learned)[:200]}" for e in reversed(state.experiments) if e.verdict and e.verdict.learned
-        ][:BEST],
+        learned=learned(state, LEARNED),
     )
     if search is not None:
         words = search.lower().split()
@@ -351,7 +450,7 @@ def _row(state: SessionState, experiment: ExperimentState) -> Row:
         experiment=experiment.number,
         score=experiment.score,
         status=experiment.status,
-        description=description if len(description) <= DESCRIPTION else description[: DESCRIPTION - 1] + "…",
+        description=_within(description, DESCRIPTION),
         similar_to=similar(state, experiment.committed.description, before=experiment.number),
     )
 

@@ -16,7 +16,7 @@ from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.ledger import results_tsv
 from autoresearch_mcp.patch import FORMS
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.session import OF_EXPERIMENTS, Session
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.workspace import PROGRAM
 
@@ -100,7 +100,7 @@ def build_server(session: Session) -> MCPServer:
         return await _answer(partial(answers.history, session, search))
 
     async def read_reference(
-        name: Annotated[str, Field(description=f"{', '.join(session.references())}, or log:<experiment> for a run's output")],
+        name: Annotated[str, Field(description=", ".join([*session.references(), *OF_EXPERIMENTS]))],
     ) -> Annotated[CallToolResult, answers.Reference]:
         return await _answer(partial(_reference, session, name))
 
@@ -141,7 +141,12 @@ def build_server(session: Session) -> MCPServer:
     add(discard, "discard", DESTROY, f"Record the current experiment as not helpful and restore {file} to the best one.")
     add(status, "status", READ, "Where the loop stands: goal, best score, what is allowed now. Call it first.")
     add(history, "history", READ, "Past experiments in short: counts, the kept ones, the latest ones, what was learned.")
-    add(read_reference, "read_reference", READ, f"Read {PROGRAM}, the task or another read-only file, or log:<experiment>.")
+    add(
+        read_reference,
+        "read_reference",
+        READ,
+        f"Read {PROGRAM}, the task or another read-only file, or an experiment's output or diff.",
+    )
     add(stop_experiment, "stop_experiment", DESTROY, "End the current run early; it is recorded as killed, without a score.")
     _add_resources(server, session)
     return server
@@ -209,7 +214,7 @@ async def _resource(work: Callable[[], T]) -> T:
 
 
 def _shown(answer: answers.Answer) -> CallToolResult:
-    return CallToolResult(content=[TextContent(type="text", text=answer.text())], structured_content=answer.model_dump(mode="json"))
+    return CallToolResult(content=[TextContent(type="text", text=answer.text())], structured_content=answer.structured())
 
 
 async def _wait(session: Session, ctx: Context, number: int, seconds: float, note: str = "") -> CallToolResult:
@@ -292,11 +297,5 @@ def _status(session: Session) -> answers.Status:
 
 
 def _reference(session: Session, name: str) -> answers.Reference:
-    if name.startswith("log:"):
-        number = name.removeprefix("log:").strip()
-        if number and not number.isdigit():
-            raise ToolError(f"{name!r} names no experiment. Use log:<number>, like log:3.")
-        content = answers.log(session, int(number) if number else None)
-    else:
-        content = session.reference(name)
-    return answers.Reference(next=session.position().next, name=name, content=content)
+    name = name.strip()
+    return answers.Reference(next=session.position().next, name=name, content=answers.reference(session, name))

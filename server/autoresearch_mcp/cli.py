@@ -77,8 +77,17 @@ def serve(
     session: SessionOption = None,
     task: TaskOption = "default",
     preset: PresetOption = "auto",
+    over_http: Annotated[
+        bool, typer.Option("--http", help="Serve streamable HTTP, with a bearer token, instead of stdio.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address for --http.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --http; 0 takes a free one.")] = 8377,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let --http listen beyond this machine.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="A name, besides its address, that remote clients use for this machine.")
+    ] = None,
 ) -> None:
-    """Serve the tools over stdio. Makes the workspace where the folder is absent or empty, and prepares data that is missing."""
+    """Serve the tools. Makes the workspace where the folder is absent or empty, and prepares data that is missing."""
     import gc
 
     gc.disable()  # imports make many objects that live on: collecting among them costs a tenth of the start-up time
@@ -94,7 +103,48 @@ def serve(
     server = build_server(opened)
     gc.enable()
     gc.freeze()
-    server.run("stdio")
+    if not over_http:
+        server.run("stdio")
+        return
+    from autoresearch_mcp import http
+
+    listening = http.listen(host, port, allow_remote)
+    address = f"[{host}]" if ":" in host else host
+    names = [*http.LOOPBACK, address, *(allow_host or [])]
+    print(f"serving:    http://{address}:{listening.getsockname()[1]}{http.PATH}", file=sys.stderr)
+    print(f"token:      in {opened.workspace.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
+    http.serve(server, opened.workspace.bearer_token(), listening, names)
+
+
+@app.command()
+def connect(
+    client: Annotated[str, typer.Argument(help="claude-code, codex, claude-desktop, cursor, vscode or gemini.")],
+    workspace: WorkspaceOption = Path(),
+    folder: Annotated[Path | None, typer.Option(help="Where the agent is started, if not in the workspace.")] = None,
+    url: Annotated[str | None, typer.Option("--http", help="URL of a server that runs with `serve --http`.")] = None,
+    only_print: Annotated[bool, typer.Option("--print", help="Show what would be written; write nothing.")] = False,
+) -> None:
+    """Tell a client of this workspace's server, and leave its agent no other tool. Merges; keeps backups."""
+    from autoresearch_mcp import connect as settings
+
+    token = None
+    if url is not None:
+        from autoresearch_mcp.workspace import Workspace
+
+        token = Workspace(workspace).bearer_token()
+    server = settings.Server(settings.stdio_command(workspace), url, token)
+    place = folder or workspace
+    edits = settings.plan(client, server, place)
+    if only_print:
+        for edit in edits:
+            print(f"# {edit.path}\n{edit.after}")
+        return
+    backups = settings.apply(edits)
+    for edit in edits:
+        print(f"{'as it was' if edit.before == edit.after else 'written'}:".ljust(12) + str(edit.path))
+    for backup in backups:
+        print(f"backup:     {backup}")
+    print(f"start:      {settings.CLIENTS[client].start.format(folder=place.absolute())}")
 
 
 @app.command()
@@ -119,11 +169,14 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
     best, baseline = opened.state.best, opened.state.baseline
     if as_json:
         content = answer.model_dump(mode="json") | {"best_holdout": _holdout(best), "baseline_holdout": _holdout(baseline)}
+        content["http_token"] = _token(opened)
         print(json.dumps(content, indent=1))
         return
     print(answer.text())
     if best and baseline and (sealed := _holdout(best)) is not None and (first := _holdout(baseline)) is not None:
         print(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
+    if (token := _token(opened)) is not None:
+        print(f"HTTP bearer token (keep it to yourself): {token}")
     if best:
         print(f"To take the result: git merge {opened.state.started.branch}")
 
@@ -251,6 +304,12 @@ def _open(workspace: Path, tag: str | None) -> "Session":
 
     opened = Workspace(workspace)
     return Session(opened, open_ledger(opened), tag)
+
+
+def _token(session: "Session") -> str | None:
+    """The bearer token of HTTP, where one was made."""
+    path = session.workspace.token_path
+    return path.read_text(encoding="ascii").strip() if path.exists() else None
 
 
 def _holdout(experiment: "ExperimentState | None") -> float | None:

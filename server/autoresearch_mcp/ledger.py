@@ -62,6 +62,10 @@ class ExperimentCommitted(EventBody):
     removed: int
     description: str
     hypothesis: str | None = None
+    change_sha256: str | None = None
+    """Of the change against the parent, freed of layout; None for the baseline."""
+    places: list[str] = []
+    """Where in the file it changes something."""
 
 
 class RunStarted(EventBody):
@@ -173,6 +177,12 @@ class SessionState:
     def baseline(self) -> ExperimentState | None:
         """The first one kept."""
         return next((e for e in self.experiments if e.verdict and e.verdict.verdict == "keep"), None)
+
+    @property
+    def since_best(self) -> list[ExperimentState]:
+        """The judged experiments after the last one kept: what did not help."""
+        after = self.best.number if self.best else 0
+        return [e for e in self.experiments if e.number > after and e.verdict]
 
     @property
     def current(self) -> ExperimentState | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+from autoresearch_mcp import change as changes
 from autoresearch_mcp import patch as patches
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
@@ -33,10 +34,14 @@ from autoresearch_mcp.ledger import (
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import TASK_FILE, Task
+from autoresearch_mcp.text import plain
 from autoresearch_mcp.workspace import PROGRAM, Workspace
 
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
 MAX_FILE_BYTES = patches.MAX_BYTES
+OF_EXPERIMENTS = ("log:<experiment>", "diff:<experiment>", "diff:best")  # what else read_reference can show
+PLATEAU = 8  # experiments in a row without a keep, after which the server suggests to look elsewhere
+FRESH_PLACES = 6  # named in that suggestion
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ class Session:
     def reference(self, name: str) -> str:
         if name not in self.references():
             raise NotFoundError(
-                f"There is no reference {name!r}. Choose one of: {', '.join(self.references())}; or log:<experiment>."
+                f"There is no reference {name!r}. Choose one of: {', '.join([*self.references(), *OF_EXPERIMENTS])}."
             )
         return self.workspace.blob(self.state.started.base_commit, name).decode("utf-8", errors="replace")
 
@@ -162,8 +167,15 @@ class Session:
 
     def diff(self, experiment: ExperimentState) -> str:
         """What the experiment changed against the best of its time."""
-        old, new = self.text_at(experiment.committed.parent), self.text_at(experiment.committed.commit)
-        return patches.unified_diff(old, new, self.task.files.editable)
+        return self._diff(experiment.committed.parent, experiment.committed.commit)
+
+    def diff_of_best(self) -> str:
+        """What all kept experiments together changed against the baseline; empty before there are two."""
+        state = self.state
+        return self._diff(state.baseline.committed.commit, state.head_commit) if state.baseline else ""
+
+    def _diff(self, old: str, new: str) -> str:
+        return patches.unified_diff(self.text_at(old), self.text_at(new), self.task.files.editable)
 
     def position(self) -> Position:
         """Which steps are allowed now."""
@@ -191,7 +203,25 @@ class Session:
             return Position("baseline", ["run_experiment"], "call run_experiment with no change, to run the baseline")
         if edited:
             return Position("edited", ["run_experiment", "apply_patch", "discard"], "call run_experiment to run your change")
-        return Position("ready", ["apply_patch", read], f"think of the next idea, then call apply_patch on {task.files.editable}")
+        idea = self.widen() or "think of the next idea"
+        return Position("ready", ["apply_patch", read], f"{idea}, then call apply_patch on {task.files.editable}")
+
+    def widen(self) -> str:
+        """What to do on a plateau, when the last PLATEAU experiments or more did not help; empty before that."""
+        state, file = self.state, self.task.files.editable
+        fruitless = state.since_best
+        if state.best is None or len(fruitless) < PLATEAU:
+            return ""
+        advice = f"{len(fruitless)} experiments in a row did not help, so leave this neighbourhood: try a larger change"
+        touched = {place for e in state.experiments for place in e.committed.places}
+        fresh = [place for place in changes.places_of(file, self.text_at(state.head_commit)) if place not in touched]
+        if fresh:
+            advice += f", a place never touched ({', '.join(fresh[:FRESH_PLACES])})"
+        scored = [e for e in fruitless if e.score is not None]
+        scored.sort(key=lambda e: -(state.improvement(e.score or 0.0) or 0.0))
+        if len(scored) > 1:
+            advice += f", the nearest misses together ({scored[0].number} and {scored[1].number})"
+        return advice + ", or the same score with less code"
 
     def suggest(self, experiment: ExperimentState) -> tuple[str, str]:
         """(keep or discard, why) for a scored experiment: keep what is better beyond the noise, or equal and shorter."""
@@ -407,14 +437,36 @@ class Session:
             )
         if not state.experiments and self._edited():
             raise NotAllowedError(f"The baseline comes first. Next: {self.position().next}.")
-        earlier = next((e for e in state.experiments if e.committed.file_sha256 == digest and e.score is not None), None)
-        if earlier and not replicate:
-            assert earlier.score is not None
-            raise NotAllowedError(
-                f"This very file was experiment {earlier.number} ({earlier.status}, {self.task.metric.name} "
-                f"{format_score(earlier.score)}). Next: change it, discard it, or pass replicate=true to run it all the same."
-            )
+        if state.experiments and not replicate:
+            self._refuse_what_was_tried(digest, self._change(content.decode("utf-8")))
         return None
+
+    def _change(self, text: str) -> changes.Change | None:
+        """What `text` changes against the best experiment's file."""
+        return changes.between(self.task.files.editable, self.text_at(self.state.head_commit), text)
+
+    def _refuse_what_was_tried(self, digest: str, change: changes.Change | None) -> None:
+        """Raises NotAllowedError for a file, or a change, whose result is known."""
+        file, again = self.task.files.editable, "or pass replicate=true to run it all the same"
+        for earlier in self.state.experiments:
+            committed = earlier.committed
+            same_file = digest == committed.file_sha256
+            if not same_file and (change is None or change.digest != committed.change_sha256):
+                continue
+            if earlier.score is None and self._may_repeat(earlier):
+                continue
+            what = "This very file" if same_file else "This change, comments and layout aside,"
+            base = "" if committed.parent == self.state.head_commit else ", on another best than now"
+            score = f", {self.task.metric.name} {format_score(earlier.score)}" if earlier.score is not None else ""
+            raise NotAllowedError(
+                f"{what} was experiment {earlier.number} ({earlier.status}{score}{base}): {plain(committed.description)}. "
+                f"Next: change it, call discard, {again}."
+            )
+        if change is None and self.state.best:
+            raise NotAllowedError(
+                f"{file} differs from the best experiment's in comments or layout alone, so there is nothing to measure. "
+                f"Next: change what it does, call discard, {again}."
+            )
 
     def _pinned_conditions(self) -> str:
         """The conditions, which must be those of the session's first run: other data would make scores incomparable."""
@@ -435,6 +487,7 @@ class Session:
         parent = state.head_commit
         commit = self.workspace.commit_file(parent, file, content, description)
         diff = patches.unified_diff(self.text_at(parent), content.decode("utf-8"), file).splitlines()[2:]
+        change = self._change(content.decode("utf-8"))
         with self.ledger.transaction() as transaction:
             number = transaction.next_experiment()
             if state.current:  # it failed, and this experiment is the attempt to mend it
@@ -453,6 +506,8 @@ class Session:
                     removed=sum(line.startswith("-") for line in diff),
                     description=description,
                     hypothesis=hypothesis,
+                    change_sha256=change.digest if change else None,
+                    places=change.places if change else [],
                 )
             )
             run = RunStarted(run=transaction.next_run(), experiment=number, seed=SEED, conditions=conditions)

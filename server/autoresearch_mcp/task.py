@@ -109,7 +109,8 @@ class Metric(Section):
     command: Command
     """Prints the score as its last line: a number, or a JSON object with the key `score`."""
     starts_early: bool = False
-    """Start the command when training ends, while the run still exports; it reads a line from its input before it goes on."""
+    """Start the command with the run: it prints a line when it has loaded, before the budget starts, and then waits for a line on
+    its input, which says that the outputs are there."""
     noise_floor: float = Field(default=0.0, ge=0)
     """Differences up to this size count as equal. Repeated runs can only raise it."""
 

@@ -5,6 +5,7 @@ no `add -A`, no `clean`, no checkout of the user's tree. Each session has a link
 """
 
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch_mcp.errors import TaskError, WorkspaceError
-from autoresearch_mcp.files import write_atomic
+from autoresearch_mcp.files import locked, write_atomic
 from autoresearch_mcp.task import TASK_FILE, Task, bundled_tasks, parse_task
 
 if TYPE_CHECKING:
@@ -158,10 +159,18 @@ class Workspace:
             raise WorkspaceError(f"{self.root} has no commit yet. Commit the task's files, then try again.")
         self.state_dir = self.root / STATE
         self.runs_dir = self.state_dir / "runs"
+        self.token_path = self.state_dir / "http-token"
         self.runs_dir.mkdir(parents=True, exist_ok=True)
         self.blob = lru_cache(maxsize=64)(self._read_blob)
         """Content of a file at a commit: blob(commit, path). Raises WorkspaceError where it is not there."""
         self._exclude()
+
+    def bearer_token(self) -> str:
+        """The token of HTTP clients, made on first use: 256 random bits, readable by the owner alone."""
+        with locked(self.state_dir / "http-token.lock"):
+            if not self.token_path.exists():
+                write_atomic(self.token_path, secrets.token_urlsafe(32).encode("ascii"), 0o600)
+            return self.token_path.read_text(encoding="ascii").strip()
 
     def _exclude(self) -> None:
         """Keeps our state out of the user's `git status` without touching a tracked file."""

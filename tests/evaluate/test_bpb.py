@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from autoresearch_mcp.errors import RefusedError
-from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, CausalityProbe, Model, bits_per_byte
+from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, bits_per_byte
 
 VOCAB, BATCH, SEQ_LEN = 64, 16, 48
 TABLE = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0))
@@ -101,7 +101,7 @@ def test_a_model_that_is_certain_can_be_probed(rows: np.ndarray):
     assert scored(lambda tokens: torch.full((*tokens.shape, VOCAB), -1e4).index_fill(-1, torch.tensor([3]), 1e4), rows, 0) > 0
 
 
-@pytest.mark.parametrize("batches", [1, 2, PROBE_ROUNDS, 50])
+@pytest.mark.parametrize("batches", [1, 2, PROBE_ROUNDS, 50, 400])
 def test_every_round_takes_place(batches: int):
     calls: list[int] = []
 
@@ -113,4 +113,4 @@ def test_every_round_takes_place(batches: int):
     tokens = torch.randint(VOCAB, (BATCH, SEQ_LEN))
     for _ in range(batches):
         probe(tokens, bigram(tokens))
-    assert len(calls) == PROBE_ROUNDS
+    assert len(calls) == max(PROBE_ROUNDS, batches // PROBE_SHARE)

@@ -61,6 +61,12 @@ class Child:
             if not self._take():
                 return
 
+    async def first_output(self) -> None:
+        """Returns when something was printed, or nothing can be any more. Not beside `pump`."""
+        if not self.tail:
+            await anyio.wait_readable(self._read)
+            self._take()
+
     def drain(self) -> None:
         """Takes what is already in the pipe, when the process has ended."""
         while self._take():

@@ -111,6 +111,13 @@ def default_memory_mb() -> int:
     return psutil.virtual_memory().total * 9 // 10 // 2**20
 
 
+def _is_below(process: psutil.Process, pid: int) -> bool:
+    try:
+        return process.pid == pid or any(parent.pid == pid for parent in process.parents())
+    except psutil.Error:
+        return False
+
+
 def _resident(process: psutil.Process) -> int:
     return process.memory_info().rss
 
@@ -136,13 +143,15 @@ def _memory(processes: list[psutil.Process], held: Callable[[psutil.Process], in
     return sizes
 
 
-def usage(folder: Path, peak_mb: float = 0.0) -> Usage:
-    """What all descendants hold in memory, how many they are, and what lies in the run's folder.
+def usage(folder: Path, peak_mb: float = 0.0, aside: int | None = None) -> Usage:
+    """What all descendants but `aside` and its own hold in memory, how many they are, and what lies in the run's folder.
 
     Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Where it
     passes `peak_mb`, the highest figure so far, and may be far off, proportional sizes are read, which takes longer. Linux.
     """
     running = descendants()
+    if aside is not None:
+        running = [process for process in running if not _is_below(process, aside)]
     sizes = _memory(running, _resident)
     most_off = sum(sizes) - max(sizes, default=0)
     if sum(sizes) > peak_mb * 2**20 and most_off > sum(sizes) / 20:

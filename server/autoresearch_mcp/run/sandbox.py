@@ -151,6 +151,11 @@ PACKAGES = Path(__file__).parent.parent.parent
 """Where this package lies: Python lists the folder to find it, for a scoring command of ours."""
 
 
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
+"""glibc gives large blocks back to the kernel as they are freed and faults every page in anew. Keeping them made training of the
+cpu preset 1.25 to 1.3 times as fast here, and its evaluation 1.5 times. Unknown to other C libraries, which is no harm."""
+
+
 def environment(folder: Path, mark: str, **extra: str) -> dict[str, str]:
     """A run's whole environment: nothing of the server's own but where programs and the accelerator are found."""
     passed = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "SYSTEMROOT")
@@ -165,7 +170,7 @@ def environment(folder: Path, mark: str, **extra: str) -> dict[str, str]:
         "VIRTUAL_ENV": sys.prefix,
         MARK: mark,
     }
-    return kept | own | extra
+    return kept | own | ALLOCATOR | extra
 
 
 # --- what must be readable for Python and torch to run ---------------------------------------------------------------

@@ -13,10 +13,13 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.text import tail
 
 POLL = 0.02  # seconds between looks at the process
+READY = 30.0  # seconds that a command which starts early has for loading before the run's clock starts without it
 
 
 class Scoring:
-    """A started scoring command. With metric.starts_early it waits for a line on its input, which `score` sends."""
+    """A started scoring command. With metric.starts_early it starts with the run, prints a line when it has loaded what it needs,
+    and then waits for a line on its input, which `score` sends: so loading takes neither the run's time nor anybody's after it.
+    """
 
     def __init__(self, spec: RunSpec, command: list[str], environment: dict[str, str]):
         self._spec = spec
@@ -25,6 +28,20 @@ class Scoring:
         self.child = Child(
             command, spec.scoring, environment, self._log, stdin=subprocess.PIPE if self._waits else subprocess.DEVNULL
         )
+
+    async def ready(self) -> None:
+        """Returns when a command that starts early has loaded, so that it takes no compute from what comes next."""
+        if self._waits:
+            with anyio.move_on_after(READY):
+                await self.child.first_output()
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        if self.child.returncode is None:
+            self.child.process.kill()
+            self.child.process.wait()
+        self.child.close()
+        self._log.close()
 
     async def score(self, stop_asked: Callable[[], Awaitable[bool]]) -> Score:
         """The score of the outputs that now lie in the scoring folder. Raises RunFailedError."""
@@ -48,11 +65,7 @@ class Scoring:
         except EvaluationError as error:
             raise RunFailedError("crash", "error", f"{error}\n{tail(self._spec.scoring_log)}") from error
         finally:
-            if self.child.returncode is None:
-                self.child.process.kill()
-                self.child.process.wait()
-            self.child.close()
-            self._log.close()
+            self.end()
 
     def _release(self) -> None:
         """Tells a command that started early that the outputs are there. One that has died already says so by its status."""

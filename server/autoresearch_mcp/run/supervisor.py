@@ -102,6 +102,10 @@ class Supervisor:
         if self.task.run.command is None:
             await self._evaluate()
             return
+        if self.task.metric.starts_early:
+            self._scoring = self._start_scoring()
+            if not self.task.data.train:  # else the clock waits with the data
+                await self._scoring.ready()
         ours, theirs = socket.socketpair()
         with theirs:
             extra = {
@@ -131,6 +135,7 @@ class Supervisor:
         child.close()
         if self.score is None:
             if self.failed is None and child.returncode == 0:
+                self._scoring = None  # it ended with the run's processes
                 await self._evaluate()
             else:
                 raise self.failed or self._classify(child.returncode)
@@ -184,8 +189,6 @@ class Supervisor:
                 if self.clock.phase in ("startup", "training"):
                     self.clock.enter("export")
                     write_json(self.spec.scoring / TRAINED, message)
-                    if self.task.metric.starts_early:
-                        self._scoring = self._start_scoring()
                 await stream.send(b"{}\n")
             case {"op": "submit"} if self.score is None and self.failed is None:
                 try:
@@ -209,6 +212,8 @@ class Supervisor:
             await stream.send(_line(error="training has ended; no more data is handed over"))
             return
         descriptors = await self._open_data(self.spec.data)
+        if self._scoring is not None:
+            await self._scoring.ready()
         try:
             if self.clock.phase == "startup":
                 self.clock.enter("training")
@@ -290,7 +295,8 @@ class Supervisor:
     async def _report(self) -> None:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
-            usage = await anyio.to_thread.run_sync(limits.usage, self.spec.work, self.peak_memory_mb)
+            aside = self._scoring.child.pid if self._scoring else None
+            usage = await anyio.to_thread.run_sync(limits.usage, self.spec.work, self.peak_memory_mb, aside)
             self.peak_memory_mb = max(self.peak_memory_mb, usage.memory_mb)
             if self.clock.phase in ("startup", "training", "export") and self.failed is None:
                 self.failed = self._excess(usage)

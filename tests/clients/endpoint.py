@@ -1,0 +1,209 @@
+"""A scripted model: an HTTP endpoint that speaks to a real coding agent as its model would, and plays a list of tool calls.
+
+A script is a generator. It yields the `Call` that the model makes next, is sent what the agent then shows the model as the
+call's result, and ends when the model would end its turn. Two wire formats: Anthropic's Messages (Claude Code) and OpenAI's
+Responses (Codex).
+"""
+
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+SERVER = "autoresearch"
+
+
+@dataclass(frozen=True)
+class Call:
+    tool: str
+    """Name at the MCP server, without the client's prefix; another name is passed as it is."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the model was shown of a call's result."""
+
+    text: str
+    is_error: bool
+
+
+Script = Generator[Call, Shown, None]
+
+
+@dataclass
+class Model:
+    """The play's state, and everything the agent sent while it ran."""
+
+    script: Script
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    tools: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Tools of the MCP server as the model saw them in its latest request, by their name at the server."""
+    shown: list[tuple[Call, Shown]] = field(default_factory=list)
+    error: BaseException | None = None
+    _calls: list[Call] = field(default_factory=list)
+    _answered: int = 0
+    _over: bool = False
+
+    def turn(self, results: list[Shown]) -> Call | None:
+        """The next call after `results`, those of all calls so far; None when the model has nothing more to say."""
+        if self._over:
+            return None
+        try:
+            if not self._calls:
+                call = next(self.script)
+            elif len(results) == self._answered:  # the agent asked again without a new result: it lost our last answer
+                return self._calls[-1]
+            else:
+                self._answered = len(results)
+                self.shown.append((self._calls[-1], results[-1]))
+                call = self.script.send(results[-1])
+        except StopIteration:
+            self._over = True
+            return None
+        except BaseException as error:  # what the script asserts; the test raises it again, the agent sees the end of a turn
+            self._over, self.error = True, error
+            return None
+        self._calls.append(call)
+        return call
+
+    @property
+    def finished(self) -> bool:
+        return self._over
+
+
+# --- Anthropic Messages -----------------------------------------------------------------------------------------------
+
+
+def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The stream's events as (name, data). Requests without our tools (titles, summaries) get a word."""
+    prefix = f"mcp__{SERVER}__"
+    mine = {tool["name"].removeprefix(prefix): tool for tool in request.get("tools") or [] if tool["name"].startswith(prefix)}
+    call = None
+    if mine:
+        model.tools = mine
+        model.requests.append(request)
+        results = [
+            Shown(_joined(block.get("content")), bool(block.get("is_error")))
+            for message in request["messages"]
+            if message["role"] == "user" and isinstance(message["content"], list)
+            for block in message["content"]
+            if block["type"] == "tool_result"
+        ]
+        call = model.turn(results)
+    usage = {"input_tokens": 1, "output_tokens": 1}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": request.get("model"), "content": []}
+    yield "message_start", {"message": head | {"stop_reason": None, "stop_sequence": None, "usage": usage}}
+    if call is None:
+        yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
+        yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "Done."}}
+    else:
+        name = prefix + call.tool if call.tool in mine else call.tool
+        block = {"type": "tool_use", "id": f"toolu_{len(model._calls)}", "name": name, "input": {}}
+        yield "content_block_start", {"index": 0, "content_block": block}
+        yield (
+            "content_block_delta",
+            {
+                "index": 0,
+                "delta": {"type": "input_json_delta", "partial_json": json.dumps(call.arguments)},
+            },
+        )
+    yield "content_block_stop", {"index": 0}
+    reason = "end_turn" if call is None else "tool_use"
+    yield "message_delta", {"delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage}
+    yield "message_stop", {}
+
+
+# --- OpenAI Responses -------------------------------------------------------------------------------------------------
+
+
+def openai_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The stream's events as (name, data)."""
+    namespace = next((tool["name"] for tool in request.get("tools") or [] if SERVER in tool.get("name", "")), None)
+    mine = {
+        tool["name"]: tool
+        for space in request.get("tools") or []
+        if space.get("name") == namespace
+        for tool in space.get("tools", [])
+    }
+    call = None
+    if mine:
+        model.tools = mine
+        model.requests.append(request)
+        outputs = [item for item in request["input"] if item.get("type") == "function_call_output"]
+        call = model.turn([Shown(_joined(item["output"]), False) for item in outputs])
+    head = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
+    yield "response.created", {"response": head}
+    if call is None:
+        item: dict[str, Any] = {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Done."}],
+        }
+    else:
+        item = {
+            "type": "function_call",
+            "id": f"fc_{len(model._calls)}",
+            "call_id": f"call_{len(model._calls)}",
+            "name": call.tool,
+            "arguments": json.dumps(call.arguments),
+        }
+        if call.tool in mine:
+            item["namespace"] = namespace
+    yield "response.output_item.done", {"output_index": 0, "item": item}
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
+    yield "response.completed", {"response": head | {"status": "completed", "output": [item], "usage": usage}}
+
+
+def _joined(content: Any) -> str:
+    """Text of a result, which is a string or a list of blocks."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(block.get("text", f"[{block.get('type')}]") for block in content or [])
+
+
+# --- the HTTP side ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def endpoint(model: Model) -> AsyncIterator[str]:
+    """Serves the model on a free port of 127.0.0.1; yields the URL."""
+
+    def route(turn: Callable[[Model, dict[str, Any]], Iterable[tuple[str, dict[str, Any]]]]):
+        async def answer(request: Request) -> Response:
+            body = await request.json()
+            events = [f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n" for name, data in turn(model, body)]
+            return Response("".join(events), media_type="text/event-stream")
+
+        return answer
+
+    async def count(_: Request) -> Response:
+        return JSONResponse({"input_tokens": 1})
+
+    async def other(_: Request) -> Response:
+        return JSONResponse({})
+
+    routes = [
+        Route("/v1/messages", route(anthropic_turn), methods=["POST"]),
+        Route("/v1/messages/count_tokens", count, methods=["POST"]),
+        Route("/v1/responses", route(openai_turn), methods=["POST"]),
+        Route("/{path:path}", other, methods=["GET", "POST", "HEAD"]),
+    ]
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="warning", timeout_graceful_shutdown=1))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [listening])
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True

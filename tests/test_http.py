@@ -1,0 +1,232 @@
+"""Streamable HTTP: the real server in its own process, real clients, and requests that must not pass."""
+
+import json
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+from mcp.client import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.http import MAX_REQUEST_BYTES, listen
+from autoresearch_mcp.session import Session
+from conftest import open_session, supervisor_of, text_of, wait_for
+
+Make = Callable[..., Session]
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+}
+
+
+@dataclass
+class Served:
+    url: str
+    token: str
+    process: subprocess.Popen[str]
+
+    def post(self, body: object = INITIALIZE, **headers: str) -> httpx2.Response:
+        given = {"authorization": f"Bearer {self.token}", "accept": "application/json, text/event-stream"}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx2.post(self.url, json=body, headers={name: value for name, value in given.items() if value})
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Session], Served]]:
+    """Starts `serve --http` on a session's workspace."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(session: Session) -> Served:
+        command = [
+            sys.executable,
+            "-m",
+            "autoresearch_mcp.cli",
+            "serve",
+            "--http",
+            "--port",
+            "0",
+            "-w",
+            str(session.workspace.root),
+        ]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stderr is not None
+        url = process.stderr.readline().split()[-1]
+        wait_for(session.workspace.token_path.exists)
+        return Served(url, session.workspace.token_path.read_text(), process)
+
+    yield start
+    for process in started:
+        process.terminate()
+        process.wait(10)
+
+
+@asynccontextmanager
+async def client_of(served: Served, mode: str = "auto"):
+    async with (
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {served.token}"}, timeout=60) as http,
+        Client(streamable_http_client(served.url, http_client=http), mode=mode) as client,
+    ):
+        yield client
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_the_loop_runs_over_http_in_both_protocol_eras(notes: Session, serve: Callable[[Session], Served], mode: str):
+    async def loop() -> None:
+        async with client_of(serve(notes), mode) as client:
+            assert "run_experiment" in [tool.name for tool in (await client.list_tools()).tools]
+            result = await client.call_tool("run_experiment", {"description": "baseline"})
+            assert not result.is_error and (result.structured_content or {})["status"] == "scored"
+            assert "Next: " in text_of(await client.call_tool("keep", {}))
+
+    anyio.run(loop)
+
+
+def test_many_clients_share_one_workspace_and_one_run(toy: Make, serve: Callable[[Session], Served]):
+    session = toy("import time\ntime.sleep(2)\nopen('result.txt', 'w').write('1')\n")
+
+    async def clients() -> None:
+        served = serve(session)
+        results: list[dict[str, object]] = []
+
+        async def one() -> None:
+            async with client_of(served) as client:
+                results.append((await client.call_tool("run_experiment", {"description": "baseline"})).structured_content or {})
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(one)
+        assert [(result["experiment"], result["status"]) for result in results] == [(1, "scored")] * 4
+
+    anyio.run(clients)
+    assert len(session.state.experiments) == 1 and len(session.experiment(1).runs) == 1
+
+
+def test_a_client_that_goes_away_loses_nothing(toy: Make, serve: Callable[[Session], Served]):
+    session = toy("import time\ntime.sleep(3)\nopen('result.txt', 'w').write('1')\n")
+
+    async def gone_and_back() -> None:
+        served = serve(session)
+        with anyio.move_on_after(1.5):
+            async with client_of(served) as client:
+                await client.call_tool("run_experiment", {"description": "baseline"})
+        async with client_of(served) as client:
+            result = await client.call_tool("get_score", {"wait_seconds": 30})
+            assert (result.structured_content or {})["score"] == 1
+
+    anyio.run(gone_and_back)
+
+
+def test_the_run_outlives_the_http_server(toy: Make, serve: Callable[[Session], Served]):
+    session = toy("import time\ntime.sleep(3)\nopen('result.txt', 'w').write('1')\n")
+
+    async def start() -> Served:
+        served = serve(session)
+        async with client_of(served) as client:
+            await client.call_tool("run_experiment", {"description": "baseline", "wait_seconds": 0})
+        return served
+
+    served = anyio.run(start)
+    supervisor = supervisor_of(session, 1)
+    served.process.terminate()
+    assert served.process.wait(10) in (0, -15)
+    assert supervisor.is_running()
+    wait_for(lambda: open_session(session.workspace.root).experiment(1).score == 1)
+
+
+def test_only_the_right_token_passes(notes: Session, serve: Callable[[Session], Served]):
+    served = serve(notes)
+    assert served.post().status_code == 200
+    for given in (
+        "",
+        "Bearer",
+        f"Bearer {served.token}x",
+        f"Bearer {served.token[:-1]}",
+        f"Basic {served.token}",
+        served.token,
+    ):
+        answer = served.post(authorization=given)
+        assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer"), given
+        assert "autoresearch-mcp status" in answer.json()["error_description"]
+    assert httpx2.get(served.url.replace("/mcp", "/anything")).status_code == 401
+
+
+def test_other_hosts_and_origins_are_refused(notes: Session, serve: Callable[[Session], Served]):
+    """A page in a browser that was led to loopback by DNS rebinding names its own host and origin."""
+    served = serve(notes)
+    assert served.post(host="evil.example").status_code == 421
+    assert served.post(origin="https://evil.example").status_code == 403
+    assert served.post(origin="http://localhost:3000").status_code == 200
+
+
+def test_a_request_that_is_too_large_is_refused(notes: Session, serve: Callable[[Session], Served]):
+    assert serve(notes).post(INITIALIZE | {"padding": "x" * MAX_REQUEST_BYTES}).status_code == 413
+
+
+def test_the_token_is_the_owners_alone_and_status_shows_it(notes: Session, serve: Callable[[Session], Served]):
+    served = serve(notes)
+    assert stat.S_IMODE(notes.workspace.token_path.stat().st_mode) == 0o600 and len(served.token) >= 43
+    command = [sys.executable, "-m", "autoresearch_mcp.cli", "status", "-w", str(notes.workspace.root)]
+    assert served.token in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (
+        json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)["http_token"]
+        == served.token
+    )
+    served.process.terminate()
+    served.process.wait(10)
+    assert serve(notes).token == served.token  # for as long as the workspace lives
+
+
+def test_no_tool_and_no_resource_shows_the_token(notes: Session, serve: Callable[[Session], Served]):
+    async def look() -> str:
+        served = serve(notes)
+        async with client_of(served) as client:
+            seen = [text_of(await client.call_tool(tool, {})) for tool in ("status", "history", "read_notes")]
+            seen += [str(await client.list_resources()), str(await client.get_prompt("research", {}))]
+        assert served.token not in "".join(seen)
+        return served.token
+
+    assert anyio.run(look)
+
+
+def test_an_address_beyond_this_machine_wants_a_flag():
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.com"):
+        with pytest.raises(AutoresearchError, match="--allow-remote"):
+            listen(host, 0, remote=False)
+    listen("0.0.0.0", 0, remote=True).close()
+    with listen("127.0.0.1", 0, remote=False) as taken, pytest.raises(AutoresearchError, match="--port"):
+        listen("127.0.0.1", taken.getsockname()[1], remote=False)
+
+
+def test_serve_says_so_in_one_message(notes: Session):
+    command = [
+        sys.executable,
+        "-m",
+        "autoresearch_mcp.cli",
+        "serve",
+        "--http",
+        "--host",
+        "0.0.0.0",
+        "-w",
+        str(notes.workspace.root),
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1 and re.fullmatch(r"autoresearch-mcp: .*--allow-remote\.\n", ended.stderr)
+
+
+def test_another_workspace_has_another_token(tmp_path: Path, notes: Session):
+    from autoresearch_mcp.workspace import create
+
+    other = create(tmp_path / "other", "notes")
+    assert other.bearer_token() != notes.workspace.bearer_token()
