@@ -39,7 +39,11 @@ async def whole_loop(root: Path, mode: str) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert sorted(tools) == sorted([*SIX, "history", "read_reference", "status", "stop_experiment"])
         assert all(tool.description and tool.output_schema and tool.annotations for tool in tools.values())
-        assert tools["discard"].annotations is not None and tools["discard"].annotations.destructive_hint
+        assert all(
+            tool.annotations and tool.annotations.destructive_hint is (name == "stop_experiment")
+            for name, tool in tools.items()
+            if not tool.annotations.read_only_hint
+        )
         assert tools["read_notes"].annotations is not None and tools["read_notes"].annotations.read_only_hint
 
         text, status = await call("status")

@@ -6,8 +6,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -19,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.http import MAX_REQUEST_BYTES, listen
 from autoresearch_mcp.session import Session
+from clients.served import Served, serving
 from conftest import open_session, supervisor_of, text_of, wait_for
 
 Make = Callable[..., Session]
@@ -30,46 +30,17 @@ INITIALIZE = {
 }
 
 
-@dataclass
-class Served:
-    url: str
-    token: str
-    process: subprocess.Popen[str]
-
-    def post(self, body: object = INITIALIZE, **headers: str) -> httpx2.Response:
-        given = {"authorization": f"Bearer {self.token}", "accept": "application/json, text/event-stream"}
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return httpx2.post(self.url, json=body, headers={name: value for name, value in given.items() if value})
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[[Session], Served]]:
     """Starts `serve --http` on a session's workspace."""
-    started: list[subprocess.Popen[str]] = []
+    with ExitStack() as started:
+        yield lambda session: started.enter_context(serving(session))
 
-    def start(session: Session) -> Served:
-        command = [
-            sys.executable,
-            "-m",
-            "autoresearch_mcp.cli",
-            "serve",
-            "--http",
-            "--port",
-            "0",
-            "-w",
-            str(session.workspace.root),
-        ]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        assert process.stderr is not None
-        url = process.stderr.readline().split()[-1]
-        wait_for(session.workspace.token_path.exists)
-        return Served(url, session.workspace.token_path.read_text(), process)
 
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(10)
+def post(served: Served, body: object = INITIALIZE, **headers: str) -> httpx2.Response:
+    given = {"authorization": f"Bearer {served.token}", "accept": "application/json, text/event-stream"}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return httpx2.post(served.url, json=body, headers={name: value for name, value in given.items() if value})
 
 
 @asynccontextmanager
@@ -147,7 +118,7 @@ def test_the_run_outlives_the_http_server(toy: Make, serve: Callable[[Session], 
 
 def test_only_the_right_token_passes(notes: Session, serve: Callable[[Session], Served]):
     served = serve(notes)
-    assert served.post().status_code == 200
+    assert post(served).status_code == 200
     for given in (
         "",
         "Bearer",
@@ -156,7 +127,7 @@ def test_only_the_right_token_passes(notes: Session, serve: Callable[[Session], 
         f"Basic {served.token}",
         served.token,
     ):
-        answer = served.post(authorization=given)
+        answer = post(served, authorization=given)
         assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer"), given
         assert "autoresearch-mcp status" in answer.json()["error_description"]
     assert httpx2.get(served.url.replace("/mcp", "/anything")).status_code == 401
@@ -165,13 +136,13 @@ def test_only_the_right_token_passes(notes: Session, serve: Callable[[Session], 
 def test_other_hosts_and_origins_are_refused(notes: Session, serve: Callable[[Session], Served]):
     """A page in a browser that was led to loopback by DNS rebinding names its own host and origin."""
     served = serve(notes)
-    assert served.post(host="evil.example").status_code == 421
-    assert served.post(origin="https://evil.example").status_code == 403
-    assert served.post(origin="http://localhost:3000").status_code == 200
+    assert post(served, host="evil.example").status_code == 421
+    assert post(served, origin="https://evil.example").status_code == 403
+    assert post(served, origin="http://localhost:3000").status_code == 200
 
 
 def test_a_request_that_is_too_large_is_refused(notes: Session, serve: Callable[[Session], Served]):
-    assert serve(notes).post(INITIALIZE | {"padding": "x" * MAX_REQUEST_BYTES}).status_code == 413
+    assert post(serve(notes), INITIALIZE | {"padding": "x" * MAX_REQUEST_BYTES}).status_code == 413
 
 
 def test_the_token_is_the_owners_alone_and_status_shows_it(notes: Session, serve: Callable[[Session], Served]):

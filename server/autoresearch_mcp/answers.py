@@ -31,8 +31,8 @@ class Answer(BaseModel):
         return f"{self.body()}\nNext: {self.next}."
 
     def structured(self) -> dict[str, Any]:
-        """The same as JSON, without what is not there: some clients show the model this alone."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """The same as JSON, without what is empty: Claude Code and Codex show the model this and not the text."""
+        return {name: value for name, value in self.model_dump(mode="json", exclude_none=True).items() if value not in ("", [], {})}
 
 
 class FileView(Answer):
@@ -41,7 +41,7 @@ class FileView(Answer):
     total_lines: int
     start_line: int
     end_line: int
-    content: str
+    content: str = ""
 
     def body(self) -> str:
         span = f"lines {self.start_line}-{self.end_line} of {self.total_lines}"
@@ -53,7 +53,7 @@ class PatchApplied(Answer):
     revision: str
     added: int
     removed: int
-    diff: str = Field(description="What the patch changed")
+    diff: str = Field(default="", description="What the patch changed")
 
     def body(self) -> str:
         return f"{self.path} changed: +{self.added} -{self.removed} lines, revision {self.revision}\n{self.diff}"
@@ -68,7 +68,7 @@ class Result(Answer):
     """State of one experiment."""
 
     experiment: int
-    description: str
+    description: str = ""
     commit: str
     status: str = Field(description="running, scored (a verdict is owed), keep, discard, crash, timeout or refused")
     metric: str
@@ -144,16 +144,16 @@ class Row(BaseModel):
     experiment: int
     score: float | None = None
     status: str
-    description: str
+    description: str = ""
     similar_to: int | None = Field(default=None, description="An earlier experiment with nearly the same description")
 
 
 class History(Answer):
     metric: str
     direction: str
-    counts: dict[str, int]
-    best: list[Row] = Field(description="Experiments that were kept, the latest first: the path to the best")
-    latest: list[Row]
+    counts: dict[str, int] = {}
+    best: list[Row] = Field(default=[], description="Experiments that were kept, the latest first: the path to the best")
+    latest: list[Row] = []
     matches: list[Row] | None = Field(default=None, description="With search: the experiments that match")
     learned: list[str] = Field(default=[], description="What keep and discard were told, the latest first")
 
@@ -201,7 +201,7 @@ class Status(Answer):
     preset: str | None = None
     budget_seconds: float
     phase: str = Field(description="baseline, ready, edited, running, scored or failed")
-    allowed: list[str] = Field(description="Tools that make sense now, the next step first")
+    allowed: list[str] = Field(default=[], description="Tools that make sense now, the next step first")
     experiments: int
     kept: int
     baseline_score: float | None = None
@@ -215,7 +215,7 @@ class Status(Answer):
     learned: list[str] = Field(default=[], description="What keep and discard were told, the latest first")
     enforcement: str
     data_ready: bool
-    references: list[str]
+    references: list[str] = []
 
     def body(self) -> str:
         lines = [
@@ -252,7 +252,7 @@ def _theme_text(theme: Theme) -> str:
 
 class Reference(Answer):
     name: str
-    content: str
+    content: str = ""
 
     def body(self) -> str:
         return self.content

@@ -39,6 +39,9 @@ READ = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hin
 WRITE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
 DESTROY = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=False)
 
+# Claude Code otherwise shows the model the tools' names alone, and it must look each up before the first call.
+ALWAYS_LOAD = {"anthropic/alwaysLoad": True}
+
 
 def instructions(task: Task) -> str:
     """What a client shows its model on connecting."""
@@ -109,7 +112,7 @@ def build_server(session: Session) -> MCPServer:
         return await _wait(session, ctx, number, WAIT_DEFAULT)
 
     def add(function: Callable[..., Any], name: str, annotations: ToolAnnotations, description: str) -> None:
-        server.add_tool(function, name=name, description=description, annotations=annotations)
+        server.add_tool(function, name=name, description=description, annotations=annotations, meta=ALWAYS_LOAD)
 
     add(read, task.read_tool, READ, f"Text of {file} with its revision and line count; optionally a range of lines.")
     add(
@@ -138,7 +141,8 @@ def build_server(session: Session) -> MCPServer:
         WRITE,
         f"Accept the current experiment as the best. Refused unless {metric} is better, or equal with fewer lines.",
     )
-    add(discard, "discard", DESTROY, f"Record the current experiment as not helpful and restore {file} to the best one.")
+    # Nothing is lost by it: an experiment stays under its ref, and an edit that never ran is in the answer.
+    add(discard, "discard", WRITE, f"Record the current experiment as not helpful and restore {file} to the best one.")
     add(status, "status", READ, "Where the loop stands: goal, best score, what is allowed now. Call it first.")
     add(history, "history", READ, "Past experiments in short: counts, the kept ones, the latest ones, what was learned.")
     add(

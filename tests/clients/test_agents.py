@@ -1,0 +1,199 @@
+"""Claude Code and Codex, the real programs, drive the server over stdio; only their model is scripted."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from autoresearch_mcp import connect
+from autoresearch_mcp.session import Session
+from clients import programs
+from clients.endpoint import Call, Model, Script, Shown, endpoint
+from conftest import git, open_session
+
+Make = Callable[..., Session]
+AGENTS = ["claude-code", "codex"]
+OUTPUT_LIMIT = 10_000  # bytes; Codex cuts a tool's output at about 10,000 tokens, Claude Code at 25,000
+LONG_RUN = 65  # seconds: longer than the 60 at which clients have cut calls
+SLOW = f"import time\ntime.sleep({LONG_RUN})\nopen('result.txt', 'w').write('1.0')\n"
+TOOLS = {
+    "status", "history", "read_work", "read_reference", "apply_patch", "run_experiment", "get_score", "keep", "discard", "stop_experiment",
+}  # fmt: skip
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def answer(shown: Shown) -> dict[str, Any]:
+    """The structured answer in what the model was shown, which is all that both programs show of a result that is no error."""
+    assert not shown.is_error and len(shown.text.encode()) < OUTPUT_LIMIT, shown
+    content: dict[str, Any] = json.loads(shown.text[shown.text.index("{") :])
+    assert content["next"], "every answer names the next step"
+    return content
+
+
+def whole_loop() -> Script:
+    """Baseline, a better change, a worse one, as a model would, by what each answer says."""
+    status = answer((yield Call("status")))
+    assert status["phase"] == "baseline" and status["allowed"] == ["run_experiment"] and "Raise score" in status["goal"]
+    file = answer((yield Call("read_work")))
+    assert file["content"] == SLOW
+    result = answer((yield Call("run_experiment", {"description": "baseline"})))
+    assert result["status"] == "running" and "get_score" in result["next"]
+    while result["status"] == "running":
+        result = answer((yield Call("get_score")))
+    assert result["score"] == 1.0 and result["suggestion"] == "keep"
+    assert answer((yield Call("keep", {"learned": "it takes its time"})))["verdict"] == "keep"
+
+    refused = yield Call("apply_patch", {"patch": "@@\n-not a line of the file\n+2\n"})
+    assert "does not fit work.py" in refused.text and "Nothing was changed" in refused.text
+    patch = (
+        f"@@\n-import time\n-time.sleep({LONG_RUN})\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('2.0')\n"
+    )
+    assert answer((yield Call("apply_patch", {"patch": patch})))["removed"] == 3
+    result = answer((yield Call("run_experiment", {"description": "twice the score, at once", "hypothesis": "it can"})))
+    assert result["suggestion"] == "keep" and result["improvement"] == 1.0
+    early = yield Call("apply_patch", {"patch": patch})
+    assert "not allowed" in early.text and "keep" in early.text
+    answer((yield Call("keep")))
+
+    worse = "*** Begin Patch\n*** Update File: work.py\n@@\n-open('result.txt', 'w').write('2.0')\n+open('result.txt', 'w').write('1.5')\n*** End Patch\n"
+    answer((yield Call("apply_patch", {"patch": worse})))
+    result = answer((yield Call("run_experiment", {"description": "less"})))
+    assert result["suggestion"] == "discard"
+    assert "worse than the best" in (yield Call("keep")).text
+    assert answer((yield Call("discard", {"learned": "less is less"})))["best_score"] == 2.0
+    history = answer((yield Call("history")))
+    assert history["counts"] == {"keep": 2, "discard": 1}
+
+
+async def play(agent: str, script: Script, session: Session, home: Path, recipe: bool = False, **options: str) -> tuple[Model, str]:
+    """Lets the agent play the script on the session's workspace: with the recipe of `connect`, or with the server named and no more."""
+    root, model = session.workspace.root, Model(script)
+    command = [sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)]
+    if recipe:
+        connect.apply(connect.plan(agent, connect.Server(command), root, home))
+    async with endpoint(model) as url:
+        if agent == "claude-code" and recipe:
+            ended = await programs.claude_code(url, home, root, **options)
+        elif agent == "claude-code":
+            config = home / "mcp.json"
+            config.write_text(json.dumps({"mcpServers": {"autoresearch": {"command": command[0], "args": command[1:]}}}))
+            allowed = ["--mcp-config", str(config), "--allowedTools", "mcp__autoresearch__*"]
+            ended = await programs.claude_code(url, home, root, *allowed, **options)
+        elif recipe:
+            ended = await programs.codex(url, home, root, "--profile", connect.NAME)
+        else:
+            named = f"[mcp_servers.autoresearch]\ncommand = {json.dumps(command[0])}\nargs = {json.dumps(command[1:])}\n"
+            more = "".join(f"{name} = {value}\n" for name, value in options.items())
+            ended = await programs.codex(url, home, root, config=named + more)
+    if model.error is not None:
+        raise model.error
+    assert model.finished, f"the script was not played to its end; last: {model.shown[-1:]}\n{ended}"
+    return model, ended.output
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_whole_loop_at_the_agents_default_settings(agent: str, toy: Make, home: Path):
+    session = toy(SLOW, budget_seconds="100")
+    model, _ = anyio.run(lambda: play(agent, whole_loop(), session, home))
+
+    assert set(model.tools) == TOOLS  # in the first request already, no matter how soon it came
+    for tool in model.tools.values():
+        assert 20 < len(tool["description"]) < 400
+    state = open_session(session.workspace.root).state
+    assert [experiment.status for experiment in state.experiments] == ["keep", "keep", "discard"]
+    assert state.experiments[0].last and state.experiments[0].last.seconds["training"] > LONG_RUN
+    assert [experiment.verdict.learned for experiment in state.experiments if experiment.verdict] == [
+        "it takes its time",
+        None,
+        "less is less",
+    ]
+    log = git(session.workspace.root, "log", "--format=%s", state.started.branch)
+    assert log.splitlines()[:2] == ["twice the score, at once", "baseline"]
+
+
+def short_loop() -> Script:
+    answer((yield Call("status")))
+    result = answer((yield Call("run_experiment", {"description": "baseline"})))
+    assert result["suggestion"] == "keep"
+    answer((yield Call("keep")))
+    answer(
+        (yield Call("apply_patch", {"patch": "@@\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('0.5')\n"}))
+    )
+    answer((yield Call("run_experiment", {"description": "half"})))
+    answer((yield Call("discard")))
+    yield Call("stop_experiment")
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_with_the_recipe_there_is_no_prompt_and_no_other_tool(agent: str, toy: Make, home: Path):
+    session = toy()
+    model, output = anyio.run(lambda: play(agent, short_loop(), session, home, recipe=True))
+    assert set(model.tools) == TOOLS
+    assert "No run is on" in model.shown[-1][1].text  # stop_experiment too was let through
+    names = {tool["name"] for request in model.requests for tool in request["tools"]}
+    if agent == "claude-code":
+        assert json.loads(output)["permission_denials"] == []
+        others = {name for name in names if not name.startswith("mcp__autoresearch__")}
+        # What is left loads tools and reads resources of ours.
+        assert others <= {
+            "ToolSearch",
+            "DeferredToolPlaceholder",
+            "ListMcpResourcesTool",
+            "ReadMcpResourceTool",
+            "ReadMcpResourceDirTool",
+        }
+    else:
+        resources = {"list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"}
+        assert names <= {"mcp__autoresearch", "request_user_input", *resources}
+
+
+@pytest.mark.parametrize(("agent", "limit"), [("claude-code", {"MCP_TOOL_TIMEOUT": "2000"}), ("codex", {"tool_timeout_sec": "2"})])
+def test_a_wait_that_the_agent_cuts_loses_nothing(agent: str, limit: dict[str, str], toy: Make, home: Path):
+    session = toy("import time\ntime.sleep(6)\nopen('result.txt', 'w').write('1.0')\n")
+
+    def cut() -> Script:
+        shown = yield Call("run_experiment", {"description": "baseline"})
+        assert "time" in shown.text.lower(), shown  # timed out
+        result: dict[str, Any] = {"status": "running"}
+        while result["status"] == "running":
+            result = answer((yield Call("get_score", {"wait_seconds": 1})))
+        assert result["score"] == 1.0
+        answer((yield Call("keep")))
+
+    anyio.run(lambda: play(agent, cut(), session, home, **limit))
+    assert len(open_session(session.workspace.root).experiment(1).runs) == 1
+
+
+def test_claude_code_shows_the_prompt_as_a_slash_command(toy: Make, home: Path):
+    session = toy()
+    (session.workspace.root / ".claude").mkdir()
+
+    async def look() -> str:
+        root, model = session.workspace.root, Model(short_loop())
+        server = connect.Server([sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)])
+        connect.apply(connect.plan("claude-code", server, root, home))
+        async with endpoint(model) as url:
+            return (await programs.claude_code(url, home, root, "--output-format", "stream-json", "--verbose")).output
+
+    first = next(json.loads(line) for line in anyio.run(look).splitlines() if '"slash_commands"' in line)
+    assert "mcp__autoresearch__research" in first["slash_commands"]
+    assert {"name": "autoresearch", "status": "connected"}.items() <= first["mcp_servers"][0].items()
+
+
+def test_nothing_was_written_outside_of_the_workspace_and_the_home(toy: Make, home: Path, tmp_path: Path):
+    before = set(tmp_path.iterdir())
+    anyio.run(lambda: play("claude-code", short_loop(), toy(), home, recipe=True))
+    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"task", "workspace"}
+    shutil.rmtree(home)
