@@ -283,6 +283,47 @@ def test_status_and_references_show_what_was_kept_and_tried(toy: Make):
             answers.reference(session, wrong)
 
 
+def test_resources_can_be_subscribed_to(notes: Session):
+    """Changes are announced, also those that another server makes."""
+
+    async def watch() -> list[str]:
+        told: list[str] = []
+        async with (
+            connect(notes.workspace.root) as client,
+            client.listen(resource_subscriptions=["autoresearch://notes", "autoresearch://results.tsv"]) as events,
+        ):
+            await anyio.sleep(1.5)
+            await anyio.to_thread.run_sync(run, open_session(notes.workspace.root))  # elsewhere
+            with anyio.fail_after(20):
+                async for event in events:
+                    told.append(event.uri)  # type: ignore[union-attr]
+                    if len(told) == 1:
+                        await client.call_tool("keep", {})
+                        await client.call_tool("apply_patch", {"patch": "@@\n-An experiment has a budget and a metric.\n+Less.\n"})
+                    if "autoresearch://notes" in told:
+                        return told
+        raise AssertionError(told)
+
+    told = anyio.run(watch)
+    assert told[0] == "autoresearch://results.tsv" and told[-1] == "autoresearch://notes"
+
+
+def test_a_client_that_cancels_ends_its_wait_and_not_the_run(toy: Make):
+    session = toy("import time\ntime.sleep(4)\nopen('result.txt', 'w').write('1.0')\n")
+
+    async def cancel() -> dict[str, object]:
+        async with connect(session.workspace.root) as client:
+            with anyio.move_on_after(1.5) as patience:  # the SDK's client then sends notifications/cancelled
+                await client.call_tool("run_experiment", {"description": "baseline", "wait_seconds": 60})
+            assert patience.cancelled_caught
+            started = anyio.current_time()
+            status = await client.call_tool("status", {})  # the server is free again at once
+            assert anyio.current_time() - started < 2 and (status.structured_content or {})["phase"] == "running"
+            return (await client.call_tool("get_score", {"wait_seconds": 30})).structured_content or {}
+
+    assert anyio.run(cancel)["score"] == 1.0
+
+
 def test_the_server_never_imports_torch_or_numpy(notes: Session):
     code = (
         "import sys; from pathlib import Path; import autoresearch_mcp.cli\n"

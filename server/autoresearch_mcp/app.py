@@ -1,6 +1,7 @@
 """The MCP surface: tools, resources and the prompt, as typed functions with docstrings. The rules are in session.py."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -8,6 +9,7 @@ import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, ServerEvent
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
@@ -22,6 +24,8 @@ from autoresearch_mcp.workspace import PROGRAM
 
 WAIT_DEFAULT, WAIT_CAP = 45.0, 240.0  # seconds; Codex cuts a call at 300, Claude Desktop near 240, older clients at 60
 POLL_FIRST, POLL_LAST = 0.02, 0.5  # seconds between looks at a run: fast for short ones, gentle for long ones
+ANNOUNCE_EVERY = 0.5  # seconds between looks for changes, while anybody subscribes to resources
+RESULTS = "autoresearch://results.tsv"
 REPORT_EVERY = 2.0  # seconds between progress notifications
 
 T = TypeVar("T")
@@ -57,9 +61,15 @@ def instructions(task: Task) -> str:
 
 def build_server(session: Session) -> MCPServer:
     """An MCP server for one session; tool names follow the task."""
-    task = session.task
+    task, subscribers = session.task, Subscribers()
     server = MCPServer(
-        "autoresearch", title="autoresearch-mcp", version=__version__, instructions=instructions(task), log_level="WARNING"
+        "autoresearch",
+        title="autoresearch-mcp",
+        version=__version__,
+        instructions=instructions(task),
+        log_level="WARNING",
+        subscriptions=subscribers,
+        lifespan=partial(_announcing, session, subscribers),
     )
     file, metric = task.files.editable, task.metric.name
 
@@ -164,12 +174,12 @@ def _add_resources(server: MCPServer, session: Session) -> None:
         """The human's instructions."""
         return await _resource(partial(session.reference, PROGRAM))
 
-    @server.resource("autoresearch://" + session.task.read_tool.removeprefix("read_"), name=file, mime_type="text/plain")
+    @server.resource(_file_uri(session), name=file, mime_type="text/plain")
     async def editable() -> str:
         """The editable file as it is now."""
         return (await _resource(session.read)).text
 
-    @server.resource("autoresearch://results.tsv", mime_type="text/tab-separated-values")
+    @server.resource(RESULTS, mime_type="text/tab-separated-values")
     async def results() -> str:
         """All experiments: commit, metric, memory, status, description."""
         return await _resource(lambda: results_tsv(session.ledger.state()))
@@ -190,6 +200,54 @@ def _add_resources(server: MCPServer, session: Session) -> None:
         text = await _blocking(partial(session.reference, PROGRAM))
         state = await _blocking(partial(_status, session))
         return f"{text}\n\n# Where the loop stands\n\n{state.text()}"
+
+
+# --- subscriptions: what changes is announced, whoever changed it ------------------------------------------------------
+
+
+class Subscribers(InMemorySubscriptionBus):
+    """The SDK's bus, which also knows whether anybody listens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listening = anyio.Event()
+
+    def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
+        self.listening.set()
+        return super().subscribe(listener)
+
+
+@asynccontextmanager
+async def _announcing(session: Session, subscribers: Subscribers, _: MCPServer) -> AsyncGenerator[None]:
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_announce, session, subscribers)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def _announce(session: Session, subscribers: Subscribers) -> None:
+    """From the first subscription on, tells of every change to the file and to the results: another server's too."""
+    await subscribers.listening.wait()
+    known: dict[str, str] = {}
+    while True:
+        try:
+            seen = await _blocking(partial(_seen, session))
+        except AutoresearchError:
+            seen = known  # a client that reads the resource is told why
+        for uri, content in seen.items():
+            if known.get(uri, content) != content:
+                await subscribers.publish(ResourceUpdated(uri))
+        known = seen
+        await anyio.sleep(ANNOUNCE_EVERY)
+
+
+def _seen(session: Session) -> dict[str, str]:
+    session.refresh()
+    return {_file_uri(session): session.read().revision, RESULTS: results_tsv(session.ledger.state())}
+
+
+def _file_uri(session: Session) -> str:
+    return "autoresearch://" + session.task.read_tool.removeprefix("read_")
 
 
 # --- blocking work in threads, errors as tool errors ------------------------------------------------------------------
