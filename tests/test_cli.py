@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch_mcp.session import Session
-from conftest import ROOT, open_session, replace, run
+from conftest import open_session, replace, run
 
 Make = Callable[..., Session]
 
@@ -113,20 +113,3 @@ def test_sessions_are_kept_apart(used: Session):
     run(other, "baseline of the second")
     assert "baseline of the second" in cli("log", "-w", str(root), "-s", "second")
     assert "baseline of the second" not in cli("log", "-w", str(root), "-s", used.tag)
-
-
-def test_a_wheel_carries_the_tasks(tmp_path: Path):
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    import zipfile
-
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for needed in (
-        "harness/train.py",
-        "harness/autoresearch.toml",
-        "harness/corpus/annual_messages.jsonl.xz",
-        "examples/notes/score.py",
-        "program.md",
-    ):
-        assert f"autoresearch_mcp/tasks/{needed}" in names

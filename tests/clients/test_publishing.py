@@ -1,0 +1,74 @@
+"""What registries and desktop clients read about the package, and that it says the truth."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from autoresearch_mcp import __version__
+from clients import programs
+from conftest import ROOT
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def test_every_file_names_the_version():
+    server, manifest = json.loads((ROOT / "server.json").read_text()), json.loads((ROOT / "mcpb" / "manifest.json").read_text())
+    bundle = tomllib.loads((ROOT / "mcpb" / "pyproject.toml").read_text())["project"]
+    assert {server["version"], server["packages"][0]["version"], manifest["version"], bundle["version"]} == {__version__}
+    assert bundle["dependencies"] == [f"autoresearch-mcp=={__version__}"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+
+
+def test_the_registrys_entry_is_ours_to_claim_and_short_enough():
+    server = json.loads((ROOT / "server.json").read_text())
+    assert len(server["description"]) <= 100  # the registry's limit
+    assert f"<!-- mcp-name: {server['name']} -->" in (ROOT / "README.md").read_text()  # by which it sees that the package is ours
+
+
+def test_the_registrys_entry_starts_the_server(tmp_path: Path):
+    """The command line a client makes of server.json, with the package's own command in place of uvx."""
+    package = json.loads((ROOT / "server.json").read_text())["packages"][0]
+    given = {"--workspace": str(tmp_path / "workspace"), "--preset": "tiny"}
+    arguments: list[str] = []
+    for argument in package["packageArguments"]:
+        arguments += [argument["value"]] if argument["type"] == "positional" else [argument["name"], given[argument["name"]]]
+    command = [str(Path(sys.executable).with_name(package["identifier"])), *arguments]
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    assert 'preset = "tiny"' in (tmp_path / "workspace" / "autoresearch.toml").read_text()
+
+
+def test_the_bundle_packs(tmp_path: Path):
+    target = tmp_path / "autoresearch.mcpb"
+    packed = subprocess.run(
+        [str(programs.installed() / "mcpb"), "pack", str(ROOT / "mcpb"), str(target)],
+        env=programs.environment(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert packed.returncode == 0, packed.stdout + packed.stderr
+    assert {"manifest.json", "main.py", "pyproject.toml"} <= set(zipfile.ZipFile(target).namelist())
+
+
+def test_the_wheel_alone_makes_a_workspace(tmp_path: Path):
+    """As from uvx or pipx: nothing of the checkout is there."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    for task, file in (("default", "train.py"), ("notes", "notes.md")):
+        command = [sys.executable, "-c", "import autoresearch_mcp.cli as cli; print(cli.__file__); cli.main()"]
+        made = subprocess.run(
+            [*command, "init", str(tmp_path / task), "--task", task], env=environment, cwd=tmp_path, capture_output=True, text=True
+        )
+        assert made.returncode == 0 and str(installed) in made.stdout, made
+        assert (tmp_path / task / file).is_file()
+    assert (tmp_path / "default" / "corpus" / "annual_messages.jsonl.xz").is_file()
