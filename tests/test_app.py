@@ -60,6 +60,7 @@ async def whole_loop(root: Path, mode: str) -> None:
         patch = "<<<<<<< SEARCH\nAn experiment has a budget and a metric.\n=======\nbudget metric baseline commit verdict ledger sandbox\n>>>>>>> REPLACE\n"
         text, changed = await call("apply_patch", patch=patch)
         assert (changed["added"], changed["removed"]) == (1, 1) and "+budget metric" in text
+        assert changed["as_written"] and "diff" not in changed  # a client that shows the JSON need not repeat the patch
         _, result = await call("run_experiment", description="all the words", hypothesis="points for words")
         assert result["suggestion"] == "keep" and result["improvement"] == pytest.approx(5.01)
         _, judged = await call("keep")
@@ -68,7 +69,11 @@ async def whole_loop(root: Path, mode: str) -> None:
         await call("apply_patch", patch="@@\n-# Notes on the loop\n+# Many many more words on the loop\n")
         await call("run_experiment", description="a longer title")
         _, judged = await call("discard", learned="titles cost")
-        assert "-# Many many" not in str(judged["undone_diff"]) and "+# Many many" in str(judged["undone_diff"])
+        assert judged["experiment"] == 3 and "undone_diff" not in judged  # git has it
+        _, changed = await call("apply_patch", patch="@@\n-  #  Notes on the   loop\n+# Never run\n")
+        assert changed["as_written"] is False and "-# Notes on the loop" in str(changed["diff"])  # the white space had drifted
+        _, judged = await call("discard")
+        assert "+# Never run" in str(judged["undone_diff"]) and "experiment" not in judged
 
         text, history = await call("history")
         assert history["counts"] == {"keep": 2, "discard": 1}

@@ -75,7 +75,7 @@ async def whole_path(session: Session) -> None:
         await call("apply_patch", patch=IDEAS[0].patch)
         result = await run_to_end(IDEAS[0].description)
         assert result["suggestion"] == "keep" and float(str(result["score"])) < baseline
-        assert float(str(result["improvement"])) == pytest.approx(baseline - float(str(result["score"])))
+        assert float(str(result["improvement"])) == pytest.approx(baseline - float(str(result["score"])), abs=2e-6)
         await call("keep")
         assert git(root, "log", "--format=%s", branch).splitlines()[0] == IDEAS[0].description
         assert git(root, "diff", "--name-only", f"{branch}~1", branch) == "train.py"

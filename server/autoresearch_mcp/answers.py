@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, Field
 
@@ -22,6 +22,9 @@ DIFF = 2000  # characters of the best's diff in status; a whole status stays und
 
 
 class Answer(BaseModel):
+    TEXT_ALONE: ClassVar[frozenset[str]] = frozenset()
+    """Fields that the structured answer leaves out: said elsewhere in it, or known from status."""
+
     next: str = Field(description="The next step")
 
     def body(self) -> str:
@@ -31,8 +34,18 @@ class Answer(BaseModel):
         return f"{self.body()}\nNext: {self.next}."
 
     def structured(self) -> dict[str, Any]:
-        """The same as JSON, without what is empty: Claude Code and Codex show the model this and not the text."""
-        return {name: value for name, value in self.model_dump(mode="json", exclude_none=True).items() if value not in ("", [], {})}
+        """The same as JSON, and short, because Claude Code and Codex show the model this and not the text: without what is empty,
+        scores with the six decimals that the text has."""
+        content = _shortened(self.model_dump(mode="json", exclude_none=True, exclude=set(self.TEXT_ALONE)))
+        return {name: value for name, value in content.items() if value not in ("", [], {})}
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(format_score(value))
+    if isinstance(value, dict):
+        return {key: _shortened(item) for key, item in cast("dict[str, Any]", value).items()}
+    return [_shortened(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 class FileView(Answer):
@@ -53,10 +66,17 @@ class PatchApplied(Answer):
     revision: str
     added: int
     removed: int
-    diff: str = Field(default="", description="What the patch changed")
+    diff: str = Field(default="", description="What the patch changed, where that is not what it says line by line")
+    as_written: bool = Field(description="The lines went in and out just as the patch has them")
 
     def body(self) -> str:
         return f"{self.path} changed: +{self.added} -{self.removed} lines, revision {self.revision}\n{self.diff}"
+
+    def structured(self) -> dict[str, Any]:
+        content = super().structured()
+        if self.as_written:  # the model has just written it
+            del content["diff"]
+        return content
 
 
 class CurvePoint(BaseModel):
@@ -67,12 +87,14 @@ class CurvePoint(BaseModel):
 class Result(Answer):
     """State of one experiment."""
 
+    TEXT_ALONE = frozenset({"metric", "direction", "enforcement"})
+
     experiment: int
     description: str = ""
     commit: str
     status: str = Field(description="running, scored (a verdict is owed), keep, discard, crash, timeout or refused")
-    metric: str
-    direction: str
+    metric: str = ""
+    direction: str = ""
     score: float | None = None
     runs: list[float] = Field(default=[], description="Scores of all its runs; score is their mean")
     best_score: float | None = Field(default=None, description="Of the best experiment other than this one")
@@ -93,6 +115,9 @@ class Result(Answer):
     limit: float | None = None
     note: str | None = None
 
+    def structured(self) -> dict[str, Any]:
+        return super().structured() | ({"score": self.score} if self.score is not None else {})  # with all its digits
+
     def body(self) -> str:
         lines = [f"Experiment {self.experiment} ({self.commit[:7]}): {self.description}"]
         if self.note:
@@ -104,7 +129,7 @@ class Result(Answer):
             lines.append(f"{self.metric}: {format_score(self.score)} ({self.direction}); status: {self.status}")
             if len(self.runs) > 1:
                 lines.append(f"mean of {len(self.runs)} runs: {', '.join(map(format_score, self.runs))}")
-            if self.reason and not self.suggestion:  # a suggestion stands in the next step
+            if self.reason:
                 lines.append(f"{self.status}: {self.reason}")
         else:
             lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
@@ -127,7 +152,7 @@ class Judged(Answer):
     reason: str
     best_experiment: int | None = None
     best_score: float | None = None
-    undone_diff: str = Field(default="", description="What discard took out of the file")
+    undone_diff: str = Field(default="", description="An edit that never ran, which discard took out of the file")
 
     def body(self) -> str:
         if self.experiment is None:
@@ -269,12 +294,12 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         next=session.position().next,
         experiment=experiment.number,
         description=committed.description,
-        commit=committed.commit,
+        commit=committed.commit[:12],
         status=experiment.status,
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
         score=experiment.score,
-        runs=experiment.scores,
+        runs=experiment.scores if len(experiment.scores) > 1 else [],
         noise_floor=state.noise_floor,
         curve=curve(session, experiment),
         note=note or None,
@@ -293,7 +318,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
         elif experiment.verdict is None:
-            answer.suggestion, answer.reason = session.suggest(experiment)
+            answer.suggestion, _ = session.suggest(experiment)  # the reason stands in the next step
     if experiment.verdict:
         answer.reason = experiment.verdict.reason
     return answer

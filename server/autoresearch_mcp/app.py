@@ -316,6 +316,7 @@ def _view(session: Session, start: int | None, end: int | None) -> answers.FileV
 def _patched(session: Session, patch: str) -> answers.PatchApplied:
     diff, current = session.apply_patch(patch)
     lines = diff.splitlines()[2:]
+    given = {text for line in patch.splitlines() for text in (line, line[1:])}  # with a sign before it, or without
     return answers.PatchApplied(
         next=session.position().next,
         path=session.task.files.editable,
@@ -323,6 +324,7 @@ def _patched(session: Session, patch: str) -> answers.PatchApplied:
         added=sum(line.startswith("+") for line in lines),
         removed=sum(line.startswith("-") for line in lines),
         diff=diff,
+        as_written=all(line[1:] in given for line in lines if line.startswith(("+", "-"))),
     )
 
 
@@ -350,7 +352,7 @@ def _discarded(session: Session, learned: str | None) -> answers.Judged:
     if experiment is None:
         return _judged(session, "discard", None, f"{session.task.files.editable} is the best experiment's again", undone)
     assert experiment.verdict is not None
-    return _judged(session, "discard", experiment.number, experiment.verdict.reason, undone)
+    return _judged(session, "discard", experiment.number, experiment.verdict.reason)
 
 
 def _status(session: Session) -> answers.Status:
