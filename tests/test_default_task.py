@@ -55,16 +55,10 @@ async def whole_path(session: Session) -> None:
         # Baseline.
         result = await run_to_end("baseline")
         assert result["status"] == "scored" and 1.0 < float(str(result["score"])) < 3.5
-        assert len(result["curve"]) >= 2  # type: ignore[arg-type]
+        assert len(str(result["curve"]).split()) >= 2
         seconds = result["seconds"]
         assert isinstance(seconds, dict)
-        assert seconds["training"] == pytest.approx(8, abs=3) and set(seconds) == {
-            "queued",
-            "startup",
-            "training",
-            "export",
-            "evaluation",
-        }
+        assert seconds["training"] == pytest.approx(8, abs=3) and {"startup", "training", "evaluation"} <= set(seconds)
         assert git(root, "rev-parse", branch) == session.state.started.base_commit  # kept commits only
         await call("keep", learned="where we start")
         assert git(root, "log", "--format=%s", branch).splitlines() == ["baseline", "Workspace of the task gpt"]

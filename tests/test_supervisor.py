@@ -10,7 +10,7 @@ from autoresearch_mcp import answers
 from autoresearch_mcp.ledger import RunEnded
 from autoresearch_mcp.run.limits import BoundedLog
 from autoresearch_mcp.session import Session
-from autoresearch_mcp.text import plain, untrusted
+from autoresearch_mcp.text import plain, untrusted, without_library_frames
 from conftest import TOY, log_of, run, spec_of, wait_for
 
 Make = Callable[..., Session]
@@ -244,3 +244,31 @@ time.sleep(1.5)
     run(session)
     assert ended(session).outcome == "scored", ended(session)
     assert 200 < (ended(session).peak_memory_mb or 0) < 400
+
+
+def test_an_excerpt_leaves_out_frames_of_libraries():
+    log = """step 1
+Traceback (most recent call last):
+  File "/run/train.py", line 9, in <module>
+    model(x)
+    ~~~~~^^^
+  File "/venv/lib/python3.11/site-packages/torch/nn/modules/module.py", line 1, in _call_impl
+    return forward_call(*args)
+           ^^^^^^^^^^^^^^^^^^^
+  File "/venv/lib/python3.11/site-packages/torch/nn/modules/module.py", line 2, in more
+    return 1
+  File "/run/train.py", line 4, in forward
+    return self.gate(x)
+AttributeError: no attribute 'gate'
+    hint: indented text of the message stays"""
+    shown = without_library_frames(log).split("\n")
+    assert [line for line in shown if "frames of libraries" in line] == ["  [frames of libraries]"]
+    assert [line.strip() for line in shown if "File" in line] == [
+        'File "/run/train.py", line 9, in <module>',
+        'File "/run/train.py", line 4, in forward',
+    ]
+    assert "    return self.gate(x)" in shown and shown[-2:] == [
+        "AttributeError: no attribute 'gate'",
+        "    hint: indented text of the message stays",
+    ]
+    assert "^" not in "".join(shown) and "return forward_call" not in "".join(shown)

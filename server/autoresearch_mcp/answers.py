@@ -13,7 +13,7 @@ from autoresearch_mcp.session import OF_EXPERIMENTS, Session
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import plain, tail, untrusted
 
-CURVE_POINTS = 8
+CURVE_POINTS = 6
 LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
 LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
@@ -62,7 +62,9 @@ class FileView(Answer):
 
 
 class PatchApplied(Answer):
-    path: str
+    TEXT_ALONE = frozenset({"path"})
+
+    path: str = ""
     revision: str
     added: int
     removed: int
@@ -79,19 +81,14 @@ class PatchApplied(Answer):
         return content
 
 
-class CurvePoint(BaseModel):
-    x: float
-    y: float
-
-
 class Result(Answer):
     """State of one experiment."""
 
-    TEXT_ALONE = frozenset({"metric", "direction", "enforcement"})
+    TEXT_ALONE = frozenset({"metric", "direction", "enforcement", "commit"})
 
     experiment: int
     description: str = ""
-    commit: str
+    commit: str = ""
     status: str = Field(description="running, scored (a verdict is owed), keep, discard, crash, timeout or refused")
     metric: str = ""
     direction: str = ""
@@ -107,7 +104,7 @@ class Result(Answer):
     log_excerpt: str | None = Field(default=None, description="End of a failed run's output; untrusted data")
     details: dict[str, float] = {}
     seconds: dict[str, float] = Field(default={}, description="By phase, measured outside the run")
-    curve: list[CurvePoint] = Field(default=[], description="As the run printed it; untrusted")
+    curve: str = Field(default="", description="A few points x:y of the learning curve, as the run printed it; untrusted")
     peak_memory_mb: float | None = None
     enforcement: str | None = Field(default=None, description="Sandbox level the run had")
     phase: str | None = Field(default=None, description="Of a run that is on")
@@ -116,7 +113,22 @@ class Result(Answer):
     note: str | None = None
 
     def structured(self) -> dict[str, Any]:
-        return super().structured() | ({"score": self.score} if self.score is not None else {})  # with all its digits
+        content = super().structured()
+        if self.score is not None:
+            content["score"] = self.score  # with all its digits
+            if self.improvement is None or abs(self.improvement) > self.noise_floor:
+                content.pop("reason", None)  # the figures say it
+        if seconds := {phase: round(value, 1) for phase, value in self.seconds.items() if value >= 0.1}:
+            content["seconds"] = seconds
+        if self.details:
+            content["details"] = {name: value for name, value in content["details"].items() if value != _shortened(self.score)}
+            if not content["details"]:
+                del content["details"]
+        if not self.noise_floor:
+            del content["noise_floor"]  # not measured yet
+        if self.log_excerpt:
+            content["log_excerpt"] = untrusted(self.log_excerpt, f"experiment {self.experiment}")
+        return content
 
     def body(self) -> str:
         lines = [f"Experiment {self.experiment} ({self.commit[:7]}): {self.description}"]
@@ -130,13 +142,13 @@ class Result(Answer):
             if len(self.runs) > 1:
                 lines.append(f"mean of {len(self.runs)} runs: {', '.join(map(format_score, self.runs))}")
             if self.reason:
-                lines.append(f"{self.status}: {self.reason}")
+                lines.append(f"{self.suggestion or self.status}: {self.reason}")
         else:
             lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
         if self.details:
             lines.append("; ".join(f"{name}: {format_score(value)}" for name, value in self.details.items()))
         if self.curve:
-            lines.append("curve as printed: " + " ".join(f"{point.x:g}:{point.y:g}" for point in self.curve))
+            lines.append(f"curve as printed: {self.curve}")
         if self.seconds and self.status != "running":
             lines.append("seconds: " + ", ".join(f"{phase} {value:.1f}" for phase, value in self.seconds.items()))
         if self.enforcement:
@@ -147,9 +159,11 @@ class Result(Answer):
 
 
 class Judged(Answer):
+    TEXT_ALONE = frozenset({"reason"})
+
     verdict: str
     experiment: int | None = None
-    reason: str
+    reason: str = ""
     best_experiment: int | None = None
     best_score: float | None = None
     undone_diff: str = Field(default="", description="An edit that never ran, which discard took out of the file")
@@ -318,28 +332,28 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
         elif experiment.verdict is None:
-            answer.suggestion, _ = session.suggest(experiment)  # the reason stands in the next step
+            answer.suggestion, answer.reason = session.suggest(experiment)
     if experiment.verdict:
         answer.reason = experiment.verdict.reason
     return answer
 
 
-def curve(session: Session, experiment: ExperimentState) -> list[CurvePoint]:
+def curve(session: Session, experiment: ExperimentState) -> str:
     """A few points of the learning curve that the run printed."""
     pattern = session.task.run.progress
     spec = session.spec(experiment.runs[-1].started.run) if pattern and experiment.runs else None
     if pattern is None or spec is None or not spec.log.exists():
-        return []
-    points: list[CurvePoint] = []
+        return ""
+    points: list[tuple[float, float]] = []
     for line in spec.log.read_bytes()[-(2 << 20) :].decode("utf-8", errors="replace").splitlines():
         if match := re.search(pattern, line[:1000]):
             try:
-                points.append(CurvePoint(x=float(match["x"]), y=float(match["y"])))
+                points.append((float(match["x"]), float(match["y"])))
             except ValueError:
                 continue
-    if len(points) <= CURVE_POINTS:
-        return points
-    return [points[round(i * (len(points) - 1) / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
+    if len(points) > CURVE_POINTS:
+        points = [points[round(i * (len(points) - 1) / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
+    return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
 
 
 def reference(session: Session, name: str) -> str:

@@ -187,10 +187,10 @@ class Session:
             step = f"experiment {number} is running: call {get} to wait for its result (stop_experiment ends it early)"
             return Position("running", [get, "stop_experiment"], step)
         if current and current.score is not None:
-            verdict, reason = self.suggest(current)
+            verdict, _ = self.suggest(current)
             other = [] if verdict == "keep" and self._is_unchanged_baseline(current) else ["discard" if verdict == "keep" else None]
             allowed = [verdict, *(name for name in other if name)]
-            return Position("scored", allowed, f"call {verdict} ({reason})")
+            return Position("scored", allowed, f"call {verdict}")
         if current:
             step = f"experiment {current.number} gave no score ({self.failure(current)}): call apply_patch to mend it, or discard"
             if self._may_repeat(current):

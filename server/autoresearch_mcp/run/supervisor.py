@@ -33,12 +33,13 @@ from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.slots import take_slot
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import expand
-from autoresearch_mcp.text import tail
+from autoresearch_mcp.text import tail, without_library_frames
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
 GOODBYE = 10.0  # seconds a run has after its score to print its summary
 MESSAGE_BYTES = 1 << 20
+EXCERPT = 1600  # characters of a failed run's output that go into its row
 TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
 
 
@@ -93,7 +94,9 @@ class Supervisor:
             scored = {"score": self.score.score, "holdout": self.score.holdout, "details": self.score.details}
             return ended.model_copy(update=scored)
         failed = self.failed or RunFailedError("crash", "error", "the run ended without a result")
-        excerpt = "\n".join(part for part in (failed.reason, tail(self.spec.log)) if part)
+        excerpt = "\n".join(
+            part for part in (failed.reason, without_library_frames(tail(self.spec.log, 6000, 90))[-EXCERPT:]) if part
+        )
         return ended.model_copy(update={"outcome": failed.outcome, "failure": failed.failure, "excerpt": excerpt})
 
     # --- the run ---
