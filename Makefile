@@ -30,3 +30,4 @@ types: setup
 benchmarks: setup
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/tokens.py

@@ -92,6 +92,14 @@ def test_the_server_is_named_by_url_and_token(
     assert stat.S_IMODE((tmp_path / WHERE[client][0]).stat().st_mode) == 0o600  # it holds the token
 
 
+def test_our_own_variables_go_along(settle: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch):
+    """Codex and the desktop programs start a server without the user's environment."""
+    monkeypatch.setenv("AUTORESEARCH_CACHE", "/elsewhere")
+    assert entry_of(settle("codex"), "mcp_servers", "autoresearch")["env"] == {"AUTORESEARCH_CACHE": "/elsewhere"}
+    monkeypatch.delenv("AUTORESEARCH_CACHE")
+    assert "env" not in entry_of(settle("vscode"), "servers", "autoresearch")
+
+
 def test_claude_desktop_takes_no_url(tmp_path: Path):
     with pytest.raises(AutoresearchError, match="without --http"):
         plan("claude-desktop", REMOTE, tmp_path, tmp_path)

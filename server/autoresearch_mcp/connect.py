@@ -19,6 +19,7 @@ from autoresearch_mcp.files import write_atomic
 
 NAME = "autoresearch"
 WAIT_LIMIT = 300  # seconds a client must grant a call: ours end after 240
+OWN_VARIABLES = ("AUTORESEARCH_CACHE", "AUTORESEARCH_SANDBOX")
 START_LIMIT = 60  # seconds a client must grant the start: the first one may make the workspace
 
 # Claude Code's own tools, so that the agent is left with ours. What is unknown to a release is ignored by it.
@@ -134,7 +135,9 @@ def gemini(server: Server, folder: Path, home: Path) -> list[Wanted]:
 
 
 def _plain(server: Server) -> dict[str, Any]:
-    return {"command": server.command[0], "args": server.command[1:]}
+    """The command; and our own variables where they are set now, because clients start servers without the user's."""
+    variables = {name: os.environ[name] for name in OWN_VARIABLES if name in os.environ}
+    return {"command": server.command[0], "args": server.command[1:]} | ({"env": variables} if variables else {})
 
 
 def _typed(server: Server) -> dict[str, Any]:

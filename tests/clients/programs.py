@@ -37,7 +37,8 @@ def installed() -> Path:
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """Nothing of the caller's but where programs and our caches are: no keys, no settings, a home of its own."""
-    kept = {name: os.environ[name] for name in ("AUTORESEARCH_CACHE", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")}
+    passed = ("AUTORESEARCH_CACHE", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM")
+    kept = {name: os.environ[name] for name in passed if name in os.environ}
     return (
         kept
         | {"HOME": str(home), "PATH": f"{NODE}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "TERM": "dumb"}

@@ -94,9 +94,8 @@ class Supervisor:
             scored = {"score": self.score.score, "holdout": self.score.holdout, "details": self.score.details}
             return ended.model_copy(update=scored)
         failed = self.failed or RunFailedError("crash", "error", "the run ended without a result")
-        excerpt = "\n".join(
-            part for part in (failed.reason, without_library_frames(tail(self.spec.log, 6000, 90))[-EXCERPT:]) if part
-        )
+        output = without_library_frames(tail(self.spec.log, 6000, 90)).replace(f"{self.spec.work}/", "")[-EXCERPT:]
+        excerpt = "\n".join(part for part in (failed.reason, output) if part)
         return ended.model_copy(update={"outcome": failed.outcome, "failure": failed.failure, "excerpt": excerpt})
 
     # --- the run ---
