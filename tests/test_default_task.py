@@ -137,6 +137,6 @@ Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}
     ]
     scored = subprocess.run(command, cwd=tmp_path, input="\n", capture_output=True, text=True)
     assert scored.returncode == 0, scored.stderr
-    answer = json.loads(scored.stdout)
+    answer = json.loads(scored.stdout.splitlines()[-1])
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)
     assert val < 4.5  # it learned something, so the comparison is of a real model

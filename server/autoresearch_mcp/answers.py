@@ -13,7 +13,7 @@ from autoresearch_mcp.session import OF_EXPERIMENTS, Session
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import plain, tail, untrusted
 
-CURVE_POINTS = 6
+CURVE_POINTS = 5
 LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
 LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
@@ -66,8 +66,8 @@ class PatchApplied(Answer):
 
     path: str = ""
     revision: str
-    added: int
-    removed: int
+    added: int = 0
+    removed: int = 0
     diff: str = Field(default="", description="What the patch changed, where that is not what it says line by line")
     as_written: bool = Field(description="The lines went in and out just as the patch has them")
 
@@ -75,16 +75,14 @@ class PatchApplied(Answer):
         return f"{self.path} changed: +{self.added} -{self.removed} lines, revision {self.revision}\n{self.diff}"
 
     def structured(self) -> dict[str, Any]:
-        content = super().structured()
-        if self.as_written:  # the model has just written it
-            del content["diff"]
-        return content
+        known = ("diff", "added", "removed") if self.as_written else ()  # the model has just written it
+        return {name: value for name, value in super().structured().items() if name not in known}
 
 
 class Result(Answer):
     """State of one experiment."""
 
-    TEXT_ALONE = frozenset({"metric", "direction", "enforcement", "commit"})
+    TEXT_ALONE = frozenset({"metric", "direction", "enforcement", "commit", "description"})
 
     experiment: int
     description: str = ""
@@ -118,8 +116,10 @@ class Result(Answer):
             content["score"] = self.score  # with all its digits
             if self.improvement is None or abs(self.improvement) > self.noise_floor:
                 content.pop("reason", None)  # the figures say it
-        if seconds := {phase: round(value, 1) for phase, value in self.seconds.items() if value >= 0.1}:
+        if seconds := {phase: round(value, 1) for phase, value in self.seconds.items() if value >= 0.5}:
             content["seconds"] = seconds
+        if self.peak_memory_mb is not None:
+            content["peak_memory_mb"] = round(self.peak_memory_mb)
         if self.details:
             content["details"] = {name: value for name, value in content["details"].items() if value != _shortened(self.score)}
             if not content["details"]:

@@ -203,8 +203,9 @@ class Session:
             return Position("baseline", ["run_experiment"], "call run_experiment with no change, to run the baseline")
         if edited:
             return Position("edited", ["run_experiment", "apply_patch", "discard"], "call run_experiment to run your change")
-        idea = self.widen() or "think of the next idea"
-        return Position("ready", ["apply_patch", read], f"{idea}, then call apply_patch on {task.files.editable}")
+        advice = self.widen()
+        step = f"{advice}: call apply_patch" if advice else "call apply_patch with the next idea"
+        return Position("ready", ["apply_patch", read], step)
 
     def widen(self) -> str:
         """What to do on a plateau, when the last PLATEAU experiments or more did not help; empty before that."""

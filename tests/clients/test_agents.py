@@ -60,7 +60,7 @@ def whole_loop() -> Script:
     patch = (
         f"@@\n-import time\n-time.sleep({LONG_RUN})\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('2.0')\n"
     )
-    assert answer((yield Call("apply_patch", {"patch": patch})))["removed"] == 3
+    assert answer((yield Call("apply_patch", {"patch": patch})))["as_written"]
     result = answer((yield Call("run_experiment", {"description": "twice the score, at once", "hypothesis": "it can"})))
     assert result["suggestion"] == "keep" and result["improvement"] == 1.0
     early = yield Call("apply_patch", {"patch": patch})
