@@ -14,6 +14,7 @@ from autoresearch_mcp import connect
 from autoresearch_mcp.connect import CLIENTS, Server, plan
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.session import Session
+from conftest import open_session
 
 SERVER = Server(["/bin/autoresearch-mcp", "serve", "--workspace", "/ws"])
 REMOTE = Server([], "http://127.0.0.1:8377/mcp", "secret-token")
@@ -200,3 +201,23 @@ def test_the_command_line_prints_or_writes(notes: Session):
     assert Path(entry["command"]).is_absolute() and entry["args"][-1] == str(root)
     refused = subprocess.run([*command[:4], "emacs"], capture_output=True, text=True)
     assert refused.returncode == 1 and all(name in refused.stderr for name in CLIENTS)
+
+
+def test_connecting_an_absent_workspace_makes_it(tmp_path: Path):
+    """As serve would; after the settings are in the folder, serve would find it not empty."""
+    root = tmp_path / "new"
+    command = [sys.executable, "-m", "autoresearch_mcp.cli", "connect", "vscode", "--workspace", str(root)]
+    subprocess.run([*command, "--print"], capture_output=True, check=True)
+    assert not root.exists()
+    subprocess.run(command, capture_output=True, check=True)
+    assert (root / ".vscode" / "mcp.json").exists() and (root / "train.py").exists()
+    open_session(root)
+
+
+def test_a_file_with_the_token_says_so(notes: Session):
+    root = notes.workspace.root
+    url = "http://127.0.0.1:8377/mcp"
+    command = [sys.executable, "-m", "autoresearch_mcp.cli", "connect", "cursor", "--workspace", str(root), "--http", url]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.count("keep it out of git") == 1
+    assert notes.workspace.bearer_token() in (root / ".cursor" / "mcp.json").read_text()

@@ -91,10 +91,7 @@ def serve(
     import gc
 
     gc.disable()  # imports make many objects that live on: collecting among them costs a tenth of the start-up time
-    from autoresearch_mcp.workspace import create
-
-    if not workspace.exists() or (workspace.is_dir() and not any(workspace.iterdir())):
-        create(workspace, task, preset)
+    _make_where_missing(workspace, task, preset)
     opened = _open(workspace, session)
     if opened.data.missing() and not opened.data.in_preparation:
         _prepare_in_background(opened)
@@ -127,6 +124,8 @@ def connect(
     """Tell a client of this workspace's server, and leave its agent no other tool. Merges; keeps backups."""
     from autoresearch_mcp import connect as settings
 
+    if not only_print:  # settings in an empty folder would keep serve from making the workspace there
+        _make_where_missing(workspace, "default", "auto")
     token = None
     if url is not None:
         from autoresearch_mcp.workspace import Workspace
@@ -142,6 +141,8 @@ def connect(
     backups = settings.apply(edits)
     for edit in edits:
         print(f"{'as it was' if edit.before == edit.after else 'written'}:".ljust(12) + str(edit.path))
+        if edit.private:
+            print("            it holds the token: keep it out of git")
     for backup in backups:
         print(f"backup:     {backup}")
     print(f"start:      {settings.CLIENTS[client].start.format(folder=place.absolute())}")
@@ -282,6 +283,13 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
                 console.print(f"{'':<21}fix: {check.fix}")
     if any(check.level == "error" for check in checks):
         raise typer.Exit(1)
+
+
+def _make_where_missing(workspace: Path, task: str, preset: str) -> None:
+    from autoresearch_mcp.workspace import create
+
+    if not workspace.exists() or (workspace.is_dir() and not any(workspace.iterdir())):
+        create(workspace, task, preset)
 
 
 def _prepare_in_background(session: "Session") -> None:
