@@ -105,6 +105,7 @@ def codex(server: Server, folder: Path, home: Path) -> list[Wanted]:
         "approval_policy": "never",
         "web_search": "disabled",
         "features": dict.fromkeys(("shell_tool", "unified_exec", "view_image", "multi_agent", "goals"), False),
+        "tools": {"experimental_request_user_input": {"enabled": False}},  # a question would stand there all night
         "mcp_servers": {NAME: entry},
     }
     settings = Path(os.environ.get("CODEX_HOME", home / ".codex"))

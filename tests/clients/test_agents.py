@@ -156,7 +156,7 @@ def test_with_the_recipe_there_is_no_prompt_and_no_other_tool(agent: str, toy: M
         }
     else:
         resources = {"list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"}
-        assert names <= {"mcp__autoresearch", "request_user_input", *resources}
+        assert names <= {"mcp__autoresearch", *resources}
 
 
 @pytest.mark.parametrize(("agent", "limit"), [("claude-code", {"MCP_TOOL_TIMEOUT": "2000"}), ("codex", {"tool_timeout_sec": "2"})])
