@@ -72,7 +72,7 @@ def claude_code(server: Server, folder: Path, home: Path) -> list[Wanted]:
         "enabledMcpjsonServers": [NAME],
     }
     return [
-        Wanted(folder / ".mcp.json", {"mcpServers": {NAME: _typed(server)}}, ("mcpServers", NAME)),
+        Wanted(folder / ".mcp.json", {"mcpServers": {NAME: _typed(server) | {"alwaysLoad": True}}}, ("mcpServers", NAME)),
         Wanted(folder / ".claude" / "settings.json", settings, ()),
     ]
 

@@ -20,6 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 SERVER = "autoresearch"
+LOOK, LOOKS = "look_", 20  # calls of a model that does not see our tools yet, and how many of them it makes
+LOOK_SECONDS = 0.5  # that such a model thinks before each
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Model:
     """Tools of the MCP server as the model saw them in its latest request, by their name at the server."""
     shown: list[tuple[Call, Shown]] = field(default_factory=list)
     error: BaseException | None = None
+    looks: int = 0
+    """Turns in which our tools were not there yet."""
     _calls: list[Call] = field(default_factory=list)
     _answered: int = 0
     _over: bool = False
@@ -88,8 +92,11 @@ def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str,
     """The stream's events as (name, data). Requests without our tools (titles, summaries) get a word."""
     prefix = f"mcp__{SERVER}__"
     mine = {tool["name"].removeprefix(prefix): tool for tool in request.get("tools") or [] if tool["name"].startswith(prefix)}
-    call = None
-    if mine:
+    call, looking = None, False
+    if not mine and any(tool["name"] == "ToolSearch" for tool in request.get("tools") or []):
+        looking = model.looks < LOOKS
+        model.looks += 1
+    elif mine:
         model.tools = mine
         model.requests.append(request)
         results = [
@@ -97,13 +104,18 @@ def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str,
             for message in request["messages"]
             if message["role"] == "user" and isinstance(message["content"], list)
             for block in message["content"]
-            if block["type"] == "tool_result"
+            if block["type"] == "tool_result" and not block["tool_use_id"].startswith(LOOK)
         ]
         call = model.turn(results)
     usage = {"input_tokens": 1, "output_tokens": 1}
     head = {"id": "msg_1", "type": "message", "role": "assistant", "model": request.get("model"), "content": []}
     yield "message_start", {"message": head | {"stop_reason": None, "stop_sequence": None, "usage": usage}}
-    if call is None:
+    if looking:  # the server is still starting: a model searches, and finds it at a later turn
+        block = {"type": "tool_use", "id": f"{LOOK}{model.looks}", "name": "ToolSearch", "input": {}}
+        yield "content_block_start", {"index": 0, "content_block": block}
+        search = {"type": "input_json_delta", "partial_json": json.dumps({"query": SERVER})}
+        yield "content_block_delta", {"index": 0, "delta": search}
+    elif call is None:
         yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
         yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "Done."}}
     else:
@@ -118,7 +130,7 @@ def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str,
             },
         )
     yield "content_block_stop", {"index": 0}
-    reason = "end_turn" if call is None else "tool_use"
+    reason = "end_turn" if call is None and not looking else "tool_use"
     yield "message_delta", {"delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage}
     yield "message_stop", {}
 
@@ -135,16 +147,21 @@ def openai_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, di
         if space.get("name") == namespace
         for tool in space.get("tools", [])
     }
+    outputs = [item for item in request["input"] if item.get("type") == "function_call_output"]
     call = None
     if mine:
         model.tools = mine
         model.requests.append(request)
-        outputs = [item for item in request["input"] if item.get("type") == "function_call_output"]
+        outputs = [item for item in outputs if not item["call_id"].startswith(LOOK)]
         call = model.turn([Shown(_joined(item["output"]), False) for item in outputs])
     head = {"id": "resp_1", "object": "response", "status": "in_progress", "output": []}
     yield "response.created", {"response": head}
-    if call is None:
-        item: dict[str, Any] = {
+    if not mine and model.looks < LOOKS:  # Codex leaves out a server that is still starting: a model looks around meanwhile
+        model.looks += 1
+        item: dict[str, Any] = {"type": "function_call", "id": f"fc_{LOOK}{model.looks}", "call_id": f"{LOOK}{model.looks}"}
+        item |= {"name": "list_mcp_resources", "arguments": "{}"}
+    elif call is None:
+        item = {
             "type": "message",
             "id": "msg_1",
             "role": "assistant",
@@ -182,7 +199,10 @@ async def endpoint(model: Model) -> AsyncIterator[str]:
     def route(turn: Callable[[Model, dict[str, Any]], Iterable[tuple[str, dict[str, Any]]]]):
         async def answer(request: Request) -> Response:
             body = await request.json()
+            looks = model.looks
             events = [f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n" for name, data in turn(model, body)]
+            if model.looks > looks:
+                await anyio.sleep(LOOK_SECONDS)
             return Response("".join(events), media_type="text/event-stream")
 
         return answer

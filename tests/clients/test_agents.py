@@ -1,6 +1,7 @@
 """Claude Code and Codex, the real programs, drive the server over stdio; only their model is scripted."""
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -77,10 +78,14 @@ def whole_loop() -> Script:
     assert history["counts"] == {"keep": 2, "discard": 1}
 
 
-async def play(agent: str, script: Script, session: Session, home: Path, recipe: bool = False, **options: str) -> tuple[Model, str]:
+async def play(
+    agent: str, script: Script, session: Session, home: Path, recipe: bool = False, delay: int = 0, **options: str
+) -> tuple[Model, str]:
     """Lets the agent play the script on the session's workspace: with the recipe of `connect`, or with the server named and no more."""
     root, model = session.workspace.root, Model(script)
     command = [sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)]
+    if delay:
+        command = ["/bin/sh", "-c", f"sleep {delay}; exec {shlex.join(command)}"]
     if recipe:
         connect.apply(connect.plan(agent, connect.Server(command), root, home))
     async with endpoint(model) as url:
@@ -108,7 +113,7 @@ def test_a_whole_loop_at_the_agents_default_settings(agent: str, toy: Make, home
     session = toy(SLOW, budget_seconds="100")
     model, _ = anyio.run(lambda: play(agent, whole_loop(), session, home))
 
-    assert set(model.tools) == TOOLS  # in the first request already, no matter how soon it came
+    assert set(model.tools) == TOOLS
     for tool in model.tools.values():
         assert 20 < len(tool["description"]) < 400
     state = open_session(session.workspace.root).state
@@ -133,13 +138,15 @@ def short_loop() -> Script:
     )
     answer((yield Call("run_experiment", {"description": "half"})))
     answer((yield Call("discard")))
-    yield Call("stop_experiment")
 
 
 @pytest.mark.parametrize("agent", AGENTS)
 def test_with_the_recipe_there_is_no_prompt_and_no_other_tool(agent: str, toy: Make, home: Path):
-    session = toy()
-    model, output = anyio.run(lambda: play(agent, short_loop(), session, home, recipe=True))
+    def loop_and_stop() -> Script:
+        yield from short_loop()
+        yield Call("stop_experiment")
+
+    model, output = anyio.run(lambda: play(agent, loop_and_stop(), toy(), home, recipe=True))
     assert set(model.tools) == TOOLS
     assert "No run is on" in model.shown[-1][1].text  # stop_experiment too was let through
     names = {tool["name"] for request in model.requests for tool in request["tools"]}
@@ -157,6 +164,19 @@ def test_with_the_recipe_there_is_no_prompt_and_no_other_tool(agent: str, toy: M
     else:
         resources = {"list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"}
         assert names <= {"mcp__autoresearch", *resources}
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_a_server_that_is_slow_to_start_is_waited_for(agent: str, toy: Make, home: Path):
+    """A cold disk or a busy machine: with the recipe the agents' first request already has all tools."""
+    model, _ = anyio.run(lambda: play(agent, short_loop(), toy(), home, recipe=True, delay=2))
+    assert set(model.tools) == TOOLS and model.looks == 0
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_without_the_recipe_a_slow_server_is_found_later(agent: str, toy: Make, home: Path):
+    model, _ = anyio.run(lambda: play(agent, short_loop(), toy(), home, delay=4))
+    assert set(model.tools) == TOOLS
 
 
 @pytest.mark.parametrize(("agent", "limit"), [("claude-code", {"MCP_TOOL_TIMEOUT": "2000"}), ("codex", {"tool_timeout_sec": "2"})])
