@@ -140,3 +140,15 @@ Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}
     answer = json.loads(scored.stdout.splitlines()[-1])
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)
     assert val < 4.5  # it learned something, so the comparison is of a real model
+
+
+@pytest.mark.training
+def test_the_demo_shows_what_it_promises(tmp_path: Path):
+    """The command behind `make demo`, as a stranger runs it."""
+    command = [sys.executable, "-m", "autoresearch_mcp.cli", "demo", str(tmp_path / "demo")]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "Done in" in shown.stdout and "crash" in shown.stdout
+    rows = (tmp_path / "demo" / "results.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[3] for row in rows] == ["keep", "keep", "discard", "crash"]
+    assert (tmp_path / "demo" / "progress.png").stat().st_size > 5000
