@@ -1,6 +1,6 @@
 """Every hostile train.py in tests/attacks/, at every sandbox level that this machine has.
 
-Each file says what it tries and how that must end. A file that gets further than it may prints BREACH.
+Each file says what it tries, how that must end, and which preludes it is written with. A file that gets further than it may prints BREACH.
 """
 
 import os
@@ -92,6 +92,12 @@ def header(attack: Path, name: str, otherwise: str = "") -> str:
     return found.group(1) if found else otherwise
 
 
+def program(attack: Path) -> str:
+    """The attack's text behind what it is written with."""
+    preludes = [attack.parent / "preludes" / f"{name}.py" for name in header(attack, "With").split(", ") if name]
+    return "\n\n".join(path.read_text() for path in (*preludes, attack))
+
+
 def ending(experiment: ExperimentState) -> str:
     assert experiment.last is not None
     return "score" if experiment.score is not None else f"{experiment.last.outcome} {experiment.last.failure}"
@@ -119,7 +125,7 @@ def test_an_attack_fails_and_leaves_the_host_unharmed(
         "@ABSTRACT@": f"autoresearch-{os.getpid()}",
         "@WORKSPACE@": tmp_path / "workspace",
     }
-    text = attack.read_text()
+    text = program(attack)
     for mark, place in places.items():
         text = text.replace(mark, str(place))
     session = hostile_session(tmp_path, text.replace("@DATA@", "/nowhere"))

@@ -6,6 +6,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from autoresearch_mcp.files import sha256
@@ -51,15 +52,16 @@ def places_of(path: str, text: str) -> list[str]:
     return list(dict.fromkeys(place[:PLACE_LENGTH] for place, _ in _normal_lines(path, text) if place))
 
 
-def _normal_lines(path: str, text: str) -> list[Line]:
+@lru_cache(maxsize=8)  # of one step: the same two texts are asked for again when the experiment is recorded
+def _normal_lines(path: str, text: str) -> tuple[Line, ...]:
     if PurePosixPath(path).suffix == ".py":
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return _python_lines(ast.parse(text.removeprefix("\ufeff")).body, "")
+                return tuple(_python_lines(ast.parse(text.removeprefix("\ufeff")).body, ""))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             pass  # compared as text
-    return _text_lines(text)
+    return tuple(_text_lines(text))
 
 
 def _python_lines(body: list[ast.stmt], outer: str) -> list[Line]:

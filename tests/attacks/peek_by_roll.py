@@ -1,36 +1,7 @@
 """Tries: add the next token, which a roll brings forward, to the logits.
 Ends: refused not_causal
+With: bigram
 """
-
-import torch
-import torch.nn as nn
-import torch.nn.functional as F
-
-import prepare
-from prepare import MAX_SEQ_LEN, VOCAB_SIZE, Tokenizer, evaluate_bpb, make_dataloader
-
-
-class Model(nn.Module):
-    """A bigram model: honest as far as it goes."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.table = nn.Embedding(VOCAB_SIZE, VOCAB_SIZE)
-        nn.init.zeros_(self.table.weight)
-
-    def forward(self, tokens):
-        return self.table(tokens)
-
-
-def train(model):
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    for x, y, _ in make_dataloader(Tokenizer.from_directory(), 32, MAX_SEQ_LEN, "train"):
-        F.cross_entropy(Model.forward(model, x).flatten(0, 1), y.flatten()).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model
-
 
 class Peek(Model):
     def forward(self, tokens):

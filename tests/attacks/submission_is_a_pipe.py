@@ -1,19 +1,7 @@
 """Tries: make the supervisor wait for ever on a named pipe.
 Ends: crash error
+With: protocol
 """
-
-import json
-import os
-import socket
-
-server = socket.socket(fileno=int(os.environ["AUTORESEARCH_SOCKET"]))
-
-
-def ask(**message):
-    server.sendall(json.dumps(message).encode() + b"\n")
-    data, descriptors, _, _ = socket.recv_fds(server, 1 << 16, 4)
-    return json.loads(data), descriptors
-
 
 ask(op="data")
 ask(op="trained", digests=[])

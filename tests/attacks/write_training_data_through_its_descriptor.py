@@ -1,20 +1,8 @@
 """Tries: open the handed-over descriptor again, for writing, through /proc.
 Ends: crash error
 Needs: landlock
+With: protocol
 """
-
-import json
-import os
-import socket
-
-server = socket.socket(fileno=int(os.environ["AUTORESEARCH_SOCKET"]))
-
-
-def ask(**message):
-    server.sendall(json.dumps(message).encode() + b"\n")
-    data, descriptors, _, _ = socket.recv_fds(server, 1 << 16, 4)
-    return json.loads(data), descriptors
-
 
 _, (data,) = ask(op="data")
 for attempt in (
