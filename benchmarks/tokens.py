@@ -2,33 +2,50 @@
 
     python benchmarks/tokens.py [RANKS]
 
-The same four experiments on the tiny preset (baseline, a better one, a worse one, a crash) run for real both ways. Counted is
-what passes between model and tools: the arguments of every call and what the model is shown of its result; for ours that is the
-structured answer, which is all that Claude Code and Codex show. Also counted, apart, is what an agent reads before it starts, and
-again whenever its context was compacted. The tokenizer is o200k_base of tiktoken, which downloads it; RANKS names the file
-o200k_base.js of the npm package js-tiktoken where there is no network.
+Claude Code and Codex, the real programs, each play the same loop on the tiny preset both ways (baseline, a better idea, a worse
+one, a crash); their model is a script. Counted is what the model writes, names and arguments of its calls, and what the program
+shows it of each result. By shell the steps are those of the original: look at git, edit, commit, run, grep, tail after a crash,
+note in results.tsv, reset; the edit goes through the program's own editing tool. Both ways an edit says the lines that go and the
+lines that come and nothing else, and a description is recorded. What our tools can record beyond that, hypotheses and lessons, is
+counted on a line of its own, and so is what an agent reads before it starts, and again whenever its context was compacted. There
+the shell's agent reads prepare.py, as the original tells it to; ours can leave it, because no rule depends on its knowing the file.
+
+The tokenizer is o200k_base of tiktoken, which downloads it; RANKS names the file o200k_base.js of the npm package js-tiktoken where
+there is no network.
 """
 
 import base64
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import tiktoken
-from mcp.client import Client
-from mcp.client.stdio import StdioServerParameters, stdio_client
 
-from autoresearch_mcp.demo import IDEAS
-from autoresearch_mcp.patch import apply_patch, unified_diff
-from autoresearch_mcp.session import Session, open_ledger
-from autoresearch_mcp.workspace import Workspace, create
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from autoresearch_mcp import connect  # noqa: E402
+from autoresearch_mcp.demo import IDEAS, Idea  # noqa: E402
+from autoresearch_mcp.patch import apply_patch  # noqa: E402
+from autoresearch_mcp.session import Session, open_ledger  # noqa: E402
+from autoresearch_mcp.workspace import create  # noqa: E402
+from clients import programs  # noqa: E402 (the tests' own driver of these programs)
+from clients.endpoint import Call, Model, Script, Shown  # noqa: E402
 
 TARGET = 0.5
+CODEX_SHOWS = 9000  # characters
+READY, BASELINE, NOTES = "getting ready", "baseline", "hypotheses and lessons"
+STAGES = (READY, BASELINE, *(idea.description for idea in IDEAS))
+
+Step = Generator[Call, Shown, str]
 
 
 def encoding(ranks: Path | None) -> tiktoken.Encoding:
@@ -44,108 +61,153 @@ def encoding(ranks: Path | None) -> tiktoken.Encoding:
 
 
 class Tally:
-    """Tokens by stage: getting ready, and each experiment."""
+    """Tokens by stage: getting ready, each experiment, and the notes that only our tools take."""
 
     def __init__(self, encode: tiktoken.Encoding):
         self._encode = encode
         self.stages: dict[str, int] = {}
 
-    def add(self, stage: str, *texts: str) -> None:
+    def add(self, stage: str, *values: Any) -> None:
+        texts = [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values]
         self.stages[stage] = self.stages.get(stage, 0) + sum(len(self._encode.encode(text)) for text in texts)
 
-
-async def ours(root: Path, tally: Tally) -> None:
-    server = StdioServerParameters(
-        command=sys.executable, args=["-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)], env=dict(os.environ)
-    )
-    async with Client(stdio_client(server)) as client:
-        stage = "ready"
-
-        async def call(tool: str, **arguments: Any) -> dict[str, Any]:
-            result = await client.call_tool(tool, arguments)
-            shown = json.dumps(result.structured_content, ensure_ascii=False, separators=(",", ":"))
-            tally.add(
-                stage, tool, json.dumps(arguments, ensure_ascii=False), shown if result.structured_content else str(result.content)
-            )
-            return result.structured_content or {}
-
-        for tool in (await client.list_tools()).tools:
-            tally.add("ready", tool.name, tool.description or "", json.dumps(tool.input_schema))
-        await call("status")
-        await call("read_reference", name="program.md")
-        await call("read_train")
-        stage = "baseline"
-        await call("run_experiment", description="baseline", wait_seconds=240)
-        await call("keep", learned="where we start")
-        for idea in IDEAS:
-            stage = idea.description
-            await call("apply_patch", patch=idea.patch)
-            result = await call("run_experiment", description=idea.description, hypothesis=idea.hypothesis, wait_seconds=240)
-            await call("keep" if result.get("suggestion") == "keep" else "discard", learned=idea.learned)
+    def step(self, stage: str, tool: str, arguments: dict[str, Any], notes: dict[str, str] | None = None) -> Step:
+        """Makes a call and counts it with its result, which it returns."""
+        shown = yield Call(tool, arguments | (notes or {}))
+        self.add(stage, tool, arguments, shown.text)
+        if notes:
+            self.add(NOTES, notes)
+        return shown.text
 
 
-def by_shell(root: Path, data: Path, tally: Tally) -> None:
-    """The loop of program.md in karpathy/autoresearch: git state, edit, commit, run, grep, tsv, and reset or go on."""
-    environment = os.environ | {"AUTORESEARCH_PRESET": "tiny", "AUTORESEARCH_DATA": str(data)}
-    environment |= {f"GIT_{who}_{what}": "bench" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    stage, best = "ready", float("inf")
+def change(idea: Idea, root: Path) -> tuple[list[str], list[str]]:
+    """Lines of train.py that the idea takes out, and lines it puts in their place."""
+    old = (root / "train.py").read_text().splitlines(keepends=True)
+    new = apply_patch(idea.patch, "train.py", "".join(old)).splitlines(keepends=True)
+    return [line for line in old if line not in new], [line for line in new if line not in old]
 
-    def shell(command: str) -> str:
-        done = subprocess.run(command, shell=True, cwd=root, env=environment, capture_output=True, text=True)  # noqa: S602
-        output = (done.stdout + done.stderr).strip()
-        tally.add(stage, "bash", json.dumps({"command": command}, ensure_ascii=False), output)
-        return output
 
-    def experiment(description: str) -> None:
-        nonlocal best
-        shell(f"git commit -am '{description}'")
-        shell(f"{sys.executable} train.py > run.log 2>&1")
-        found = shell("grep '^val_bpb:' run.log")
-        commit = shell("git rev-parse --short HEAD")
-        if not found:
-            shell("tail -n 50 run.log")
-        score = float(found.split()[-1]) if found else 0.0
-        kept = bool(found) and score < best
-        best = score if kept else best
-        status = "keep" if kept else "discard" if found else "crash"
-        shell(f"printf '{commit}\\t{score:.6f}\\t0.5\\t{status}\\t{description}\\n' >> results.tsv")
-        if not kept:
-            shell("git reset --hard HEAD~1")
+def hunk(before: list[str], after: list[str]) -> str:
+    return "".join(["@@\n", *("-" + line for line in before), *("+" + line for line in after)])
 
-    shell("cat program.md")
-    shell("cat prepare.py")
-    shell("cat train.py")
-    shell("git checkout -b autoresearch/bench && git log --oneline -5")
-    shell("printf 'commit\\tval_bpb\\tmemory_gb\\tstatus\\tdescription\\n' > results.tsv")
-    stage = "baseline"
-    shell("git commit --allow-empty -m baseline")
-    experiment("baseline")
+
+def with_our_tools(tally: Tally, root: Path) -> Script:
+    def call(tool: str, notes: dict[str, str] | None = None, **arguments: Any) -> Generator[Call, Shown, dict[str, Any]]:
+        text = yield from tally.step(stage, tool, arguments, notes)
+        return json.loads(text[text.index("{") :])
+
+    stage = READY
+    yield from call("status")
+    yield from call("read_reference", name="program.md")
+    yield from call("read_train")
+    stage = BASELINE
+    yield from call("run_experiment", description=BASELINE)
+    yield from call("keep", {"learned": "where we start"})
     for idea in IDEAS:
         stage = idea.description
-        shell("git status --short && git log --oneline -3")
-        text = (root / "train.py").read_text()
-        diff = unified_diff(text, apply_patch(idea.patch, "train.py", text), "train.py")
-        shell(f"git apply --unidiff-zero <<'EOF'\n{diff}EOF")
-        experiment(idea.description)
+        yield from call("apply_patch", patch=hunk(*change(idea, root)))
+        result = yield from call("run_experiment", {"hypothesis": idea.hypothesis}, description=idea.description)
+        yield from call("keep" if result["next"] == "call keep" else "discard", {"learned": idea.learned})
+
+
+def by_shell(agent: str, tally: Tally, root: Path) -> Script:
+    """The loop of program.md in karpathy/autoresearch, each step a call."""
+
+    def shell(command: str) -> Step:
+        if agent == "claude-code":
+            return (yield from tally.step(stage, "Bash", {"command": command}))
+        arguments = {"cmd": command} | ({"yield_time_ms": 30000} if "train.py >" in command else {})
+        return (yield from tally.step(stage, "exec_command", arguments))
+
+    def read(name: str) -> Step:
+        if agent == "claude-code":
+            return (yield from tally.step(stage, "Read", {"file_path": name}))
+        first, size = 1, 0  # Codex shows a model that it does not know 10 kB of an output, and cuts its middle out
+        lines = (root / name).read_text().splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
+            size += len(line)
+            if size > CODEX_SHOWS or number == len(lines):
+                yield from shell(f"sed -n {first},{number}p {name}")
+                first, size = number + 1, 0
+        return ""
+
+    def edit(before: list[str], after: list[str]) -> Step:
+        if agent == "claude-code":
+            arguments = {"file_path": "train.py", "old_string": "".join(before), "new_string": "".join(after)}
+            return (yield from tally.step(stage, "Edit", arguments))
+        patch = f"*** Begin Patch\n*** Update File: train.py\n{hunk(before, after)}*** End Patch"
+        return (yield from shell(f"apply_patch <<'EOF'\n{patch}\nEOF"))
+
+    stage, best = READY, float("inf")
+    yield from read("program.md")
+    yield from read("prepare.py")
+    yield from read("train.py")
+    yield from shell("git checkout -b autoresearch/bench")
+    yield from shell("printf 'commit\\tval_bpb\\tmemory_gb\\tstatus\\tdescription\\n' > results.tsv")
+    for idea in (None, *IDEAS):
+        stage = idea.description if idea else BASELINE
+        yield from shell("git log --oneline -3")
+        if idea:
+            yield from edit(*change(idea, root))
+            yield from shell(f"git commit -am '{stage}'")
+        yield from shell("python train.py > run.log 2>&1")
+        shown = yield from shell("grep '^val_bpb:\\|^peak_vram_mb:' run.log")
+        score = re.search(r"val_bpb: +(\S+)", shown)
+        if score is None:
+            assert "has no attribute 'gate'" in (yield from shell("tail -n 50 run.log"))
+        value = float(score[1]) if score else 0.0
+        status = ("keep" if value < best else "discard") if score else "crash"
+        commit = subprocess.check_output(("git", "rev-parse", "--short", "HEAD"), cwd=root, text=True).strip()  # it was told
+        yield from shell(f"printf '{commit}\\t{value:.6f}\\t0.0\\t{status}\\t{stage}\\n' >> results.tsv")
+        if status == "keep":
+            best = value
+        else:
+            yield from shell("git reset --hard HEAD~1")
+
+
+async def play(agent: str, ours: bool, folder: Path, tally: Tally) -> None:
+    home = folder / "home"
+    home.mkdir(parents=True)
+    workspace = create(folder / "research", "default", "tiny")
+    session = Session(workspace, open_ledger(workspace))
+    session.data.prepare(workspace.root)
+    variables: dict[str, str] = {}
+    if ours:
+        server = connect.Server(connect.stdio_command(workspace.root))
+        connect.apply(connect.plan(agent, server, workspace.root, home))
+        options = {"claude-code": (), "codex": ("--profile", connect.NAME)}
+        model = Model(with_our_tools(tally, workspace.root))
+    else:
+        variables = {"AUTORESEARCH_PRESET": "tiny", "AUTORESEARCH_DATA": str(session.data.path)}
+        variables |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        variables |= {f"GIT_{who}_{what}": "bench" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        profile = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        (home / ".profile").write_text(profile)  # which Codex reads, and Claude Code does not
+        options = {"claude-code": ("--allowedTools", "Bash,Edit,Read"), "codex": ("--dangerously-bypass-approvals-and-sandbox",)}
+        model = Model(by_shell(agent, tally, workspace.root), server=None)
+    await programs.play(agent, model, home, workspace.root, *options[agent], **(variables if agent == "claude-code" else {}))
+    for tool in model.tools.values() if ours else ():
+        tally.add(READY, tool["name"], tool["description"], tool.get("input_schema") or tool["parameters"])
 
 
 def main(ranks: Path | None) -> None:
     encode = encoding(ranks)
-    with tempfile.TemporaryDirectory() as folder:
-        workspace = create(Path(folder) / "ours", "default", "tiny")
-        session = Session(workspace, open_ledger(workspace))
-        session.data.prepare(workspace.root)
+    for agent in ("claude-code", "codex"):
         tools, shell = Tally(encode), Tally(encode)
-        anyio.run(ours, workspace.root, tools)
-        by_shell(Workspace(create(Path(folder) / "shell", "default", "tiny").root).root, session.data.path, shell)
-    print(f"{'tokens':<24}{'our tools':>10}{'by shell':>10}{'ratio':>8}")
-    for stage, count in tools.stages.items():
-        print(f"{stage:<24}{count:>10}{shell.stages[stage]:>10}{count / shell.stages[stage]:>8.2f}")
-    totals = [sum(count for stage, count in tally.stages.items() if stage != "ready") for tally in (tools, shell)]
-    each = [total / (len(IDEAS) + 1) for total in totals]
-    print(f"{'an experiment, mean':<24}{each[0]:>10.0f}{each[1]:>10.0f}{each[0] / each[1]:>8.2f}")
-    whole = [tally.stages["ready"] + 10 * mean for tally, mean in zip((tools, shell), each, strict=True)]
-    print(f"{'ready and ten of them':<24}{whole[0]:>10.0f}{whole[1]:>10.0f}{whole[0] / whole[1]:>8.2f}   target {TARGET}")
+        with tempfile.TemporaryDirectory() as name:
+            anyio.run(play, agent, True, Path(name).resolve() / "tools", tools)
+            anyio.run(play, agent, False, Path(name).resolve() / "shell", shell)
+        print(f"\n{agent:<30}{'our tools':>10}{'by shell':>10}{'ratio':>7}")
+
+        def row(name: str, ours: float, theirs: float, more: str = "") -> None:
+            print(f"{name:<30}{ours:>10.0f}{theirs:>10.0f}{ours / theirs:>7.2f}{more}")
+
+        for stage in STAGES:
+            row(stage, tools.stages[stage], shell.stages[stage])
+        ours, theirs = (sum(tally.stages[stage] for stage in STAGES[1:]) / len(STAGES[1:]) for tally in (tools, shell))
+        row("an experiment, mean", ours, theirs, f"   target {TARGET}")
+        row(f"  with {NOTES}", ours + tools.stages[NOTES] / len(STAGES[1:]), theirs)
+        row("ready and ten of them", tools.stages[READY] + 10 * ours, shell.stages[READY] + 10 * theirs)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ async def whole_path(session: Session) -> None:
         assert len(str(result["curve"]).split()) >= 2
         seconds = result["seconds"]
         assert isinstance(seconds, dict)
-        assert seconds["training"] == pytest.approx(8, abs=3) and {"startup", "training", "evaluation"} <= set(seconds)
+        assert seconds["training"] == pytest.approx(8, abs=3) and seconds["startup"] >= 1
         assert git(root, "rev-parse", branch) == session.state.started.base_commit  # kept commits only
         await call("keep", learned="where we start")
         assert git(root, "log", "--format=%s", branch).splitlines() == ["baseline", "Workspace of the task gpt"]
@@ -68,7 +68,7 @@ async def whole_path(session: Session) -> None:
         # A better patch, kept.
         await call("apply_patch", patch=IDEAS[0].patch)
         result = await run_to_end(IDEAS[0].description)
-        assert result["suggestion"] == "keep" and float(str(result["score"])) < baseline
+        assert result["next"] == "call keep" and float(str(result["score"])) < baseline
         assert float(str(result["improvement"])) == pytest.approx(baseline - float(str(result["score"])), abs=2e-6)
         await call("keep")
         assert git(root, "log", "--format=%s", branch).splitlines()[0] == IDEAS[0].description

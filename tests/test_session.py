@@ -140,7 +140,10 @@ def test_a_crash_can_be_mended_or_discarded_but_not_kept(toy: Make):
         session.keep()
     with pytest.raises(NotAllowedError, match="as it was when experiment 2 failed"):
         session.run_experiment("again")
+    assert session.position().allowed == ["apply_patch", "discard"]
+    assert session.position().next == "call apply_patch to mend experiment 2 (error), or discard"
     replace(session, write(3))
+    assert session.position().allowed[0] == "run_experiment" and "run_experiment" in session.position().next
     run(session, "mended")
     assert session.experiment(2).status == "crash"
     assert session.keep().number == 3

@@ -10,7 +10,7 @@ from autoresearch_mcp import answers
 from autoresearch_mcp.ledger import RunEnded
 from autoresearch_mcp.run.limits import BoundedLog
 from autoresearch_mcp.session import Session
-from autoresearch_mcp.text import plain, untrusted, without_library_frames
+from autoresearch_mcp.text import plain, short_tracebacks, untrusted
 from conftest import TOY, log_of, run, spec_of, wait_for
 
 Make = Callable[..., Session]
@@ -246,7 +246,7 @@ time.sleep(1.5)
     assert 200 < (ended(session).peak_memory_mb or 0) < 400
 
 
-def test_an_excerpt_leaves_out_frames_of_libraries():
+def test_an_excerpt_has_a_line_for_a_frame_and_none_of_libraries():
     log = """step 1
 Traceback (most recent call last):
   File "/run/train.py", line 9, in <module>
@@ -261,14 +261,20 @@ Traceback (most recent call last):
     return self.gate(x)
 AttributeError: no attribute 'gate'
     hint: indented text of the message stays"""
-    shown = without_library_frames(log).split("\n")
-    assert [line for line in shown if "frames of libraries" in line] == ["  [frames of libraries]"]
-    assert [line.strip() for line in shown if "File" in line] == [
-        'File "/run/train.py", line 9, in <module>',
-        'File "/run/train.py", line 4, in forward',
-    ]
-    assert "    return self.gate(x)" in shown and shown[-2:] == [
+    assert short_tracebacks(log).split("\n") == [
+        "step 1",
+        "Traceback (most recent call last):",
+        "  /run/train.py:9 in <module>: model(x)",
+        "  ...",
+        "  /run/train.py:4 in forward: return self.gate(x)",
         "AttributeError: no attribute 'gate'",
         "    hint: indented text of the message stays",
     ]
-    assert "^" not in "".join(shown) and "return forward_call" not in "".join(shown)
+
+
+def test_an_excerpt_shows_where_the_syntax_is_wrong():
+    log = """  File "/run/train.py", line 5
+    x = = 3
+        ^
+SyntaxError: invalid syntax"""
+    assert short_tracebacks(log) == "  /run/train.py:5: x = = 3\nSyntaxError: invalid syntax"

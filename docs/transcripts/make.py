@@ -22,7 +22,7 @@ from autoresearch_mcp.demo import IDEAS  # noqa: E402
 from autoresearch_mcp.session import Session, open_ledger  # noqa: E402
 from autoresearch_mcp.workspace import create  # noqa: E402
 from clients import programs  # noqa: E402 (the tests' own driver of these programs)
-from clients.endpoint import Call, Model, Script, endpoint  # noqa: E402
+from clients.endpoint import Call, Model, Script  # noqa: E402
 
 LONGEST = 1500  # characters shown of one answer
 
@@ -43,7 +43,7 @@ def loop() -> Script:
         while result["status"] == "running":
             result = result_of((yield Call("get_val_bpb")).text)
         learned = {"learned": idea.learned if idea else "where we start"}
-        yield Call("keep" if result.get("suggestion") == "keep" else "discard", learned)
+        yield Call("keep" if result["next"] == "call keep" else "discard", learned)
     yield Call("history")
 
 
@@ -54,13 +54,8 @@ async def play(agent: str, folder: Path) -> Model:
     Session(workspace, open_ledger(workspace)).data.prepare(workspace.root)
     server = connect.Server(connect.stdio_command(workspace.root))
     connect.apply(connect.plan(agent, server, workspace.root, home))
-    async with endpoint(model) as url:
-        if agent == "claude-code":
-            await programs.claude_code(url, home, workspace.root)
-        else:
-            await programs.codex(url, home, workspace.root, "--profile", connect.NAME)
-    if model.error is not None:
-        raise model.error
+    options = {"claude-code": (), "codex": ("--profile", connect.NAME)}
+    await programs.play(agent, model, home, workspace.root, *options[agent])
     return model
 
 

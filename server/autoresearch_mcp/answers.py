@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any, ClassVar, cast
 
@@ -13,17 +14,18 @@ from autoresearch_mcp.session import OF_EXPERIMENTS, Session
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import plain, tail, untrusted
 
-CURVE_POINTS = 5
+CURVE_POINTS = 3
 LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
 LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
 THEMES = 10  # places shown
+PAGE = 34_000  # bytes of a file in one answer: Codex shows its models 10,000 tokens of 4 bytes and cuts the middle out of more
 DIFF = 2000  # characters of the best's diff in status; a whole status stays under 2,000 tokens
 
 
 class Answer(BaseModel):
     TEXT_ALONE: ClassVar[frozenset[str]] = frozenset()
-    """Fields that the structured answer leaves out: said elsewhere in it, or known from status."""
+    """Fields that the structured answer leaves out: said elsewhere in it, by the model in its call, or by status."""
 
     next: str = Field(description="The next step")
 
@@ -65,24 +67,25 @@ class PatchApplied(Answer):
     TEXT_ALONE = frozenset({"path"})
 
     path: str = ""
-    revision: str
+    revision: str = ""
     added: int = 0
     removed: int = 0
     diff: str = Field(default="", description="What the patch changed, where that is not what it says line by line")
-    as_written: bool = Field(description="The lines went in and out just as the patch has them")
+    as_written: bool = Field(default=True, description="The lines went in and out just as the patch has them")
 
     def body(self) -> str:
         return f"{self.path} changed: +{self.added} -{self.removed} lines, revision {self.revision}\n{self.diff}"
 
     def structured(self) -> dict[str, Any]:
-        known = ("diff", "added", "removed") if self.as_written else ()  # the model has just written it
-        return {name: value for name, value in super().structured().items() if name not in known}
+        return {"next": self.next} if self.as_written else super().structured()  # the model has just written the rest
 
 
 class Result(Answer):
     """State of one experiment."""
 
-    TEXT_ALONE = frozenset({"metric", "direction", "enforcement", "commit", "description"})
+    TEXT_ALONE = frozenset(
+        {"metric", "direction", "enforcement", "commit", "description", "suggestion", "best_score", "best_experiment"}
+    )
 
     experiment: int
     description: str = ""
@@ -116,8 +119,10 @@ class Result(Answer):
             content["score"] = self.score  # with all its digits
             if self.improvement is None or abs(self.improvement) > self.noise_floor:
                 content.pop("reason", None)  # the figures say it
-        if seconds := {phase: round(value, 1) for phase, value in self.seconds.items() if value >= 0.5}:
-            content["seconds"] = seconds
+        if "seconds" in content:
+            content["seconds"] = {
+                phase: round(value) for phase, value in self.seconds.items() if round(value) >= sum(self.seconds.values()) / 10
+            }
         if self.peak_memory_mb is not None:
             content["peak_memory_mb"] = round(self.peak_memory_mb)
         if self.details:
@@ -159,9 +164,9 @@ class Result(Answer):
 
 
 class Judged(Answer):
-    TEXT_ALONE = frozenset({"reason"})
+    TEXT_ALONE = frozenset({"verdict", "experiment", "reason", "best_experiment", "best_score"})
 
-    verdict: str
+    verdict: str = ""
     experiment: int | None = None
     reason: str = ""
     best_experiment: int | None = None
@@ -291,10 +296,49 @@ def _theme_text(theme: Theme) -> str:
 
 class Reference(Answer):
     name: str
+    total_lines: int | None = Field(default=None, description="With start_line and end_line, where this is not the whole")
+    start_line: int | None = None
+    end_line: int | None = None
     content: str = ""
 
     def body(self) -> str:
-        return self.content
+        span = f"lines {self.start_line}-{self.end_line} of {self.total_lines}\n" if self.total_lines is not None else ""
+        return span + self.content
+
+
+@dataclass(frozen=True)
+class Page:
+    """Lines `first` to `last` of a text of `total`, counted from 1."""
+
+    text: str
+    first: int
+    last: int
+    total: int
+    cut: bool
+    """More was asked for than an answer holds."""
+
+    @property
+    def whole(self) -> bool:
+        return self.last - self.first + 1 == self.total
+
+    def then(self, tool: str, step: str) -> str:
+        """The next step: to read on, where the page was cut."""
+        return f"call {tool} with start_line={self.last + 1} to read on; then {step}" if self.cut else step
+
+
+def page(text: str, start: int | None = None, end: int | None = None) -> Page:
+    """The lines asked for, as many as fit into PAGE bytes and one at least. Raises NotFoundError for a range that is not there."""
+    lines = text.splitlines(keepends=True)
+    first, last = start or 1, min(end or len(lines), len(lines))
+    if lines and not first <= last:
+        raise NotFoundError(
+            f"Lines {first} to {end or 'the end'} are not there: it has {len(lines)} lines. Ask for a range inside it."
+        )
+    shown, size = first - 1, 0
+    while shown < last and (size := size + len(lines[shown].encode())) <= PAGE:
+        shown += 1
+    shown = max(shown, min(first, last))
+    return Page("".join(lines[first - 1 : shown]), first, shown, len(lines), cut=shown < last)
 
 
 # --- from the session's state -----------------------------------------------------------------------------------------
@@ -352,28 +396,35 @@ def curve(session: Session, experiment: ExperimentState) -> str:
             except ValueError:
                 continue
     if len(points) > CURVE_POINTS:
-        points = [points[round(i * (len(points) - 1) / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
+        points = [points[round(i * (len(points) - 1) / CURVE_POINTS)] for i in range(1, CURVE_POINTS + 1)]
     return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
 
 
-def reference(session: Session, name: str) -> str:
-    """A file of the task, or of an experiment its output or diff. Raises NotFoundError."""
+def reference(session: Session, name: str, start: int | None = None, end: int | None = None) -> Page:
+    """Lines of a file of the task, or of an experiment's output or diff. Raises NotFoundError."""
     kind, _, which = name.partition(":")
     if kind not in ("log", "diff") or not which:
-        return session.reference(name)
+        return page(session.reference(name), start, end)
     if kind == "diff" and which == "best":
-        return session.diff_of_best() or "(the best is the baseline)"
+        return page(session.diff_of_best() or "(the best is the baseline)", start, end)
     if not which.isdigit():
         raise NotFoundError(f"{name!r} names no experiment. Use {kind}:<number>, like {kind}:3.")
-    return log(session, int(which)) if kind == "log" else session.diff(session.experiment(int(which)))
+    experiment = session.experiment(int(which))
+    if kind == "diff":
+        return page(session.diff(experiment), start, end)
+    output = page(_output(session, experiment), start, end)
+    return replace(output, text=untrusted(output.text, f"experiment {experiment.number}"))
 
 
 def log(session: Session, number: int | None) -> str:
     """The end of an experiment's latest output, marked as untrusted."""
     experiment = session.experiment(number)
+    return untrusted(_output(session, experiment), f"experiment {experiment.number}")
+
+
+def _output(session: Session, experiment: ExperimentState) -> str:
     spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
-    text = tail(spec.log, 8000, 200) if spec else ""
-    return untrusted(text or "(no output)", f"experiment {experiment.number}")
+    return (tail(spec.log, 8000, 200) if spec else "") or "(no output)"
 
 
 def status(session: Session, enforcement: str) -> Status:

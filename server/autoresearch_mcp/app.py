@@ -22,7 +22,8 @@ from autoresearch_mcp.session import OF_EXPERIMENTS, Session
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.workspace import PROGRAM
 
-WAIT_DEFAULT, WAIT_CAP = 45.0, 240.0  # seconds; Codex cuts a call at 300, Claude Desktop near 240, older clients at 60
+WAIT_CAP, WAIT_DEFAULT = 240.0, 45.0  # seconds: some clients cut a call at 60, Claude Desktop near 240, Codex at 300
+PATIENT = {"claude-code", "codex-mcp-client"}  # clients, by the name they give, that sit through WAIT_CAP by default
 POLL_FIRST, POLL_LAST = 0.02, 0.5  # seconds between looks at a run: fast for short ones, gentle for long ones
 ANNOUNCE_EVERY = 0.5  # seconds between looks for changes, while anybody subscribes to resources
 RESULTS = "autoresearch://results.tsv"
@@ -31,13 +32,26 @@ REPORT_EVERY = 2.0  # seconds between progress notifications
 T = TypeVar("T")
 
 _ONE_AT_A_TIME = anyio.CapacityLimiter(1)  # a session and its git are used by one thread at a time
-Wait = Annotated[float, Field(description="Seconds to wait for the result, 0 to 240. The run goes on whatever you choose.")]
-Number = Annotated[int | None, Field(description="Experiment number; the latest if left out")]
-Patch = Annotated[
-    str,
-    Field(description=FORMS[:1].upper() + FORMS[1:]),
-]
-Learned = Annotated[str | None, Field(description="What this result taught; kept for every later session to read")]
+
+
+def _lean(schema: dict[str, Any]) -> None:
+    """Takes out of a parameter's JSON schema what tells a model nothing: that null means left out."""
+    choices: list[dict[str, Any]] = schema.get("anyOf", [])
+    if {"type": "null"} in choices:
+        del schema["anyOf"], schema["default"]
+        schema |= next(choice for choice in choices if choice != {"type": "null"})
+
+
+def _argument(description: str, ge: int | None = None) -> Any:
+    return Field(description=description, json_schema_extra=_lean, ge=ge)
+
+
+Wait = Annotated[float | None, _argument("Seconds to wait for the result, 0 to 240; the default suits your client")]
+First = Annotated[int | None, _argument("First line, from 1", ge=1)]
+Last = Annotated[int | None, _argument("Last line, included", ge=1)]
+Number = Annotated[int | None, _argument("The latest if left out")]
+Patch = Annotated[str, _argument(FORMS[:1].upper() + FORMS[1:])]
+Learned = Annotated[str | None, _argument("What this result taught, for every later session")]
 
 READ = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 WRITE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
@@ -73,10 +87,7 @@ def build_server(session: Session) -> MCPServer:
     )
     file, metric = task.files.editable, task.metric.name
 
-    async def read(
-        start_line: Annotated[int | None, Field(ge=1, description="First line, from 1")] = None,
-        end_line: Annotated[int | None, Field(ge=1, description="Last line, included")] = None,
-    ) -> Annotated[CallToolResult, answers.FileView]:
+    async def read(start_line: First = None, end_line: Last = None) -> Annotated[CallToolResult, answers.FileView]:
         return await _answer(partial(_view, session, start_line, end_line))
 
     async def apply_patch(patch: Patch) -> Annotated[CallToolResult, answers.PatchApplied]:
@@ -84,16 +95,16 @@ def build_server(session: Session) -> MCPServer:
 
     async def run_experiment(
         ctx: Context,
-        description: Annotated[str, Field(description="What this experiment tries, in a few words")],
-        hypothesis: Annotated[str | None, Field(description="Why it should help; recorded")] = None,
-        replicate: Annotated[bool, Field(description="Run an unchanged file again, to measure the noise")] = False,
-        wait_seconds: Wait = WAIT_DEFAULT,
+        description: Annotated[str, _argument("What this experiment tries, in a few words")],
+        hypothesis: Annotated[str | None, _argument("Why it should help; recorded")] = None,
+        replicate: Annotated[bool, _argument("Run an unchanged file again, to measure the noise")] = False,
+        wait_seconds: Wait = None,
     ) -> Annotated[CallToolResult, answers.Result]:
         number, note = await _step(partial(session.run_experiment, description, hypothesis, replicate))
         return await _wait(session, ctx, number, wait_seconds, note)
 
     async def get_metric(
-        ctx: Context, experiment: Number = None, wait_seconds: Wait = WAIT_DEFAULT
+        ctx: Context, experiment: Number = None, wait_seconds: Wait = None
     ) -> Annotated[CallToolResult, answers.Result]:
         number = (await _step(partial(session.experiment, experiment))).number
         return await _wait(session, ctx, number, wait_seconds)
@@ -108,18 +119,20 @@ def build_server(session: Session) -> MCPServer:
         return await _answer(partial(_status, session))
 
     async def history(
-        search: Annotated[str | None, Field(description="Only experiments with all of these words")] = None,
+        search: Annotated[str | None, _argument("Only experiments with all of these words")] = None,
     ) -> Annotated[CallToolResult, answers.History]:
         return await _answer(partial(answers.history, session, search))
 
     async def read_reference(
-        name: Annotated[str, Field(description=", ".join([*session.references(), *OF_EXPERIMENTS]))],
+        name: Annotated[str, _argument(", ".join([*session.references(), *OF_EXPERIMENTS]))],
+        start_line: First = None,
+        end_line: Last = None,
     ) -> Annotated[CallToolResult, answers.Reference]:
-        return await _answer(partial(_reference, session, name))
+        return await _answer(partial(_reference, session, name, start_line, end_line))
 
     async def stop_experiment(ctx: Context) -> Annotated[CallToolResult, answers.Result]:
         number = (await _step(session.stop)).number
-        return await _wait(session, ctx, number, WAIT_DEFAULT)
+        return await _wait(session, ctx, number)
 
     def add(function: Callable[..., Any], name: str, annotations: ToolAnnotations, description: str) -> None:
         server.add_tool(function, name=name, description=description, annotations=annotations, meta=ALWAYS_LOAD)
@@ -129,14 +142,15 @@ def build_server(session: Session) -> MCPServer:
         apply_patch,
         "apply_patch",
         WRITE,
-        f"Change {file}, the only file you can change. All or nothing; the result's syntax is checked. Answers with the diff.",
+        f"Change {file}, the only file you can change. All or nothing; the result's syntax is checked.",
     )
     add(
         run_experiment,
         "run_experiment",
         WRITE,
         f"Commit {file} and run it for the fixed budget ({task.run.budget_seconds:g} s), then have it scored. Waits up to "
-        f"wait_seconds; call {task.get_tool} for the rest. The first run must be the unchanged file, the baseline.",
+        f"wait_seconds; the run goes on in any case, and {task.get_tool} waits on. The first run must be the unchanged file, "
+        "the baseline.",
     )
     add(
         get_metric,
@@ -279,9 +293,15 @@ def _shown(answer: answers.Answer) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=answer.text())], structured_content=answer.structured())
 
 
-async def _wait(session: Session, ctx: Context, number: int, seconds: float, note: str = "") -> CallToolResult:
+def _patience(ctx: Context) -> float:
+    """Seconds that the client is sure to wait for an answer."""
+    client = ctx.session.client_params
+    return WAIT_CAP if client and client.client_info.name in PATIENT else WAIT_DEFAULT
+
+
+async def _wait(session: Session, ctx: Context, number: int, seconds: float | None = None, note: str = "") -> CallToolResult:
     """Waits for an experiment's result, reporting progress; answers with its state when it is there or time is up."""
-    seconds = min(max(seconds, 0.0), WAIT_CAP)
+    seconds = _patience(ctx) if seconds is None else min(max(seconds, 0.0), WAIT_CAP)
     started = anyio.current_time()
     pause, reported = POLL_FIRST, started
     while (await _step(partial(session.experiment, number))).running and anyio.current_time() - started < seconds:
@@ -298,18 +318,15 @@ async def _wait(session: Session, ctx: Context, number: int, seconds: float, not
 
 def _view(session: Session, start: int | None, end: int | None) -> answers.FileView:
     current = session.read()
-    lines = current.text.splitlines(keepends=True)
-    first, last = start or 1, min(end or len(lines), len(lines))
-    if lines and not first <= last:
-        raise ToolError(f"Lines {first} to {end} are not there: the file has {len(lines)} lines. Ask for a range inside it.")
+    page = answers.page(current.text, start, end)
     return answers.FileView(
-        next=session.position().next,
+        next=page.then(session.task.read_tool, session.position().next),
         path=session.task.files.editable,
         revision=current.revision,
-        total_lines=len(lines),
-        start_line=first,
-        end_line=last,
-        content="".join(lines[first - 1 : last]),
+        total_lines=page.total,
+        start_line=page.first,
+        end_line=page.last,
+        content=page.text,
     )
 
 
@@ -360,6 +377,10 @@ def _status(session: Session) -> answers.Status:
     return answers.status(session, detect().level)
 
 
-def _reference(session: Session, name: str) -> answers.Reference:
+def _reference(session: Session, name: str, start: int | None, end: int | None) -> answers.Reference:
     name = name.strip()
-    return answers.Reference(next=session.position().next, name=name, content=answers.reference(session, name))
+    page = answers.reference(session, name, start, end)
+    answer = answers.Reference(next=page.then("read_reference", session.position().next), name=name, content=page.text)
+    if not page.whole:
+        answer.total_lines, answer.start_line, answer.end_line = page.total, page.first, page.last
+    return answer

@@ -137,7 +137,7 @@ async def _drive(directory: Path, console: Console) -> None:
         for idea in IDEAS:
             await call("apply_patch", patch=idea.patch)
             result = await run_to_end(description=idea.description, hypothesis=idea.hypothesis)
-            await call("keep" if result.get("suggestion") == "keep" else "discard", learned=idea.learned)
+            await call("keep" if result["next"] == "call keep" else "discard", learned=idea.learned)
         await call("history")
 
 

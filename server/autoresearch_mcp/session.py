@@ -191,11 +191,14 @@ class Session:
             other = [] if verdict == "keep" and self._is_unchanged_baseline(current) else ["discard" if verdict == "keep" else None]
             allowed = [verdict, *(name for name in other if name)]
             return Position("scored", allowed, f"call {verdict}")
+        if current and sha256(self._current_text().encode()) != current.committed.file_sha256:
+            return Position("failed", ["run_experiment", "apply_patch", "discard"], "call run_experiment to run your mended change")
         if current:
-            step = f"experiment {current.number} gave no score ({self.failure(current)}): call apply_patch to mend it, or discard"
+            step = f"call apply_patch to mend experiment {current.number} ({self.failure(current)}), or discard"
             if self._may_repeat(current):
                 step = f"{step}; or run_experiment to run it again as it is"
-            return Position("failed", ["apply_patch", "discard", "run_experiment"], step)
+                return Position("failed", ["apply_patch", "discard", "run_experiment"], step)
+            return Position("failed", ["apply_patch", "discard"], step)
         edited = self._edited()
         if not state.experiments:
             if edited:

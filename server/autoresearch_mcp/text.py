@@ -6,9 +6,9 @@ from pathlib import Path
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b.?", re.DOTALL)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
-_FRAME = re.compile(r'  File "(?P<file>[^"]+)", line \d+')
+_FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _MARKERS = re.compile(r"\s+[~^]+\s*")
-LIBRARY = "  [frames of libraries]"
+ELSEWHERE = "  ..."  # frames of libraries
 
 
 def plain(text: str) -> str:
@@ -18,23 +18,24 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
-def without_library_frames(text: str) -> str:
-    """Python tracebacks without the frames of installed packages and the markers under code: what is left is the run's own."""
-    kept: list[str] = []
-    skipping = False
+def short_tracebacks(text: str) -> str:
+    """Python tracebacks with a line for each frame of the run's own code, and an ellipsis for those of installed packages."""
+    shown: list[str] = []
+    frame: str | None = None  # of the lines being read; empty for a library's
     for line in text.split("\n"):
-        frame = _FRAME.match(line)
-        if frame:
-            skipping = "site-packages" in frame["file"] or "/lib/python" in frame["file"]
-            if skipping and (not kept or kept[-1] != LIBRARY):
-                kept.append(LIBRARY)
-        elif skipping and line.startswith("    "):
-            continue
+        if match := _FRAME.match(line):
+            library = "site-packages" in match["file"] or "/lib/python" in match["file"]
+            where = f" in {match['function']}" if match["function"] else ""
+            frame = "" if library else f"  {match['file']}:{match['line']}{where}"
+            if not library or shown[-1:] != [ELSEWHERE]:
+                shown.append(frame or ELSEWHERE)
+        elif frame is not None and line.startswith("    "):
+            if frame and not _MARKERS.fullmatch(line):
+                shown[-1] += f": {line.strip()}" if shown[-1] == frame else f" {line.strip()}"
         else:
-            skipping = False
-        if not skipping and not _MARKERS.fullmatch(line):
-            kept.append(line)
-    return "\n".join(kept)
+            frame = None
+            shown.append(line)
+    return "\n".join(shown)
 
 
 def tail(path: Path, characters: int = 2000, lines: int = 30) -> str:

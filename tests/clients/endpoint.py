@@ -47,6 +47,8 @@ class Model:
     """The play's state, and everything the agent sent while it ran."""
 
     script: Script
+    server: str | None = SERVER
+    """The MCP server whose tools the script calls; None for a script that calls the agent's own tools."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     tools: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Tools of the MCP server as the model saw them in its latest request, by their name at the server."""
@@ -90,7 +92,7 @@ class Model:
 
 def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
     """The stream's events as (name, data). Requests without our tools (titles, summaries) get a word."""
-    prefix = f"mcp__{SERVER}__"
+    prefix = f"mcp__{model.server}__" if model.server else ""
     mine = {tool["name"].removeprefix(prefix): tool for tool in request.get("tools") or [] if tool["name"].startswith(prefix)}
     call, looking = None, False
     if not mine and any(tool["name"] == "ToolSearch" for tool in request.get("tools") or []):
@@ -140,13 +142,13 @@ def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str,
 
 def openai_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
     """The stream's events as (name, data)."""
-    namespace = next((tool["name"] for tool in request.get("tools") or [] if SERVER in tool.get("name", "")), None)
-    mine = {
-        tool["name"]: tool
-        for space in request.get("tools") or []
-        if space.get("name") == namespace
-        for tool in space.get("tools", [])
-    }
+    offered = request.get("tools") or []
+    if model.server:
+        namespace = next((tool["name"] for tool in offered if model.server in tool.get("name", "")), None)
+        offered = [tool for space in offered if space.get("name") == namespace for tool in space.get("tools", [])]
+    else:
+        namespace = None
+    mine = {tool["name"]: tool for tool in offered if "name" in tool}
     outputs = [item for item in request["input"] if item.get("type") == "function_call_output"]
     call = None
     if mine:
@@ -175,7 +177,7 @@ def openai_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, di
             "name": call.tool,
             "arguments": json.dumps(call.arguments),
         }
-        if call.tool in mine:
+        if namespace and call.tool in mine:
             item["namespace"] = namespace
     yield "response.output_item.done", {"output_index": 0, "item": item}
     usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}

