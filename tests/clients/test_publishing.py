@@ -3,13 +3,17 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 import zipfile
 from pathlib import Path
 
+import anyio
 import pytest
+from mcp.client import Client
+from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from autoresearch_mcp import __version__
 from clients import programs
@@ -56,11 +60,40 @@ def test_the_bundle_packs(tmp_path: Path):
     assert {"manifest.json", "main.py", "pyproject.toml"} <= set(zipfile.ZipFile(target).namelist())
 
 
+def wheel_in(folder: Path) -> Path:
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+def test_pipx_installs_a_server_that_answers(tmp_path: Path):
+    places = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path / "man")}
+    pins = {"PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
+    command = [sys.executable, "-m", "pipx", "install", "--python", sys.executable, str(wheel_in(tmp_path))]
+    made = subprocess.run(command, env=os.environ | places | pins, capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    program = tmp_path / "bin" / "autoresearch-mcp"
+    assert subprocess.check_output((program, "--version"), text=True).strip() == f"autoresearch-mcp {__version__}"
+
+    async def go() -> None:
+        server = StdioServerParameters(
+            command=str(program),
+            args=["serve", "--workspace", str(tmp_path / "research"), "--preset", "tiny"],
+            env=dict(os.environ),
+        )
+        async with Client(stdio_client(server)) as client:
+            assert "read_train" in {tool.name for tool in (await client.list_tools()).tools}
+            status = (await client.call_tool("status", {})).structured_content
+            assert status and status["next"] == "call run_experiment with no change, to run the baseline"
+
+    anyio.run(go)
+    shutil.rmtree(tmp_path / "pipx")  # it holds a PyTorch
+
+
 def test_the_wheel_alone_makes_a_workspace(tmp_path: Path):
     """As from uvx or pipx: nothing of the checkout is there."""
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    wheel = wheel_in(tmp_path)
     installed = tmp_path / "installed"
     zipfile.ZipFile(wheel).extractall(installed)
     environment = os.environ | {"PYTHONPATH": str(installed)}
