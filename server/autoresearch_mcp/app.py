@@ -23,7 +23,11 @@ from autoresearch_mcp.task import Task
 from autoresearch_mcp.workspace import PROGRAM
 
 WAIT_CAP, WAIT_DEFAULT = 240.0, 45.0  # seconds: some clients cut a call at 60, Claude Desktop near 240, Codex at 300
-PATIENT = {"claude-code", "codex-mcp-client"}  # clients, by the name they give, that sit through WAIT_CAP by default
+PATIENT = {
+    "claude-code",
+    "codex-mcp-client",
+    "gemini-cli-mcp-client",
+}  # clients, by the name they give, that sit through WAIT_CAP by default
 POLL_FIRST, POLL_LAST = 0.02, 0.5  # seconds between looks at a run: fast for short ones, gentle for long ones
 ANNOUNCE_EVERY = 0.5  # seconds between looks for changes, while anybody subscribes to resources
 RESULTS = "autoresearch://results.tsv"

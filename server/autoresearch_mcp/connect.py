@@ -128,10 +128,10 @@ def vscode(server: Server, folder: Path, home: Path) -> list[Wanted]:
 
 
 def gemini(server: Server, folder: Path, home: Path) -> list[Wanted]:
-    """https://geminicli.com/docs/reference/configuration: settings of a project; an empty `core` allows no built-in tool."""
+    """https://geminicli.com/docs/reference/configuration: settings of a project; `core` names all tools there are, ours too."""
     entry: dict[str, Any] = {"httpUrl": server.url, "headers": server.headers} if server.url else _plain(server)
     entry |= {"trust": True, "timeout": WAIT_LIMIT * 1000}
-    content: dict[str, Any] = {"mcpServers": {NAME: entry}, "mcp": {"allowed": [NAME]}, "tools": {"core": []}}
+    content: dict[str, Any] = {"mcpServers": {NAME: entry}, "mcp": {"allowed": [NAME]}, "tools": {"core": [f"mcp_{NAME}_*"]}}
     return [Wanted(folder / ".gemini" / "settings.json", content, ("mcpServers", NAME))]
 
 

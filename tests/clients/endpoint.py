@@ -1,8 +1,8 @@
 """A scripted model: an HTTP endpoint that speaks to a real coding agent as its model would, and plays a list of tool calls.
 
 A script is a generator. It yields the `Call` that the model makes next, is sent what the agent then shows the model as the
-call's result, and ends when the model would end its turn. Two wire formats: Anthropic's Messages (Claude Code) and OpenAI's
-Responses (Codex).
+call's result, and ends when the model would end its turn. Three wire formats: Anthropic's Messages (Claude Code), OpenAI's
+Responses (Codex) and Google's generateContent (Gemini CLI).
 """
 
 import json
@@ -184,11 +184,37 @@ def openai_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, di
     yield "response.completed", {"response": head | {"status": "completed", "output": [item], "usage": usage}}
 
 
+# --- Gemini generateContent -------------------------------------------------------------------------------------------
+
+
+def gemini_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The stream's one chunk, which has no name. Requests without our tools get a word."""
+    prefix = f"mcp_{model.server}_" if model.server else ""
+    declared = [tool for group in request.get("tools") or [] for tool in group.get("functionDeclarations", [])]
+    mine = {tool["name"].removeprefix(prefix): tool for tool in declared if tool["name"].startswith(prefix)}
+    call = None
+    if mine:
+        model.tools = mine
+        model.requests.append(request | {"tools": declared})
+        parts = [part for content in request["contents"] for part in content["parts"]]
+        responses = [part["functionResponse"]["response"] for part in parts if "functionResponse" in part]
+        call = model.turn([Shown(str(said.get("output") or said.get("error")), "error" in said) for said in responses])
+    name = prefix + call.tool if call and call.tool in mine else call.tool if call else ""
+    part = {"functionCall": {"name": name, "args": call.arguments}} if call else {"text": "Done."}
+    candidate = {"index": 0, "content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
+    yield "", {"candidates": [candidate], "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}}
+
+
 def _joined(content: Any) -> str:
     """Text of a result, which is a string or a list of blocks."""
     if isinstance(content, str):
         return content
     return "\n".join(block.get("text", f"[{block.get('type')}]") for block in content or [])
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    """One event of a stream, which has a name in two of the formats."""
+    return f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n" if name else f"data: {json.dumps(data)}\n\n"
 
 
 # --- the HTTP side ----------------------------------------------------------------------------------------------------
@@ -202,7 +228,7 @@ async def endpoint(model: Model) -> AsyncIterator[str]:
         async def answer(request: Request) -> Response:
             body = await request.json()
             looks = model.looks
-            events = [f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n" for name, data in turn(model, body)]
+            events = [_event(name, data) for name, data in turn(model, body)]
             if model.looks > looks:
                 await anyio.sleep(LOOK_SECONDS)
             return Response("".join(events), media_type="text/event-stream")
@@ -219,6 +245,7 @@ async def endpoint(model: Model) -> AsyncIterator[str]:
         Route("/v1/messages", route(anthropic_turn), methods=["POST"]),
         Route("/v1/messages/count_tokens", count, methods=["POST"]),
         Route("/v1/responses", route(openai_turn), methods=["POST"]),
+        Route("/v1beta/models/{call}", route(gemini_turn), methods=["POST"]),
         Route("/{path:path}", other, methods=["GET", "POST", "HEAD"]),
     ]
     listening = socket.create_server(("127.0.0.1", 0))

@@ -82,11 +82,22 @@ async def codex(url: str, home: Path, folder: Path, *options: str, config: str =
     return await run(command, folder, environment(home, {"NO_KEY": "no-key"}))
 
 
+async def gemini(url: str, home: Path, folder: Path, *options: str) -> Ended:
+    """Gemini CLI without a terminal, started in `folder`, which its user trusts; its model is at `url`."""
+    (home / ".gemini").mkdir(exist_ok=True)
+    (home / ".gemini" / "settings.json").write_text(json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}}))
+    (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({str(folder): "TRUST_FOLDER"}))
+    command = [installed() / "gemini", "--model", "gemini-2.5-flash", *options, "--prompt", PROMPT]
+    return await run(command, folder, environment(home, {"GEMINI_API_KEY": "no-key", "GOOGLE_GEMINI_BASE_URL": url}))
+
+
 async def play(agent: str, model: Model, home: Path, folder: Path, *options: str, **variables: str) -> Ended:
     """Runs the agent in `folder` until its scripted model has played to the end. Raises what the script asserted."""
     async with endpoint(model) as url:
         if agent == "claude-code":
             ended = await claude_code(url, home, folder, *options, **variables)
+        elif agent == "gemini":
+            ended = await gemini(url, home, folder, *options)
         else:
             ended = await codex(url, home, folder, *options, **variables)
     if model.error is not None:

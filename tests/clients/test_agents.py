@@ -1,6 +1,7 @@
-"""Claude Code and Codex, the real programs, drive the server over stdio; only their model is scripted."""
+"""Claude Code, Codex and Gemini CLI, the real programs, drive the server over stdio; only their model is scripted."""
 
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -36,9 +37,10 @@ def home(tmp_path: Path) -> Path:
 
 
 def answer(shown: Shown) -> dict[str, Any]:
-    """The structured answer in what the model was shown, which is all that both programs show of a result that is no error."""
+    """The answer in what the model was shown: Claude Code and Codex show the structured one alone, Gemini CLI the text alone."""
     assert not shown.is_error and len(shown.text.encode()) < OUTPUT_LIMIT, shown
-    content: dict[str, Any] = json.loads(shown.text[shown.text.index("{") :])
+    said = re.search(r"^Next: (.+)\.$", shown.text, re.MULTILINE)
+    content: dict[str, Any] = {"next": said[1]} if said else json.loads(shown.text[shown.text.index("{") :])
     assert content["next"], "every answer names the next step"
     return content
 
@@ -96,7 +98,8 @@ async def play(
         allowed = ["--mcp-config", str(config), "--allowedTools", "mcp__autoresearch__*"]
         ended = await programs.play(agent, model, home, root, *allowed, **options)
     elif recipe:
-        ended = await programs.play(agent, model, home, root, "--profile", connect.NAME)
+        profile = ("--profile", connect.NAME) if agent == "codex" else ()
+        ended = await programs.play(agent, model, home, root, *profile)
     else:
         named = f"[mcp_servers.autoresearch]\ncommand = {json.dumps(command[0])}\nargs = {json.dumps(command[1:])}\n"
         more = "".join(f"{name} = {value}\n" for name, value in options.items())
@@ -136,7 +139,7 @@ def short_loop() -> Script:
     answer((yield Call("discard")))
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", [*AGENTS, "gemini"])
 def test_with_the_recipe_there_is_no_prompt_and_no_other_tool(agent: str, toy: Make, home: Path):
     def loop_and_stop() -> Script:
         yield from short_loop()
@@ -157,12 +160,14 @@ def test_with_the_recipe_there_is_no_prompt_and_no_other_tool(agent: str, toy: M
             "ReadMcpResourceTool",
             "ReadMcpResourceDirTool",
         }
+    elif agent == "gemini":
+        assert names == {f"mcp_autoresearch_{name}" for name in TOOLS}
     else:
         resources = {"list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource"}
         assert names <= {"mcp__autoresearch", *resources}
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize("agent", [*AGENTS, "gemini"])
 def test_a_server_that_is_slow_to_start_is_waited_for(agent: str, toy: Make, home: Path):
     """A cold disk or a busy machine: with the recipe the agents' first request already has all tools."""
     model, _ = anyio.run(lambda: play(agent, short_loop(), toy(), home, recipe=True, delay=2))
