@@ -51,6 +51,8 @@ class Wanted:
     content: dict[str, Any]
     owned: tuple[str, ...]
     """Keys down to the entry that is ours alone, and is replaced as a whole."""
+    exact: tuple[str, ...] = ()
+    """Keys down to a list that must have no other item; to other lists ours are added."""
 
 
 def stdio_command(workspace: Path) -> list[str]:
@@ -132,7 +134,7 @@ def gemini(server: Server, folder: Path, home: Path) -> list[Wanted]:
     entry: dict[str, Any] = {"httpUrl": server.url, "headers": server.headers} if server.url else _plain(server)
     entry |= {"trust": True, "timeout": WAIT_LIMIT * 1000}
     content: dict[str, Any] = {"mcpServers": {NAME: entry}, "mcp": {"allowed": [NAME]}, "tools": {"core": [f"mcp_{NAME}_*"]}}
-    return [Wanted(folder / ".gemini" / "settings.json", content, ("mcpServers", NAME))]
+    return [Wanted(folder / ".gemini" / "settings.json", content, ("mcpServers", NAME), exact=("tools", "core"))]
 
 
 def _plain(server: Server) -> dict[str, Any]:
@@ -245,7 +247,7 @@ def _merge(have: dict[str, Any], want: dict[str, Any], wanted: Wanted, above: tu
             have[key] = value
         elif _is_table(value) and _is_table(have[key]):
             _merge(have[key], value, wanted, keys)
-        elif _is_list(value) and value and _is_list(have[key]):
+        elif _is_list(value) and keys != wanted.exact and _is_list(have[key]):
             have[key].extend(item for item in value if item not in have[key])
         elif have[key] != value:
             raise AutoresearchError(
