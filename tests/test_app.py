@@ -9,8 +9,10 @@ from pathlib import Path
 
 import anyio
 import pytest
+from mcp.client import Client
+from mcp.types import Implementation
 
-from autoresearch_mcp import answers
+from autoresearch_mcp import answers, app
 from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
 from autoresearch_mcp.session import Session
@@ -181,6 +183,24 @@ def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
             assert any("training" in message for message in heard)
             assert str(result.structured_content["curve"]).split()[-1] == "39:1.5"
             assert result.structured_content["seconds"]["training"] >= 1
+
+    anyio.run(go)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.parametrize(("name", "status"), [("claude-code", "scored"), ("some-client", "running")])
+def test_unasked_the_wait_is_as_long_as_the_client_is_known_to_sit_through(
+    name: str, status: str, mode: str, toy: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(app, "WAIT_DEFAULT", 0.2)
+    session = toy("import time\ntime.sleep(1.5)\nopen('result.txt', 'w').write('1')\n")
+
+    async def go() -> None:
+        async with Client(app.build_server(session), mode=mode, client_info=Implementation(name=name, version="1")) as client:
+            result = await client.call_tool("run_experiment", {"description": "baseline"})
+            assert result.structured_content and result.structured_content["status"] == status
+            asked = await client.call_tool("get_score", {"wait_seconds": 60})
+            assert asked.structured_content and asked.structured_content["status"] == "scored"
 
     anyio.run(go)
 
