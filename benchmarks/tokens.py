@@ -195,8 +195,9 @@ def main(ranks: Path | None) -> None:
     for agent in ("claude-code", "codex"):
         tools, shell = Tally(encode), Tally(encode)
         with tempfile.TemporaryDirectory() as name:
-            anyio.run(play, agent, True, Path(name).resolve() / "tools", tools)
-            anyio.run(play, agent, False, Path(name).resolve() / "shell", shell)
+            for folder, tally in (("tools", tools), ("shell", shell)):
+                print(f"{agent}: four experiments by {folder}", file=sys.stderr)
+                anyio.run(play, agent, tally is tools, Path(name).resolve() / folder, tally)
         print(f"\n{agent:<30}{'our tools':>10}{'by shell':>10}{'ratio':>7}")
 
         def row(name: str, ours: float, theirs: float, more: str = "") -> None:
