@@ -34,8 +34,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from autoresearch_mcp import connect  # noqa: E402
 from autoresearch_mcp.demo import IDEAS, Idea  # noqa: E402
-from autoresearch_mcp.patch import apply_patch  # noqa: E402
-from autoresearch_mcp.session import Session, open_ledger  # noqa: E402
+from autoresearch_mcp.loop.patches import apply_patch  # noqa: E402
+from autoresearch_mcp.loop.session import Session, open_ledger  # noqa: E402
 from autoresearch_mcp.workspace import create  # noqa: E402
 from clients import programs  # noqa: E402 (the tests' own driver of these programs)
 from clients.endpoint import Call, Model, Script, Shown  # noqa: E402

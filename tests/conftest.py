@@ -14,8 +14,8 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.session import Session, open_ledger, wait_until_ended
 from autoresearch_mcp.workspace import Workspace, create
 
 ROOT = Path(__file__).parent.parent

@@ -12,10 +12,11 @@ import pytest
 from mcp.client import Client
 from mcp.types import Implementation
 
-from autoresearch_mcp import answers, app
+from autoresearch_mcp import app
 from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.views import answers
 from conftest import ROOT, connect, open_session, run, text_of
 
 Make = Callable[..., Session]
@@ -382,7 +383,7 @@ def test_a_client_that_cancels_ends_its_wait_and_not_the_run(toy: Make):
 def test_the_server_never_imports_torch_or_numpy(notes: Session):
     code = (
         "import sys; from pathlib import Path; import autoresearch_mcp.cli\n"
-        "from autoresearch_mcp.session import Session, open_ledger; from autoresearch_mcp.workspace import Workspace\n"
+        "from autoresearch_mcp.loop.session import Session, open_ledger; from autoresearch_mcp.workspace import Workspace\n"
         "from autoresearch_mcp.app import build_server\n"
         f"w = Workspace(Path({str(notes.workspace.root)!r})); build_server(Session(w, open_ledger(w)))\n"
         "print([name for name in ('torch', 'numpy', 'matplotlib', 'tiktoken') if name in sys.modules])"

@@ -16,9 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from autoresearch_mcp.ledger import ExperimentState
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.ledger import ExperimentState
 from autoresearch_mcp.run import limits, sandbox
-from autoresearch_mcp.session import Session
 from autoresearch_mcp.task import LEVELS
 from autoresearch_mcp.workspace import create
 from conftest import ROOT, log_of, open_session, run, spec_of

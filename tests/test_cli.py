@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
 from conftest import open_session, replace, run
 
 Make = Callable[..., Session]

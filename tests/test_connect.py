@@ -13,7 +13,7 @@ import pytest
 from autoresearch_mcp import connect
 from autoresearch_mcp.connect import CLIENTS, Server, plan
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
 from conftest import open_session
 
 SERVER = Server(["/bin/autoresearch-mcp", "serve", "--workspace", "/ws"])

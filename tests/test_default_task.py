@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from autoresearch_mcp.demo import IDEAS
-from autoresearch_mcp.ledger import Ledger, results_tsv
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.ledger import Ledger, results_tsv
 from autoresearch_mcp.workspace import create
 from conftest import ROOT, connect, git, open_session, text_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch_mcp.errors import AutoresearchError, TaskError, WorkspaceError
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.workspace import Workspace, create
 from conftest import TOY, git, open_session, replace, run
 

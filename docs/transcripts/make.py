@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from autoresearch_mcp import connect  # noqa: E402
 from autoresearch_mcp.demo import IDEAS  # noqa: E402
-from autoresearch_mcp.session import Session, open_ledger  # noqa: E402
+from autoresearch_mcp.loop.session import Session, open_ledger  # noqa: E402
 from autoresearch_mcp.workspace import create  # noqa: E402
 from clients import programs  # noqa: E402 (the tests' own driver of these programs)
 from clients.endpoint import Call, Model, Script  # noqa: E402

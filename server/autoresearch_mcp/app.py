@@ -13,13 +13,14 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, S
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import Field
 
-from autoresearch_mcp import __version__, answers
+from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.ledger import results_tsv
-from autoresearch_mcp.patch import FORMS
+from autoresearch_mcp.loop.patches import FORMS
+from autoresearch_mcp.loop.session import OF_EXPERIMENTS, Session
+from autoresearch_mcp.record.ledger import results_tsv
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.session import OF_EXPERIMENTS, Session
 from autoresearch_mcp.task import Task
+from autoresearch_mcp.views import answers
 from autoresearch_mcp.workspace import PROGRAM
 
 WAIT_CAP, WAIT_DEFAULT = 240.0, 45.0  # seconds: some clients cut a call at 60, Claude Desktop near 240, Codex at 300

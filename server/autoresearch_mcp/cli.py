@@ -15,8 +15,8 @@ from autoresearch_mcp.errors import AutoresearchError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from autoresearch_mcp.ledger import ExperimentState
-    from autoresearch_mcp.session import Session
+    from autoresearch_mcp.loop.session import Session
+    from autoresearch_mcp.record.ledger import ExperimentState
 
 app = typer.Typer(
     name="autoresearch-mcp",
@@ -103,14 +103,14 @@ def serve(
     if not over_http:
         server.run("stdio")
         return
-    from autoresearch_mcp import http
+    from autoresearch_mcp import web
 
-    listening = http.listen(host, port, allow_remote)
+    listening = web.listen(host, port, allow_remote)
     address = f"[{host}]" if ":" in host else host
-    names = [*http.LOOPBACK, address, *(allow_host or [])]
-    print(f"serving:    http://{address}:{listening.getsockname()[1]}{http.PATH}", file=sys.stderr)
+    names = [*web.LOOPBACK, address, *(allow_host or [])]
+    print(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
     print(f"token:      in {opened.workspace.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
-    http.serve(server, opened.workspace.bearer_token(), listening, names)
+    web.serve(server, opened.workspace.bearer_token(), listening, names)
 
 
 @app.command()
@@ -161,8 +161,8 @@ def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; 
 @app.command()
 def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, as_json: JsonOption = False) -> None:
     """Where the loop stands, with what only you may see: the sealed holdout."""
-    from autoresearch_mcp import answers
     from autoresearch_mcp.run.sandbox import detect
+    from autoresearch_mcp.views import answers
 
     opened = _open(workspace, session)
     opened.refresh()
@@ -192,8 +192,8 @@ def log(
     """All experiments of a session, or one in full."""
     from rich.console import Console
 
-    from autoresearch_mcp import answers
-    from autoresearch_mcp.ledger import export_json
+    from autoresearch_mcp.record.ledger import export_json
+    from autoresearch_mcp.views import answers
 
     opened = _open(workspace, session)
     if as_json:
@@ -249,7 +249,7 @@ def plot(
     output: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF; progress.png in the workspace if left out.")] = None,
 ) -> None:
     """Draw the progress picture: all experiments, the kept ones marked, the running best."""
-    from autoresearch_mcp.plot import draw
+    from autoresearch_mcp.views.plot import draw
 
     opened = _open(workspace, session)
     target = output or opened.workspace.root / "progress.png"
@@ -307,7 +307,7 @@ def _prepare_in_background(session: "Session") -> None:
 
 
 def _open(workspace: Path, tag: str | None) -> "Session":
-    from autoresearch_mcp.session import Session, open_ledger
+    from autoresearch_mcp.loop.session import Session, open_ledger
     from autoresearch_mcp.workspace import Workspace
 
     opened = Workspace(workspace)
@@ -332,7 +332,7 @@ def experiments_table(session: "Session", rows: int | None = None) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    from autoresearch_mcp.ledger import format_score
+    from autoresearch_mcp.record.ledger import format_score
     from autoresearch_mcp.text import plain
 
     state = session.state

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from autoresearch_mcp.cli import experiments_table
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.plot import draw
-from autoresearch_mcp.session import Session, open_ledger
+from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.views.plot import draw
 from autoresearch_mcp.workspace import Workspace, create
 
 

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from autoresearch_mcp import __version__
 from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.session import Session, open_ledger
 from autoresearch_mcp.workspace import TASK_FILE, Workspace
 
 PACKAGES = ("mcp", "torch", "numpy", "tiktoken", "gitpython", "pydantic", "anyio")

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
 from conftest import wait_for
 
 

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from autoresearch_mcp import connect
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
 from clients import programs
 from clients.endpoint import Call, Model, Script, Shown, endpoint
 from conftest import git, open_session

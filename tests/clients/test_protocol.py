@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
 from clients import programs
 from clients.served import Served, serving
 

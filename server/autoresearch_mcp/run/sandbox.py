@@ -125,7 +125,7 @@ def _available(level: str) -> bool:
         case "bubblewrap":
             return sys.platform == "linux" and shutil.which("bwrap") is not None
         case "landlock":
-            from autoresearch_mcp.run import confine
+            from autoresearch_mcp.run.inside import confine
 
             return confine.landlock_abi() > 0
         case "seatbelt":
@@ -229,7 +229,7 @@ def _bubblewrap(confinement: Confinement) -> list[str]:
 
 def _launcher() -> list[Path]:
     """The one file of ours that a run can see: what applies the rules inside, before the command starts."""
-    return [Path(__file__).with_name("confine.py")]
+    return [Path(__file__).parent / "inside" / "confine.py"]
 
 
 def _confine(rules: str, confinement: Confinement) -> list[str]:

@@ -25,7 +25,7 @@ from anyio.abc import UNIXSocketStream
 from autoresearch_mcp.errors import LedgerError, RunFailedError
 from autoresearch_mcp.evaluate.command import Score
 from autoresearch_mcp.files import read_regular, write_json
-from autoresearch_mcp.ledger import Ledger, RunEnded, write_results
+from autoresearch_mcp.record.ledger import Ledger, RunEnded, write_results
 from autoresearch_mcp.run import limits, sandbox
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -229,7 +229,7 @@ class Supervisor:
         paths = [data / name for name in self.task.data.train]
         if self.spec.enforcement != "bubblewrap":
             return [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in paths]
-        lend = Path(__file__).with_name("lend.py")
+        lend = Path(__file__).parent / "inside" / "lend.py"
         ours, theirs = socket.socketpair()
         with ours, theirs:
             command = [sys.executable, "-I", "-S", str(lend), str(theirs.fileno()), *map(str, paths)]

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, cast
 from pydantic import BaseModel, Field
 
 from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.ledger import ExperimentState, SessionState, format_score
-from autoresearch_mcp.session import OF_EXPERIMENTS, Session
+from autoresearch_mcp.loop.session import OF_EXPERIMENTS, Session
+from autoresearch_mcp.record.ledger import ExperimentState, SessionState, format_score
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import plain, tail, untrusted
 

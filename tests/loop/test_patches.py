@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch_mcp.errors import PatchError
-from autoresearch_mcp.patch import apply_patch, check_syntax, unified_diff
+from autoresearch_mcp.loop.patches import apply_patch, check_syntax, unified_diff
 
 FILE = """\
 import math

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch_mcp import answers
-from autoresearch_mcp.ledger import RunEnded
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.ledger import RunEnded
 from autoresearch_mcp.run.limits import BoundedLog
-from autoresearch_mcp.session import Session
 from autoresearch_mcp.text import plain, short_tracebacks, untrusted
+from autoresearch_mcp.views import answers
 from conftest import TOY, log_of, run, spec_of, wait_for
 
 Make = Callable[..., Session]
@@ -195,7 +195,7 @@ def test_a_task_that_demands_more_sandbox_than_there_is_is_refused(toy: Make, mo
     from autoresearch_mcp.run import sandbox
 
     session = toy(toml=TOY + '\n[sandbox]\nminimum = "landlock"\n')
-    monkeypatch.setattr("autoresearch_mcp.session.detect", lambda: sandbox.Enforcement("none", ""))
+    monkeypatch.setattr("autoresearch_mcp.loop.session.detect", lambda: sandbox.Enforcement("none", ""))
     run(session)
     assert ended(session).outcome == "refused" and "install bubblewrap" in ended(session).excerpt
 

@@ -1,6 +1,6 @@
 """What counts as the same change, and which places it is in."""
 
-from autoresearch_mcp.change import Change, between, places_of
+from autoresearch_mcp.loop.changes import Change, between, places_of
 
 MODEL = '''\
 """A model."""

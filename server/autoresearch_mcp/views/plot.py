@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.ledger import SessionState, format_score
+from autoresearch_mcp.record.ledger import SessionState, format_score
 
 
 def draw(state: SessionState, target: Path) -> None:

@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from autoresearch_mcp.errors import NotAllowedError
-from autoresearch_mcp.ledger import Ledger
-from autoresearch_mcp.session import Session
-from conftest import connect, git, open_session, replace, run, settle_processes, spec_of, supervisor_of, wait_for
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.ledger import Ledger
+from conftest import ROOT, connect, git, open_session, replace, run, settle_processes, spec_of, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 ONE, TWO = "open('result.txt', 'w').write('1.0')\n", "open('result.txt', 'w').write('2.0')\n"
@@ -21,7 +21,7 @@ ONE, TWO = "open('result.txt', 'w').write('1.0')\n", "open('result.txt', 'w').wr
 POINTS = [
     ("apply", "os:replace", "before"),
     ("apply", "os:replace", "after"),
-    ("apply", "autoresearch_mcp.patch:apply_patch", "after"),
+    ("apply", "autoresearch_mcp.loop.patches:apply_patch", "after"),
     ("run", "autoresearch_mcp.workspace:Workspace.commit_file", "before"),
     ("run", "autoresearch_mcp.workspace:Workspace.commit_file", "after"),
     ("run", "autoresearch_mcp.workspace:Workspace.set_ref", "before"),
@@ -30,23 +30,25 @@ POINTS = [
     ("run", "autoresearch_mcp.executors.local:try_lock", "before"),
     ("run", "autoresearch_mcp.executors.local:try_lock", "after"),
     ("run", "autoresearch_mcp.executors.local:start", "after"),
-    ("keep", "autoresearch_mcp.session:Session._settle", "before"),  # the second call, behind the row
+    ("keep", "autoresearch_mcp.loop.session:Session._settle", "before"),  # the second call, behind the row
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "before"),
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "after"),
     ("keep", "autoresearch_mcp.workspace:Workspace.move_branch", "after"),
-    ("keep", "autoresearch_mcp.session:write_results", "before"),
-    ("discard", "autoresearch_mcp.session:Session._restore_file", "before"),
+    ("keep", "autoresearch_mcp.loop.session:write_results", "before"),
+    ("discard", "autoresearch_mcp.loop.session:Session._restore_file", "before"),
     ("discard", "os:replace", "before"),
     ("discard", "os:replace", "after"),
-    ("discard", "autoresearch_mcp.session:Session._restore_file", "after"),
-    ("discard", "autoresearch_mcp.session:write_results", "before"),
+    ("discard", "autoresearch_mcp.loop.session:Session._restore_file", "after"),
+    ("discard", "autoresearch_mcp.loop.session:write_results", "before"),
 ]
 
 
 def die(session: Session, step: str, point: str, moment: str) -> None:
     count = "2" if point.endswith("_settle") else "1"
     command = [sys.executable, "dying.py", str(session.workspace.root), step, point, moment, count]
-    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    result = subprocess.run(
+        command, cwd=Path(__file__).parent, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True
+    )
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 

@@ -12,13 +12,12 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from autoresearch_mcp import change as changes
-from autoresearch_mcp import patch as patches
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
 from autoresearch_mcp.executors import local as executor
 from autoresearch_mcp.files import locked, read_regular, sha256, write_atomic
-from autoresearch_mcp.ledger import (
+from autoresearch_mcp.loop import changes, patches
+from autoresearch_mcp.record.ledger import (
     ExperimentCommitted,
     ExperimentState,
     Ledger,

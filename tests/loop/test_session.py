@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
-from autoresearch_mcp.session import PLATEAU, Session, wait_until_ended
+from autoresearch_mcp.loop.session import PLATEAU, Session, wait_until_ended
 from conftest import TOY, WORK, git, log_of, open_session, replace, run, supervisor_of, wait_for
 
 Make = Callable[..., Session]

@@ -16,8 +16,8 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.http import MAX_REQUEST_BYTES, listen
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.web import MAX_REQUEST_BYTES, listen
 from clients.served import Served, serving
 from conftest import open_session, supervisor_of, text_of, wait_for
 

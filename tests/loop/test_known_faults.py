@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from autoresearch_mcp import answers
 from autoresearch_mcp.errors import NotAllowedError
-from autoresearch_mcp.ledger import results_tsv
-from autoresearch_mcp.session import Session
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.ledger import results_tsv
+from autoresearch_mcp.views import answers
 from conftest import TOY, connect, git, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
 
 Make = Callable[..., Session]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autoresearch_mcp.errors import LedgerError
-from autoresearch_mcp.ledger import (
+from autoresearch_mcp.record.ledger import (
     ExperimentCommitted,
     Ledger,
     RunEnded,
@@ -107,7 +107,7 @@ def test_a_transaction_is_all_or_nothing(ledger: Ledger):
 
 def test_many_processes_append_without_losing_or_repeating(ledger: Ledger):
     code = (
-        "import sys; from pathlib import Path; from autoresearch_mcp.ledger import *\n"
+        "import sys; from pathlib import Path; from autoresearch_mcp.record.ledger import *\n"
         "ledger = Ledger(Path(sys.argv[1]))\n"
         "for _ in range(20):\n"
         "    with ledger.transaction() as t:\n"
