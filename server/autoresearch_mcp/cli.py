@@ -13,10 +13,7 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from autoresearch_mcp.loop.session import Session
-    from autoresearch_mcp.record.ledger import ExperimentState
 
 app = typer.Typer(
     name="autoresearch-mcp",
@@ -52,7 +49,7 @@ def init(
     preset: PresetOption = "auto",
 ) -> None:
     """Make a workspace: a git repository from a task."""
-    from autoresearch_mcp.workspace import create
+    from autoresearch_mcp.create import create
 
     workspace = create(directory, task, preset)
     made = workspace.task_at(workspace.head())
@@ -62,13 +59,27 @@ def init(
 
 
 @app.command()
-def prepare(workspace: WorkspaceOption = Path(), force: Annotated[bool, typer.Option(help="Make it anew.")] = False) -> None:
-    """Get the task's data ready."""
-    session = _open(workspace, None)
-    if not session.data.needed:
+def prepare(
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    force: Annotated[bool, typer.Option(help="Make it anew.")] = False,
+) -> None:
+    """Get the task's data ready: that of a session, before there is one that of the last commit."""
+    from autoresearch_mcp.data import DataFolder
+    from autoresearch_mcp.loop.session import open_ledger
+    from autoresearch_mcp.workspace import Workspace
+
+    opened = Workspace(workspace)
+    if session is not None or open_ledger(opened).state().sessions:
+        data = _open(workspace, session).data
+    else:
+        commit = opened.head()
+        task = opened.task_at(commit)
+        data = DataFolder(task, opened.pinned(task, commit))
+    if not data.needed:
         print("data:       the task needs none")
         return
-    session.data.prepare(session.workspace.root, force)
+    data.prepare(opened.root, force)
 
 
 @app.command()
@@ -90,14 +101,20 @@ def serve(
     """Serve the tools. Makes the workspace where the folder is absent or empty, and prepares data that is missing."""
     import gc
 
-    gc.disable()  # imports make many objects that live on: collecting among them costs a tenth of the start-up time
+    gc.disable()  # imports and the ledger make many objects that live on: collecting among them costs a tenth of the start-up time
     _make_where_missing(workspace, task, preset)
-    opened = _open(workspace, session)
-    if opened.data.missing() and not opened.data.in_preparation:
-        _prepare_in_background(opened)
+    from autoresearch_mcp.calls import log_to
+    from autoresearch_mcp.loop.session import Session, open_ledger
+    from autoresearch_mcp.workspace import Workspace
+
+    opened = Workspace(workspace)
+    log_to(opened.state_dir / "server.log")
+    started = Session.start(opened, open_ledger(opened), session)
+    if started.data.missing() and not started.data.in_preparation:
+        _prepare_in_background(started)
     from autoresearch_mcp.app import build_server
 
-    server = build_server(opened)
+    server = build_server(started)
     gc.enable()
     gc.freeze()
     if not over_http:
@@ -109,8 +126,8 @@ def serve(
     address = f"[{host}]" if ":" in host else host
     names = [*web.LOOPBACK, address, *(allow_host or [])]
     print(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
-    print(f"token:      in {opened.workspace.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
-    web.serve(server, opened.workspace.bearer_token(), listening, names)
+    print(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
+    web.serve(server, opened.bearer_token(), listening, names)
 
 
 @app.command()
@@ -122,7 +139,7 @@ def connect(
     only_print: Annotated[bool, typer.Option("--print", help="Show what would be written; write nothing.")] = False,
 ) -> None:
     """Tell a client of this workspace's server, and leave its agent no other tool. Merges; keeps backups."""
-    from autoresearch_mcp import connect as settings
+    from autoresearch_mcp.connect import CLIENTS, Server, plan, stdio_command, write
 
     if not only_print:  # settings in an empty folder would keep serve from making the workspace there
         _make_where_missing(workspace, "default", "auto")
@@ -131,21 +148,20 @@ def connect(
         from autoresearch_mcp.workspace import Workspace
 
         token = Workspace(workspace).bearer_token()
-    server = settings.Server(settings.stdio_command(workspace), url, token)
     place = folder or workspace
-    edits = settings.plan(client, server, place)
+    edits = plan(client, Server(stdio_command(workspace), url, token), place)
     if only_print:
         for edit in edits:
             print(f"# {edit.path}\n{edit.after}")
         return
-    backups = settings.apply(edits)
+    backups = write(edits)
     for edit in edits:
         print(f"{'as it was' if edit.before == edit.after else 'written'}:".ljust(12) + str(edit.path))
         if edit.private:
             print("            it holds the token: keep it out of git")
     for backup in backups:
         print(f"backup:     {backup}")
-    print(f"start:      {settings.CLIENTS[client].start.format(folder=place.absolute())}")
+    print(f"start:      {CLIENTS[client].start.format(folder=place.absolute())}")
 
 
 @app.command()
@@ -161,22 +177,20 @@ def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; 
 @app.command()
 def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, as_json: JsonOption = False) -> None:
     """Where the loop stands, with what only you may see: the sealed holdout."""
-    from autoresearch_mcp.run.sandbox import detect
-    from autoresearch_mcp.views import answers
+    from autoresearch_mcp.views import build
 
     opened = _open(workspace, session)
-    opened.refresh()
-    answer = answers.status(opened, detect().level)
+    answer, token = build.status(opened), opened.workspace.known_token()
     best, baseline = opened.state.best, opened.state.baseline
+    sealed, first = build.mean_holdout(best), build.mean_holdout(baseline)
     if as_json:
-        content = answer.model_dump(mode="json") | {"best_holdout": _holdout(best), "baseline_holdout": _holdout(baseline)}
-        content["http_token"] = _token(opened)
+        content = answer.model_dump(mode="json") | {"best_holdout": sealed, "baseline_holdout": first, "http_token": token}
         print(json.dumps(content, indent=1))
         return
     print(answer.text())
-    if best and baseline and (sealed := _holdout(best)) is not None and (first := _holdout(baseline)) is not None:
+    if sealed is not None and first is not None:
         print(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
-    if (token := _token(opened)) is not None:
+    if token is not None:
         print(f"HTTP bearer token (keep it to yourself): {token}")
     if best:
         print(f"To take the result: git merge {opened.state.started.branch}")
@@ -192,8 +206,9 @@ def log(
     """All experiments of a session, or one in full."""
     from rich.console import Console
 
-    from autoresearch_mcp.record.ledger import export_json
-    from autoresearch_mcp.views import answers
+    from autoresearch_mcp.record.exports import export_json
+    from autoresearch_mcp.views import build
+    from autoresearch_mcp.views.terminal import experiments_table
 
     opened = _open(workspace, session)
     if as_json:
@@ -202,9 +217,9 @@ def log(
     elif experiment is None:
         Console().print(experiments_table(opened))
     else:
-        print(answers.result(opened, experiment).body())
-        print(opened.diff(opened.experiment(experiment)), end="")
-        print(answers.log(opened, experiment))
+        print(build.result(opened, experiment).body())
+        print(build.diff(opened, experiment), end="")
+        print(build.log(opened, experiment))
 
 
 @app.command()
@@ -219,19 +234,14 @@ def watch(
     from rich.live import Live
     from rich.text import Text
 
+    from autoresearch_mcp.views.terminal import experiments_table, progress_line
+
     opened = _open(workspace, session)
     ends = None if seconds is None else time.monotonic() + seconds
 
     def screen() -> Group:
         opened.refresh()
-        line = opened.position().next
-        if opened.state.running:
-            progress = opened.progress()
-            limit = f" of at most {float(str(progress['limit'])):.0f}" if progress["limit"] else ""
-            line = (
-                f"experiment {opened.state.running[0].number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s{limit}"
-            )
-        return Group(experiments_table(opened, rows), Text(line))
+        return Group(experiments_table(opened, rows), Text(progress_line(opened)))
 
     try:
         with Live(screen(), refresh_per_second=2) as live:
@@ -286,9 +296,9 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
 
 
 def _make_where_missing(workspace: Path, task: str, preset: str) -> None:
-    from autoresearch_mcp.workspace import create
+    from autoresearch_mcp.create import create, is_free
 
-    if not workspace.exists() or (workspace.is_dir() and not any(workspace.iterdir())):
+    if is_free(workspace):
         create(workspace, task, preset)
 
 
@@ -296,9 +306,10 @@ def _prepare_in_background(session: "Session") -> None:
     """Starts `prepare` on its own, so that a client that only knows `serve` gets its data too. Its output goes to a file."""
     import subprocess
 
+    command = [sys.executable, "-P", "-m", "autoresearch_mcp.cli", "prepare"]
     with open(session.workspace.state_dir / "prepare.log", "wb") as log:
         subprocess.Popen(
-            [sys.executable, "-m", "autoresearch_mcp.cli", "prepare", "--workspace", str(session.workspace.root)],
+            [*command, "--workspace", str(session.workspace.root), "--session", session.tag],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -307,52 +318,12 @@ def _prepare_in_background(session: "Session") -> None:
 
 
 def _open(workspace: Path, tag: str | None) -> "Session":
+    """A session as it is; nothing is started by looking."""
     from autoresearch_mcp.loop.session import Session, open_ledger
     from autoresearch_mcp.workspace import Workspace
 
     opened = Workspace(workspace)
-    return Session(opened, open_ledger(opened), tag)
-
-
-def _token(session: "Session") -> str | None:
-    """The bearer token of HTTP, where one was made."""
-    path = session.workspace.token_path
-    return path.read_text(encoding="ascii").strip() if path.exists() else None
-
-
-def _holdout(experiment: "ExperimentState | None") -> float | None:
-    """Mean of the sealed scores of an experiment's runs."""
-    if experiment is None:
-        return None
-    sealed = [run.ended.holdout for run in experiment.runs if run.ended and run.ended.holdout is not None]
-    return sum(sealed) / len(sealed) if sealed else None
-
-
-def experiments_table(session: "Session", rows: int | None = None) -> "Table":
-    from rich.table import Table
-    from rich.text import Text
-
-    from autoresearch_mcp.record.ledger import format_score
-    from autoresearch_mcp.text import plain
-
-    state = session.state
-    styles = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "running": "yellow"}
-    best = f", best {format_score(state.best.score)}" if state.best and state.best.score is not None else ""
-    table = Table(title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left")
-    for name in ("#", "commit", session.task.metric.name, "status", "seconds", "description"):
-        table.add_column(name, justify="right" if name in ("#", session.task.metric.name, "seconds") else "left")
-    for experiment in state.experiments[-rows:] if rows else state.experiments:
-        seconds = sum(experiment.last.seconds.values()) if experiment.last else 0.0
-        named = session.failure(experiment) if experiment.status in ("crash", "timeout", "refused") else experiment.status
-        table.add_row(
-            str(experiment.number),
-            experiment.committed.commit[:7],
-            format_score(experiment.score) if experiment.score is not None else "-",
-            Text(named, style=styles.get(experiment.status, "")),
-            f"{seconds:.0f}",
-            Text(plain(experiment.committed.description)),
-        )
-    return table
+    return Session.open(opened, open_ledger(opened), tag)
 
 
 def main() -> NoReturn:
@@ -363,6 +334,8 @@ def main() -> NoReturn:
         print(f"autoresearch-mcp: {error}", file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"autoresearch-mcp: {error}. Check disk space and permissions; `autoresearch-mcp doctor` says more.", file=sys.stderr)
     sys.exit(1)
 
 

@@ -61,7 +61,7 @@ def stdio_command(workspace: Path) -> list[str]:
     if "uv" in Path(sys.prefix).parts and "archive-v0" in Path(sys.prefix).parts:
         return ["uvx", "autoresearch-mcp", *arguments]
     script = Path(sys.executable).with_name("autoresearch-mcp")
-    return [str(script), *arguments] if script.exists() else [sys.executable, "-m", "autoresearch_mcp.cli", *arguments]
+    return [str(script), *arguments] if script.exists() else [sys.executable, "-P", "-m", "autoresearch_mcp.cli", *arguments]
 
 
 # --- what each client wants -------------------------------------------------------------------------------------------
@@ -185,7 +185,7 @@ def plan(client: str, server: Server, folder: Path, home: Path | None = None) ->
     return [_edit(wanted, server) for wanted in CLIENTS[client].settings(server, folder.absolute(), home or Path.home())]
 
 
-def apply(edits: list[Edit]) -> list[Path]:
+def write(edits: list[Edit]) -> list[Path]:
     """Writes what changed, each file whole, with a backup of the old one. Returns the backups."""
     backups: list[Path] = []
     for edit in edits:

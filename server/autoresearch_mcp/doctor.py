@@ -3,7 +3,6 @@
 import importlib.metadata
 import platform
 import shutil
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import Literal
 from pydantic import BaseModel
 
 from autoresearch_mcp import __version__
-from autoresearch_mcp.data import cache_root
+from autoresearch_mcp.data import DataFolder, cache_root
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.workspace import TASK_FILE, Workspace
+from autoresearch_mcp.task import TASK_FILE, Task
+from autoresearch_mcp.workspace import STATE, Workspace
 
 PACKAGES = ("mcp", "torch", "numpy", "tiktoken", "gitpython", "pydantic", "anyio")
 FREE_DISK = 2 * 2**30
@@ -32,7 +32,7 @@ class Check(BaseModel):
 def examine(directory: Path) -> list[Check]:
     """All checks; those of the workspace only where the folder is one."""
     checks = [_python(), _git(), _torch(), _sandbox(), _disk(directory)]
-    if (directory / TASK_FILE).exists() or (directory / ".autoresearch").exists():
+    if (directory / TASK_FILE).exists() or (directory / STATE).exists():
         checks += _workspace(directory)
     else:
         fix = "autoresearch-mcp init DIR, then autoresearch-mcp doctor --workspace DIR"
@@ -70,7 +70,7 @@ def _torch() -> Check:
         "import torch; d = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'; "
         "n = torch.cuda.get_device_name() if d == 'cuda' else f'{torch.get_num_threads()} threads'; print(torch.__version__, d, n)"
     )
-    probe = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    probe = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     if probe.returncode:
         last = probe.stderr.strip().splitlines()[-1:] or ["no message"]
         return Check(name="torch", level="error", found=last[0], fix="pip install 'torch==2.13.0'")
@@ -102,22 +102,46 @@ def _workspace(directory: Path) -> list[Check]:
     try:
         workspace = Workspace(directory)
         ledger = open_ledger(workspace)
-        session = Session(workspace, ledger)
-        ledger.state()
+        events, sessions = ledger.verify(), ledger.state().sessions
+        if not sessions:
+            commit = workspace.head()
+            task = workspace.task_at(commit)
+            data = DataFolder(task, workspace.pinned(task, commit))
+            found, fix = f"task {task.name}{_preset(task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
+            return [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory), *_server_log(workspace)]
+        session = Session.open(workspace, ledger)
+        gone = session.recovery.restore_refs()
+        session.read()
     except AutoresearchError as error:
         return [Check(name="workspace", level="error", found=str(error))]
-    except sqlite3.Error as error:
-        return [Check(name="workspace", level="error", found=f"the ledger: {error}", fix="restore it from a backup")]
-    task = session.task
-    preset = f", preset {task.preset}" if task.preset else ""
-    found = f"task {task.name}{preset}, session {session.tag}, {len(session.state.experiments)} experiments, ledger verified"
-    checks = [Check(name="workspace", level="ok", found=found)]
-    if session.data.missing():
-        missing = ", ".join(session.data.missing())
+    except OSError as error:
+        return [Check(name="workspace", level="error", found=str(error), fix="mend permissions or free disk space")]
+    found = (
+        f"task {session.task.name}{_preset(session.task)}, session {session.tag}, {len(session.state.experiments)} experiments, "
+        f"ledger verified ({events} events)"
+    )
+    checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory)]
+    if gone:
+        numbers = ", ".join(map(str, gone[:10])) + (" and more" if len(gone) > 10 else "")
+        fix = "fetch them from a copy of the repository, else their code is lost; the record of their scores is not"
+        checks.append(Check(name="git objects", level="warning", found=f"the commits of experiments {numbers} are gone", fix=fix))
+    return [*checks, *_server_log(workspace)]
+
+
+def _preset(task: Task) -> str:
+    return f", preset {task.preset}" if task.preset else ""
+
+
+def _data(data: DataFolder, directory: Path) -> Check:
+    if missing := data.missing():
         fix = f"autoresearch-mcp prepare --workspace {directory}"
-        checks.append(Check(name="data", level="error", found=f"missing: {missing}", fix=fix))
-    else:
-        checks.append(
-            Check(name="data", level="ok", found=str(session.data.path) if session.data.needed else "the task needs none")
-        )
-    return checks
+        return Check(name="data", level="error", found=f"missing: {', '.join(missing)}", fix=fix)
+    return Check(name="data", level="ok", found=str(data.path) if data.needed else "the task needs none")
+
+
+def _server_log(workspace: Workspace) -> list[Check]:
+    """Where the server met something that it did not foresee."""
+    path = workspace.state_dir / "server.log"
+    if not path.exists() or not path.stat().st_size:
+        return []
+    return [Check(name="server log", level="warning", found=f"the server met errors; the latest are at the end of {path}")]

@@ -1,16 +1,19 @@
 """Files on disk, read and written so that a death at any moment and a hostile neighbour do no harm. Locks between processes."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import os
 import stat
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from autoresearch_mcp.errors import WorkspaceError
 
@@ -87,18 +90,46 @@ def is_locked(path: Path) -> bool:
     return False
 
 
+_held: dict[tuple[str, int], str] = {}
+"""By lock file and thread: the step that holds it. A second try from within would wait for itself."""
+
+
 @contextmanager
-def locked(path: Path, timeout: float = 30.0) -> Generator[None]:
-    """Holds the lock; waits for it up to `timeout` seconds, then raises WorkspaceError."""
+def locked(path: Path, step: str = "", timeout: float = 30.0) -> Generator[None]:
+    """Holds the lock; waits for it up to `timeout` seconds, then raises WorkspaceError, which says who holds it.
+
+    `step` is what for; it stands in the lock file with the holder's number and the time, for whoever waits in vain.
+    """
+    key = (str(path), threading.get_ident())
+    if key in _held:
+        raise RuntimeError(f"{path.name} is held by this very thread, for {_held[key] or 'a step'}; {step or 'a step'} asked again")
     deadline = time.monotonic() + timeout
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
-            raise WorkspaceError(f"Another server has held {path.name} for {timeout:.0f} s. Try again in a moment.")
+            raise WorkspaceError(
+                f"{path.name} has been held for {timeout:.0f} s by {_holder(path)}. Try again in a moment; if that process hangs, end it."
+            )
         time.sleep(0.01)
     try:
+        _held[key] = step
+        holder = {"program": Path(sys.argv[0]).name, "pid": os.getpid(), "step": step, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        with contextlib.suppress(OSError):  # a full disk: then nobody is told, and the lock holds all the same
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
+        _held.pop(key, None)
         os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    """Who wrote itself into a lock file, in words."""
+    holder = read_json(path)
+    if not isinstance(holder, dict):
+        return "another process"
+    found = cast("dict[str, object]", holder)
+    step = f", step {found['step']}" if found.get("step") else ""
+    return f"{found.get('program', 'a process')} (pid {found.get('pid')}{step}, since {found.get('since')})"
 
 
 def file_sha256(path: Path) -> str:

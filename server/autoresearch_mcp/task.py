@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from autoresearch_mcp.errors import TaskError
 
 TASK_FILE = "autoresearch.toml"
+PROGRAM = "program.md"  # the human's instructions to the agent
 
 FAILURES = [
     "oom",

@@ -77,5 +77,7 @@ def listen(host: str, port: int, remote: bool) -> socket.socket:
 def serve(server: MCPServer, token: str, listening: socket.socket, names: list[str]) -> None:
     """Serves until a signal ends it."""
     app = build_app(server, token, names)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, server_header=False)
+    config = uvicorn.Config(
+        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, server_header=False
+    )
     anyio.run(uvicorn.Server(config).serve, [listening])

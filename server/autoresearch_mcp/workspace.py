@@ -1,33 +1,40 @@
-"""The workspace: a git repository made from a task, and everything done to it with git.
+"""The workspace: a git repository with a task, and everything done to it with git. Making one is in create.py.
 
-Experiments are committed with a private index and moved by ref, so that nothing but the one editable file is ever written:
-no `add -A`, no `clean`, no checkout of the user's tree. Each session has a linked worktree of its own below .autoresearch/.
+Experiments are committed with a private index and moved by ref, so that nothing but the one editable file is ever written: no
+`add -A`, no `clean`, no checkout of the user's tree. Each session has a linked worktree of its own below .autoresearch/.
+
+What a crash or a move leaves behind is healed: links between repository and worktree that name an old place are written anew, a lost
+worktree entry is made again around the files that are there, a stale lock of git's in our own part of the repository is removed
+after STALE seconds. In the user's part of it nothing is; there the message says what to run.
 """
 
 import os
+import re
 import secrets
 import shutil
-import stat
 import tempfile
+import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from autoresearch_mcp.errors import TaskError, WorkspaceError
+from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.files import locked, write_atomic
-from autoresearch_mcp.task import TASK_FILE, Task, bundled_tasks, parse_task
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task
 
 if TYPE_CHECKING:
     import git
 
 STATE = ".autoresearch"
-PROGRAM = "program.md"
 EXCLUDED = (f"/{STATE}/", "/results.tsv", "/progress.png", "__pycache__/")
+EXPERIMENTS = "refs/autoresearch/experiments"
+STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own
 # What another git process may have left in our environment would point our commands at its repository.
 GIT_ENVIRONMENT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
+_LOCK_EXISTS = re.compile(r"Unable to create '(?P<lock>[^']+\.lock)'")
 
 
-def _git() -> "type[git.Repo]":
+def open_repository() -> "type[git.Repo]":
     """GitPython's Repo, imported late: it costs a tenth of a second and fails at import where git is missing."""
     for name in GIT_ENVIRONMENT:
         os.environ.pop(name, None)
@@ -38,91 +45,7 @@ def _git() -> "type[git.Repo]":
     return git.Repo
 
 
-def resolve_task(name: str) -> Path:
-    """Folder of a task given by the name of a bundled one or by path."""
-    bundled = bundled_tasks()
-    if name in bundled:
-        return bundled[name]
-    folder = Path(name).expanduser()
-    if folder.name == TASK_FILE:
-        folder = folder.parent
-    if (folder / TASK_FILE).is_file():
-        return folder.resolve()
-    names = ", ".join(sorted(bundled)) or "none"
-    raise TaskError(f"There is no task {name!r}: no bundled one of that name ({names}) and no {TASK_FILE} in {folder}. Name one.")
-
-
-def pick_preset(task_text: str, preset: str) -> str | None:
-    """The preset to pin: the one asked for; for auto, gpu where an NVIDIA device is present, else cpu, else the task's own."""
-    import tomllib
-
-    try:
-        raw = tomllib.loads(task_text)
-    except tomllib.TOMLDecodeError:
-        return None  # parse_task says it better
-    presets: dict[str, object] = raw.get("presets") or {}
-    if preset != "auto":
-        if preset not in presets:
-            names = ", ".join(presets) or "none"
-            raise TaskError(f"The task has no preset {preset!r} (it has: {names}). Choose one of those, or leave --preset out.")
-        return preset
-    if "gpu" in presets and Path("/dev/nvidiactl").exists():
-        return "gpu"
-    return "cpu" if "cpu" in presets else raw.get("preset")
-
-
-def create(directory: Path, task_name: str = "default", preset: str = "auto") -> "Workspace":
-    """Makes `directory` a workspace, whole or not at all. Raises WorkspaceError or TaskError, with nothing left behind."""
-    repo_class = _git()
-    directory = directory.expanduser().absolute()
-    if (directory / STATE).exists() or ((directory / ".git").exists() and (directory / TASK_FILE).exists()):
-        raise WorkspaceError(f"{directory} already is a workspace. Run: autoresearch-mcp serve --workspace {directory}")
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        what = "a git repository without a task" if (directory / ".git").exists() else "not empty"
-        raise WorkspaceError(
-            f"{directory} is {what}. Name a new or empty folder; or, to improve a file of your own repository, write an "
-            f"{TASK_FILE} there, commit it, and run: autoresearch-mcp serve --workspace {directory}"
-        )
-    source = resolve_task(task_name)
-    text = (source / TASK_FILE).read_text(encoding="utf-8")
-    chosen = pick_preset(text, preset)
-    if chosen is not None:
-        import tomlkit
-
-        document = tomlkit.parse(text)
-        document["preset"] = chosen
-        text = tomlkit.dumps(document)
-    task = parse_task(text, str(source / TASK_FILE))
-
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        building.chmod(0o755)
-        names = [task.files.editable, *task.files.read_only, *task.data.sources]
-        for name in names:
-            if not (source / name).is_file():
-                raise TaskError(f"{source / TASK_FILE} names {name}, which is not in {source}. Add the file or correct the name.")
-            (building / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, building / name)
-        (building / TASK_FILE).write_text(text, encoding="utf-8")
-        if PROGRAM not in names:
-            own = source / PROGRAM  # else the general one, which stands beside the default task
-            shutil.copyfile(own if own.is_file() else bundled_tasks()["default"].parent / PROGRAM, building / PROGRAM)
-        repo = repo_class.init(building, initial_branch="main")
-        repo.git.add("--", *names, TASK_FILE, PROGRAM)
-        with repo.git.custom_environment(**_identity(repo)):
-            repo.git.commit("--no-verify", "--no-gpg-sign", "-q", "-m", f"Workspace of the task {task.name}")
-        repo.close()
-        if directory.exists():
-            directory.rmdir()
-        building.rename(directory)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
-    return Workspace(directory)
-
-
-def _identity(repo: "git.Repo") -> dict[str, str]:
+def identity(repo: "git.Repo") -> dict[str, str]:
     """Author and committer for a git that has none configured; the user's own where there is one."""
     name, email = (
         os.environ.get(f"GIT_AUTHOR_{key.upper()}") or repo.git.config("--get", f"user.{key}", with_exceptions=False) or fallback
@@ -136,11 +59,15 @@ def _identity(repo: "git.Repo") -> dict[str, str]:
     }
 
 
+def experiment_ref(number: int) -> str:
+    return f"{EXPERIMENTS}/{number}"
+
+
 class Workspace:
-    """An open workspace. Raises WorkspaceError where the folder cannot be one."""
+    """An open workspace. Raises WorkspaceError where the folder cannot be one; every failure of git is a WorkspaceError too."""
 
     def __init__(self, directory: Path):
-        repo_class = _git()
+        repo_class = open_repository()
         from git.exc import InvalidGitRepositoryError, NoSuchPathError
 
         self.root = directory.expanduser().absolute()
@@ -157,24 +84,35 @@ class Workspace:
             raise WorkspaceError(f"{self.root} is a bare repository. Clone it and use the clone.")
         if not self.repo.head.is_valid():
             raise WorkspaceError(f"{self.root} has no commit yet. Commit the task's files, then try again.")
+        self.common = Path(self.repo.common_dir).absolute()
         self.state_dir = self.root / STATE
         self.runs_dir = self.state_dir / "runs"
         self.token_path = self.state_dir / "http-token"
-        self.runs_dir.mkdir(parents=True, exist_ok=True)
         self.blob = lru_cache(maxsize=64)(self._read_blob)
         """Content of a file at a commit: blob(commit, path). Raises WorkspaceError where it is not there."""
-        self._exclude()
+        try:
+            self.runs_dir.mkdir(parents=True, exist_ok=True)
+            self._exclude()
+        except OSError as error:
+            raise WorkspaceError(
+                f"{self.state_dir} cannot be written: {error}. Make the folder yours, or free disk space."
+            ) from error
 
     def bearer_token(self) -> str:
         """The token of HTTP clients, made on first use: 256 random bits, readable by the owner alone."""
-        with locked(self.state_dir / "http-token.lock"):
-            if not self.token_path.exists():
-                write_atomic(self.token_path, secrets.token_urlsafe(32).encode("ascii"), 0o600)
-            return self.token_path.read_text(encoding="ascii").strip()
+        with locked(self.state_dir / "http-token.lock", "make the token"):
+            if (token := self.known_token()) is None:
+                token = secrets.token_urlsafe(32)
+                write_atomic(self.token_path, token.encode("ascii"), 0o600)
+            return token
+
+    def known_token(self) -> str | None:
+        """The token of HTTP clients, where one was made."""
+        return self.token_path.read_text(encoding="ascii").strip() if self.token_path.exists() else None
 
     def _exclude(self) -> None:
         """Keeps our state out of the user's `git status` without touching a tracked file."""
-        path = Path(self.repo.common_dir) / "info" / "exclude"
+        path = self.common / "info" / "exclude"
         path.parent.mkdir(parents=True, exist_ok=True)
         present = path.read_text(encoding="utf-8") if path.exists() else ""
         missing = [line for line in EXCLUDED if line not in present.splitlines()]
@@ -185,12 +123,12 @@ class Workspace:
     # --- reading ---
 
     def head(self) -> str:
-        return self.repo.head.commit.hexsha
+        return str(self._run("rev_parse", "HEAD"))
 
     def _read_blob(self, commit: str, path: str) -> bytes:
         try:
-            return bytes(self.repo.commit(commit).tree.join(path).data_stream.read())  # pyright: ignore[reportUnknownArgumentType]
-        except KeyError as error:
+            return self._run("cat_file", "blob", f"{commit}:{path}", stdout_as_string=False, strip_newline_in_stdout=False)
+        except WorkspaceError as error:
             raise WorkspaceError(
                 f"{path} is not in commit {commit[:7]} of {self.root}. Commit it and start a new session."
             ) from error
@@ -199,20 +137,27 @@ class Workspace:
         task = parse_task(self.blob(commit, TASK_FILE).decode("utf-8", errors="replace"), TASK_FILE)
         for path in (task.files.editable, *task.files.read_only):
             self.blob(commit, path)
-        entry = self.repo.commit(commit).tree.join(task.files.editable)
-        if stat.S_ISLNK(entry.mode):
+        if self._mode(commit, task.files.editable) == "120000":
             raise WorkspaceError(f"{task.files.editable} is a symbolic link. Name the file itself in {TASK_FILE}.")
         return task
 
+    def pinned(self, task: Task, commit: str) -> dict[str, bytes]:
+        """The task's read-only files by path, as they are at a commit."""
+        return {path: self.blob(commit, path) for path in task.files.read_only}
+
+    def _mode(self, commit: str, path: str) -> str:
+        return str(self._run("ls_tree", commit, "--", path)).split(" ", 1)[0]
+
     def check_committed(self, task: Task) -> None:
-        """Refuses to start a session while files of the task differ from the last commit: it would not use what one sees."""
-        dirty = self.repo.git.status("--porcelain", "--", TASK_FILE, task.files.editable, *task.files.read_only)
+        """Refuses to start a session while files that it would pin differ from the last commit: it would not use what one sees."""
+        names = (TASK_FILE, PROGRAM, task.files.editable, *task.files.read_only)
+        dirty: str = self._run("status", "--porcelain", "--", *names, env={"GIT_OPTIONAL_LOCKS": "0"})
         if dirty:
-            names = ", ".join(sorted({line[3:] for line in dirty.splitlines()}))
-            raise WorkspaceError(f"Uncommitted changes in {names}. Commit or stash them, then start the session.")
+            named = ", ".join(sorted({line[3:] for line in dirty.splitlines()}))
+            raise WorkspaceError(f"Uncommitted changes in {named}. Commit or stash them, then start the session.")
 
     def ref(self, name: str) -> str | None:
-        found: str = self.repo.git.for_each_ref("--format=%(objectname)", name)
+        found: str = self._run("for_each_ref", "--format=%(objectname)", name)
         return found.splitlines()[0] if found else None
 
     # --- writing ---
@@ -220,29 +165,119 @@ class Workspace:
     def commit_file(self, parent: str, path: str, content: bytes, message: str) -> str:
         """Commits `parent` with one file changed; no branch, index or working tree is touched. Returns the commit."""
         with tempfile.TemporaryDirectory(prefix="index-", dir=self.state_dir) as folder:
-            env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), **_identity(self.repo)}
+            env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), **identity(self.repo)}
             source = Path(folder) / "content"
             source.write_bytes(content)
-            blob = self.repo.git.hash_object("-w", "--no-filters", "--", str(source))
-            mode = f"{self.repo.commit(parent).tree.join(path).mode:o}"
-            self.repo.git.read_tree(parent, env=env)
-            self.repo.git.update_index("--cacheinfo", f"{mode},{blob},{path}", env=env)
-            tree = self.repo.git.write_tree(env=env)
-            return self.repo.git.commit_tree(tree, "-p", parent, "-m", message, env=env)
+            blob = self._run("hash_object", "-w", "--no-filters", "--", str(source))
+            self._run("read_tree", parent, env=env)
+            self._run("update_index", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}", env=env)
+            tree = self._run("write_tree", env=env)
+            return str(self._run("commit_tree", tree, "-p", parent, "-m", message, env=env))
 
     def set_ref(self, name: str, commit: str) -> None:
-        self.repo.git.update_ref(name, commit)
+        self._run("update_ref", name, commit)
 
-    def worktree(self, tag: str, branch: str) -> Path:
-        """The session's linked worktree, made where it is missing."""
-        path = self.state_dir / "worktrees" / tag
-        if not (path / ".git").exists():
-            self.repo.git.worktree("prune")
-            shutil.rmtree(path, ignore_errors=True)
-            self.repo.git.worktree("add", "-f", str(path), branch)
-        return path
+    def restore_refs(self, commits: dict[int, str]) -> list[int]:
+        """Makes the refs of experiments that are missing, all in one process; returns the experiments whose commit is gone."""
+        have = set(str(self._run("for_each_ref", "--format=%(refname)", EXPERIMENTS)).split())
+        missing = {number: commit for number, commit in commits.items() if experiment_ref(number) not in have}
+        if not missing:
+            return []
+        with self._lines(missing.values()) as names:
+            found = str(self._run("cat_file", "--batch-check", istream=names)).splitlines()
+        gone = [number for number, line in zip(missing, found, strict=True) if line.endswith("missing")]
+        orders = [f"create {experiment_ref(number)} {commit}" for number, commit in missing.items() if number not in set(gone)]
+        with self._lines(orders) as lines:
+            self._run("update_ref", "--stdin", istream=lines)
+        return gone
+
+    def _lines(self, lines: Any) -> Any:
+        """A file with these lines, to be read by git."""
+        file = tempfile.TemporaryFile("w+", dir=self.state_dir)  # noqa: SIM115 (the caller's `with` closes it)
+        file.writelines(f"{line}\n" for line in lines)
+        file.flush()
+        file.seek(0)
+        return file
 
     def move_branch(self, branch: str, commit: str, worktree: Path) -> None:
         """Points the branch at a commit and the worktree's index with it; files stay as they are."""
         self.set_ref(f"refs/heads/{branch}", commit)
-        _git()(worktree).git.read_tree(commit)
+        self._run("read_tree", commit, env={"GIT_INDEX_FILE": str(self._entry(worktree) / "index")})
+
+    # --- the sessions' worktrees ---
+
+    def worktree_path(self, tag: str) -> Path:
+        return self.state_dir / "worktrees" / tag
+
+    def worktree(self, tag: str, branch: str) -> Path:
+        """The session's linked worktree, made where it is missing, linked anew where repository or worktree were moved."""
+        path = self.worktree_path(tag)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
+            self._run("worktree", "prune")
+            self._run("worktree", "add", "-f", str(path), branch)
+        elif not self._entry(path).is_dir():
+            self._add_around(path, branch)
+        self._link(path, self._entry(path))
+        return path
+
+    def _entry(self, worktree: Path) -> Path:
+        """The repository's entry of a linked worktree, by the name that the worktree's .git file has for it."""
+        try:
+            named = (worktree / ".git").read_text(encoding="utf-8").removeprefix("gitdir:").strip()
+        except (OSError, UnicodeDecodeError):
+            named = ""
+        return self.common / "worktrees" / (Path(named).name or worktree.name)
+
+    def _link(self, worktree: Path, entry: Path) -> None:
+        """Both directions, as gitrepository-layout(5) has them: they are absolute, so a moved workspace breaks them."""
+        for path, content in ((worktree / ".git", f"gitdir: {entry}\n"), (entry / "gitdir", f"{worktree / '.git'}\n")):
+            if not path.is_file() or path.read_text(encoding="utf-8") != content:
+                write_atomic(path, content.encode())
+
+    def _add_around(self, path: Path, branch: str) -> None:
+        """A new entry for a worktree whose own was lost; no file in it is touched."""
+        beside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
+        try:
+            self._run("worktree", "prune")
+            self._run("worktree", "add", "-f", "--no-checkout", str(beside), branch)
+            os.replace(beside / ".git", path / ".git")
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        self._link(path, self._entry(path))
+        self._run("read_tree", branch, env={"GIT_INDEX_FILE": str(self._entry(path) / "index")})
+
+    # --- git ---
+
+    def _run(self, command: str, *arguments: str, **options: Any) -> Any:
+        """One git command, its output as a string. Raises WorkspaceError with what git said; a stale lock of ours is removed once."""
+        from git.exc import CommandError
+
+        for attempt in range(2):
+            try:
+                return getattr(self.repo.git, command)(*arguments, **options)
+            except (CommandError, OSError) as error:
+                said = str(getattr(error, "stderr", "") or error).strip().removeprefix("stderr: ").strip("' \n")
+                lock = _LOCK_EXISTS.search(said)
+                if attempt == 0 and lock and self._remove_stale(Path(lock["lock"])):
+                    continue
+                what = f"`git {command.replace('_', '-')}` failed in {self.root}: {said.splitlines()[0] if said else error}"
+                advice = f"If no git command runs there, remove it: rm {lock['lock']}" if lock else "Run: autoresearch-mcp doctor"
+                raise WorkspaceError(f"{what}. {advice}") from error
+        raise AssertionError
+
+    def _remove_stale(self, lock: Path) -> bool:
+        """Whether a lock of git's was in our part of the repository, and is gone now: it went by itself, or was stale."""
+        lock = lock if lock.is_absolute() else self.root / lock
+        ours = [self.common / "refs" / "heads" / "autoresearch", self.common / "refs" / "autoresearch"]
+        ours += [self._entry(path.parent) for path in (self.state_dir / "worktrees").glob("*/.git")]
+        if not any(lock.is_relative_to(folder) for folder in ours):
+            return False
+        try:
+            time.sleep(min(STALE, max(0.0, STALE - (time.time() - lock.stat().st_mtime))))
+            lock.unlink()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+        return True

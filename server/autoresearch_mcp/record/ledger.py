@@ -1,22 +1,21 @@
-"""The durable record: an append-only SQLite table of events, each chained to the last by hash, and the state that follows
-from them. Also its exports, results.tsv and JSON. It knows nothing of git or processes.
+"""The ledger on disk: one append-only SQLite table of events, each chained to the last by hash. It knows nothing of git or processes.
+
+Opening reads everything and folds it into the state: about a second for 100,000 events. Every event read for the first time is checked
+against the chain, and the place up to which it held is noted beside it (the checkpoint), so that the next opening hashes only what
+came since; `verify` hashes all of it again.
 """
 
 import hashlib
 import sqlite3
-import statistics
 import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from autoresearch_mcp.errors import LedgerError
-from autoresearch_mcp.files import write_atomic
+from autoresearch_mcp.record.events import Event, read_events, write_event
+from autoresearch_mcp.record.state import LedgerState
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -30,225 +29,35 @@ CREATE TRIGGER IF NOT EXISTS events_are_not_changed BEFORE UPDATE ON events
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS events_are_not_removed BEFORE DELETE ON events
 BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TABLE IF NOT EXISTS checkpoint (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    seq INTEGER NOT NULL,
+    hash TEXT NOT NULL
+);
 """
 GENESIS = "0" * 64
+ALGORITHM = "sha256"
+CHECKPOINT_EVERY = 1000  # events
+PATIENCE = 30  # seconds to wait for another process that writes
+
+Row = tuple[int, float, str, str, str]
+"""seq, at, body, previous, hash"""
 
 
-class EventBody(BaseModel):
-    model_config = ConfigDict(frozen=True)
+def chain_hash(previous: str, at: float, body: str, algorithm: str = ALGORITHM) -> str:
+    """The hash of an event that follows `previous`: `<algorithm>:<hex>`. Version 0.1.0 wrote the hexadecimal digits alone."""
+    digest = hashlib.sha256(f"{previous}\n{at!r}\n{body}".encode()).hexdigest()
+    return f"{algorithm}:{digest}" if algorithm else digest
 
 
-class SessionStarted(EventBody):
-    kind: Literal["session"] = "session"
-    tag: str
-    branch: str
-    base_commit: str
-    file: str
-    metric: str
-    direction: Literal["minimize", "maximize"]
-    noise_floor: float
-    task_sha256: str
-
-
-class ExperimentCommitted(EventBody):
-    kind: Literal["experiment"] = "experiment"
-    experiment: int
-    session: str
-    commit: str
-    parent: str
-    file_sha256: str
-    lines: int
-    added: int
-    removed: int
-    description: str
-    hypothesis: str | None = None
-    change_sha256: str | None = None
-    """Of the change against the parent, freed of layout; None for the baseline."""
-    places: list[str] = []
-    """Where in the file it changes something."""
-
-
-class RunStarted(EventBody):
-    kind: Literal["run"] = "run"
-    run: int
-    experiment: int
-    seed: int
-    conditions: str
-    """Hash of the task, the read-only files and the data that this run sees."""
-
-
-class RunEnded(EventBody):
-    kind: Literal["ended"] = "ended"
-    run: int
-    outcome: Literal["scored", "crash", "timeout", "refused"]
-    failure: str | None = None
-    score: float | None = None
-    holdout: float | None = None
-    """Sealed: no tool and no resource shows it."""
-    details: dict[str, float] = {}
-    seconds: dict[str, float] = {}
-    """Measured outside the run, by phase: queued, startup, training, export, evaluation."""
-    peak_memory_mb: float | None = None
-    enforcement: str = "none"
-    excerpt: str = ""
-
-
-class VerdictGiven(EventBody):
-    kind: Literal["verdict"] = "verdict"
-    experiment: int
-    verdict: Literal["keep", "discard"]
-    reason: str
-    learned: str | None = None
-
-
-class Settled(EventBody):
-    """The git side of the experiment's verdict is done."""
-
-    kind: Literal["settled"] = "settled"
-    experiment: int
-
-
-Event = Annotated[
-    SessionStarted | ExperimentCommitted | RunStarted | RunEnded | VerdictGiven | Settled, Field(discriminator="kind")
-]
-_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-
-
-@dataclass
-class RunState:
-    started: RunStarted
-    started_at: float
-    ended: RunEnded | None = None
-
-
-@dataclass
-class ExperimentState:
-    committed: ExperimentCommitted
-    at: float
-    runs: list[RunState] = field(default_factory=list[RunState])
-    verdict: VerdictGiven | None = None
-    settled: bool = False
-
-    @property
-    def number(self) -> int:
-        return self.committed.experiment
-
-    @property
-    def scores(self) -> list[float]:
-        return [run.ended.score for run in self.runs if run.ended is not None and run.ended.score is not None]
-
-    @property
-    def score(self) -> float | None:
-        """Mean over the scored runs; None where there is none."""
-        return statistics.fmean(self.scores) if self.scores else None
-
-    @property
-    def running(self) -> RunState | None:
-        return self.runs[-1] if self.runs and self.runs[-1].ended is None else None
-
-    @property
-    def last(self) -> RunEnded | None:
-        return next((run.ended for run in reversed(self.runs) if run.ended is not None), None)
-
-    @property
-    def status(self) -> str:
-        """running, keep, discard, crash, timeout, refused, or scored where a verdict is owed."""
-        if self.running:
-            return "running"
-        if self.verdict and (self.verdict.verdict == "keep" or self.score is not None):
-            return self.verdict.verdict
-        if self.score is not None:
-            return "scored"
-        return self.last.outcome if self.last else "pending"
-
-
-@dataclass
-class SessionState:
-    started: SessionStarted
-    at: float
-    experiments: list[ExperimentState] = field(default_factory=list[ExperimentState])
-
-    @property
-    def best(self) -> ExperimentState | None:
-        """The last one kept: `keep` lets nothing worse pass, so it is the best."""
-        return next((e for e in reversed(self.experiments) if e.verdict and e.verdict.verdict == "keep"), None)
-
-    @property
-    def baseline(self) -> ExperimentState | None:
-        """The first one kept."""
-        return next((e for e in self.experiments if e.verdict and e.verdict.verdict == "keep"), None)
-
-    @property
-    def since_best(self) -> list[ExperimentState]:
-        """The judged experiments after the last one kept: what did not help."""
-        after = self.best.number if self.best else 0
-        return [e for e in self.experiments if e.number > after and e.verdict]
-
-    @property
-    def current(self) -> ExperimentState | None:
-        """The latest experiment while it awaits its verdict."""
-        last = self.experiments[-1] if self.experiments else None
-        return last if last and last.verdict is None else None
-
-    @property
-    def head_commit(self) -> str:
-        """Where the branch must stand: at the best experiment, before one at the start."""
-        return self.best.committed.commit if self.best else self.started.base_commit
-
-    @property
-    def running(self) -> tuple[ExperimentState, RunState] | None:
-        return next(((e, e.running) for e in self.experiments if e.running), None)
-
-    @property
-    def noise_floor(self) -> float:
-        """Twice the pooled standard deviation of repeated runs, never below what the task states."""
-        repeated = [e.scores for e in self.experiments if len(e.scores) > 1]
-        degrees = sum(len(scores) - 1 for scores in repeated)
-        if not degrees:
-            return self.started.noise_floor
-        variance = sum(statistics.variance(scores) * (len(scores) - 1) for scores in repeated) / degrees
-        return max(self.started.noise_floor, 2 * variance**0.5)
-
-    def improvement(self, score: float) -> float | None:
-        """How much better than the best a score is (positive is better); None before there is a best."""
-        if self.best is None or self.best.score is None:
-            return None
-        return (score - self.best.score) * (1 if self.started.direction == "maximize" else -1)
-
-
-@dataclass
-class LedgerState:
-    sessions: dict[str, SessionState] = field(default_factory=dict[str, SessionState])
-    experiments: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
-    runs: dict[int, RunState] = field(default_factory=dict[int, RunState])
-
-    def apply(self, at: float, event: Event) -> None:
-        match event:
-            case SessionStarted():
-                self.sessions[event.tag] = SessionState(event, at)
-            case ExperimentCommitted():
-                experiment = ExperimentState(event, at)
-                self.experiments[event.experiment] = experiment
-                self.sessions[event.session].experiments.append(experiment)
-            case RunStarted():
-                run = RunState(event, at)
-                self.runs[event.run] = run
-                self.experiments[event.experiment].runs.append(run)
-            case RunEnded():
-                if self.runs[event.run].ended is None:  # the first word counts
-                    self.runs[event.run].ended = event
-            case VerdictGiven():
-                self.experiments[event.experiment].verdict = event
-            case Settled():
-                self.experiments[event.experiment].settled = True
-
-
-def _hash(previous: str, at: float, body: str) -> str:
-    return hashlib.sha256(f"{previous}\n{at!r}\n{body}".encode()).hexdigest()
+def _cannot_write(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"The ledger {path} cannot be written: {error}. Free disk space, check that the file is yours, and try again."
+    )
 
 
 class Ledger:
-    """Reads and appends events. Safe for several processes and threads at once."""
+    """Reads and appends events. Safe for several processes and threads at once. Every error of the disk is a LedgerError."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -256,8 +65,10 @@ class Ledger:
         self._state = LedgerState()
         self._seq: int = 0
         self._hash: str = GENESIS
+        self._noted: int = 0
+        """The event up to which the checkpoint says that the chain holds."""
         try:
-            self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(SCHEMA)
@@ -271,50 +82,121 @@ class Ledger:
         self._db.close()
 
     def state(self) -> LedgerState:
-        """What the events so far add up to. Do not keep it: later calls update it in place."""
+        """What the events so far add up to. Do not keep it: later calls update it in place. Raises LedgerError."""
         with self._lock:
-            rows = self._db.execute("SELECT seq, at, body, previous, hash FROM events WHERE seq > ? ORDER BY seq", (self._seq,))
-            for seq, at, body, previous, digest in rows.fetchall():
-                if seq != self._seq + 1 or previous != self._hash or digest != _hash(previous, at, body):
+            try:
+                rows = self._rows(after=self._seq)
+                if not rows:
+                    return self._state
+                self._check(rows, self._checkpoint() if self._seq == 0 else 0)
+            except sqlite3.Error as error:
+                raise LedgerError(f"The ledger {self.path} cannot be read: {error}. Restore it from a backup.") from error
+            for row, event in zip(rows, read_events([row[2] for row in rows]), strict=True):
+                try:
+                    self._state.apply(row[1], event)
+                except KeyError as error:
                     raise LedgerError(
-                        f"The ledger {self.path} does not verify at event {seq}: its chain of hashes is broken, so somebody "
-                        "changed it. Restore it from a backup, or start a new workspace; nothing was written."
-                    )
-                self._state.apply(at, _EVENT.validate_json(body))
-                self._seq, self._hash = seq, digest
+                        f"Event {row[0]} of the ledger {self.path} names {error}, which was never recorded. Restore it from a backup."
+                    ) from error
+                self._seq, self._hash = row[0], row[4]
+            self._note_checkpoint()
             return self._state
+
+    @property
+    def length(self) -> int:
+        """How many events there are."""
+        self.state()
+        return self._seq
+
+    def verify(self) -> int:
+        """Checks the whole chain from its first event; returns how many there are. Raises LedgerError where it is broken."""
+        with self._lock:
+            try:
+                rows = self._rows(after=0)
+            except sqlite3.Error as error:
+                raise LedgerError(f"The ledger {self.path} cannot be read: {error}. Restore it from a backup.") from error
+            self._check(rows, 0, (0, GENESIS))
+            return len(rows)
 
     @contextmanager
     def transaction(self) -> Generator["Transaction"]:
-        """Everything read and appended inside is one atomic step, also against other processes."""
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.Error as error:
-                raise LedgerError(f"The ledger {self.path} cannot be written: {error}. Free disk space and try again.") from error
-            try:
-                transaction = Transaction(self.state())
-                yield transaction
-                previous, seq = self._hash, self._seq
-                for event in transaction.events:
-                    at, body = time.time(), event.model_dump_json()
-                    digest = _hash(previous, at, body)
-                    seq += 1
-                    self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, at, body, previous, digest))
-                    previous = digest
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    raise LedgerError(
-                        f"The ledger {self.path} cannot be written: {error}. Free disk space and try again."
-                    ) from error
-                raise
+        """Everything read and appended inside is one atomic step, also against other processes. Raises LedgerError."""
+        with self._lock, self._writing():
+            transaction = Transaction(self.state())
+            yield transaction
+            self._insert(transaction.events, self._seq, self._hash)
 
     def append(self, event: Event) -> None:
-        with self.transaction() as transaction:
-            transaction.append(event)
+        """Adds one event without reading those before it, but for the hash of the last."""
+        with self._lock, self._writing():
+            last: tuple[int, str] = self._db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone() or (
+                0,
+                GENESIS,
+            )
+            self._insert([event], *last)
+
+    # --- the table ---
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """A write transaction: all of it or nothing."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise _cannot_write(self.path, error) from error
+            raise
+
+    def _insert(self, events: list[Event], seq: int, previous: str) -> None:
+        for event in events:
+            at, body = time.time(), write_event(event)
+            digest = chain_hash(previous, at, body)
+            seq += 1
+            self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, at, body, previous, digest))
+            previous = digest
+
+    def _rows(self, after: int) -> list[Row]:
+        return self._db.execute("SELECT seq, at, body, previous, hash FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
+
+    def _check(self, rows: list[Row], checked: int, last: tuple[int, str] | None = None) -> None:
+        """Raises LedgerError unless the rows continue the chain. Those up to `checked` are taken without hashing them again."""
+        seq, previous = last or (self._seq, self._hash)
+        for number, at, body, before, digest in rows:
+            algorithm = digest.partition(":")[0] if ":" in digest else ""
+            if algorithm not in ("", ALGORITHM):
+                raise LedgerError(
+                    f"Event {number} of the ledger {self.path} is chained by {algorithm!r}, which this version does not know. "
+                    "Install the version of autoresearch-mcp that wrote it, or a later one."
+                )
+            broken = number != seq + 1 or before != previous
+            if broken or (number > checked and digest != chain_hash(before, at, body, algorithm)):
+                raise LedgerError(
+                    f"The ledger {self.path} does not verify at event {number}: its chain of hashes is broken, so somebody "
+                    "changed it. Restore it from a backup, or start a new workspace; nothing was written."
+                )
+            seq, previous = number, digest
+
+    def _checkpoint(self) -> int:
+        """The event up to which the chain was found to hold; 0 where none is noted or it is not of this chain."""
+        noted = self._db.execute("SELECT c.seq FROM checkpoint c JOIN events e ON e.seq = c.seq AND e.hash = c.hash").fetchone()
+        self._noted = noted[0] if noted else 0
+        return self._noted
+
+    def _note_checkpoint(self) -> None:
+        if self._seq - self._noted < CHECKPOINT_EVERY or self._db.in_transaction:
+            return
+        try:
+            self._db.execute("PRAGMA busy_timeout = 0")  # reading waits for nobody's writing
+            self._db.execute("INSERT OR REPLACE INTO checkpoint VALUES (1, ?, ?)", (self._seq, self._hash))
+            self._noted = self._seq
+        except sqlite3.Error:
+            return  # somebody writes, or the disk is full or read-only: the next opening hashes once more
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {PATIENCE * 1000}")
 
 
 class Transaction:
@@ -326,53 +208,7 @@ class Transaction:
         self.events.append(event)
 
     def next_experiment(self) -> int:
-        return max(self.state.experiments, default=0) + 1
+        return self.state.last_experiment + 1
 
     def next_run(self) -> int:
-        return max(self.state.runs, default=0) + 1
-
-
-# --- exports ----------------------------------------------------------------------------------------------------------
-
-
-def format_score(score: float) -> str:
-    """Six decimals as in Karpathy's results.tsv; six significant digits where that would lose a small or large score."""
-    return f"{score:.6f}" if score == 0 or 0.001 <= abs(score) < 1e6 else f"{score:.6g}"
-
-
-def results_tsv(state: LedgerState) -> str:
-    """Karpathy's five columns: commit, the metric, memory_gb, status, description. One row an experiment that has ended."""
-    metric = next((session.started.metric for session in state.sessions.values()), "score")
-    lines = ["\t".join(("commit", metric, "memory_gb", "status", "description"))]
-    for experiment in state.experiments.values():
-        if experiment.last is None:
-            continue
-        score = format_score(experiment.score) if experiment.score is not None else "0.000000"
-        memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
-        status = experiment.status if experiment.status in ("keep", "discard") else "crash"
-        if experiment.status in ("scored", "running"):
-            status = experiment.status
-        description = " ".join(experiment.committed.description.split())
-        lines.append("\t".join((experiment.committed.commit[:7], score, memory, status, description)))
-    return "\n".join(lines) + "\n"
-
-
-def export_json(state: LedgerState, sealed: bool = False) -> list[dict[str, Any]]:
-    """Every experiment with its runs. `sealed` adds the holdout scores, which are for people only."""
-    rows: list[dict[str, Any]] = []
-    for experiment in state.experiments.values():
-        row = experiment.committed.model_dump(exclude={"kind"})
-        row |= {"at": experiment.at, "status": experiment.status, "score": experiment.score}
-        row["learned"] = experiment.verdict.learned if experiment.verdict else None
-        row["runs"] = [
-            run.started.model_dump(exclude={"kind", "experiment"})
-            | (run.ended.model_dump(exclude={"kind", "run"} if sealed else {"kind", "run", "holdout"}) if run.ended else {})
-            for run in experiment.runs
-        ]
-        rows.append(row)
-    return rows
-
-
-def write_results(ledger: Ledger, path: Path) -> None:
-    """Brings results.tsv up to date, whole or not at all."""
-    write_atomic(path, results_tsv(ledger.state()).encode())
+        return self.state.last_run + 1

@@ -1,33 +1,22 @@
-"""What tools answer: pydantic models that become structured output, each with a short text that stands alone."""
+"""What tools answer: pydantic models that become structured output, each with a short text that stands alone.
 
-import re
-from collections import Counter
-from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
+Models alone: what goes into them is put together in build.py.
+"""
+
 from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, Field
 
-from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.loop.session import OF_EXPERIMENTS, Session
-from autoresearch_mcp.record.ledger import ExperimentState, SessionState, format_score
-from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import plain, tail, untrusted
-
-CURVE_POINTS = 3
-LATEST, BEST = 16, 10  # rows of history
-DESCRIPTION = 60  # characters of a description in history
-LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
-THEMES = 10  # places shown
-PAGE = 34_000  # bytes of a file in one answer: Codex shows its models 10,000 tokens of 4 bytes and cuts the middle out of more
-DIFF = 2000  # characters of the best's diff in status; a whole status stays under 2,000 tokens
+from autoresearch_mcp.text import format_score, untrusted
 
 
 class Answer(BaseModel):
     TEXT_ALONE: ClassVar[frozenset[str]] = frozenset()
     """Fields that the structured answer leaves out: said elsewhere in it, by the model in its call, or by status."""
 
-    next: str = Field(description="The next step")
+    next: str = Field(default="", description="The next step, where `allowed` does not say enough")
+    allowed: list[str] = Field(default=[], description="Tools that make sense now, the suggested one first")
+    routine: bool = Field(default=False, exclude=True)
 
     def body(self) -> str:
         raise NotImplementedError
@@ -38,7 +27,8 @@ class Answer(BaseModel):
     def structured(self) -> dict[str, Any]:
         """The same as JSON, and short, because Claude Code and Codex show the model this and not the text: without what is empty,
         scores with the six decimals that the text has."""
-        content = _shortened(self.model_dump(mode="json", exclude_none=True, exclude=set(self.TEXT_ALONE)))
+        said = self.TEXT_ALONE | ({"next"} if self.routine else set())
+        content = _shortened(self.model_dump(mode="json", exclude_none=True, exclude=said))
         return {name: value for name, value in content.items() if value not in ("", [], {})}
 
 
@@ -62,6 +52,9 @@ class FileView(Answer):
         span = f"lines {self.start_line}-{self.end_line} of {self.total_lines}"
         return f"{self.path}, revision {self.revision}, {span}\n{self.content}"
 
+    def structured(self) -> dict[str, Any]:
+        return super().structured() | {"content": self.content}  # also of an empty file
+
 
 class PatchApplied(Answer):
     TEXT_ALONE = frozenset({"path"})
@@ -77,15 +70,16 @@ class PatchApplied(Answer):
         return f"{self.path} changed: +{self.added} -{self.removed} lines, revision {self.revision}\n{self.diff}"
 
     def structured(self) -> dict[str, Any]:
-        return {"next": self.next} if self.as_written else super().structured()  # the model has just written the rest
+        content = super().structured()
+        if not self.as_written:
+            return content
+        return {name: value for name, value in content.items() if name in ("next", "allowed", "note")}  # the model wrote the rest
 
 
 class Result(Answer):
     """State of one experiment."""
 
-    TEXT_ALONE = frozenset(
-        {"metric", "direction", "enforcement", "commit", "description", "suggestion", "best_score", "best_experiment"}
-    )
+    TEXT_ALONE = frozenset({"metric", "direction", "enforcement", "commit", "description", "best_score", "best_experiment"})
 
     experiment: int
     description: str = ""
@@ -172,6 +166,7 @@ class Judged(Answer):
     best_experiment: int | None = None
     best_score: float | None = None
     undone_diff: str = Field(default="", description="An edit that never ran, which discard took out of the file")
+    note: str = ""
 
     def body(self) -> str:
         if self.experiment is None:
@@ -181,7 +176,7 @@ class Judged(Answer):
         best = ""
         if self.best_experiment is not None and self.best_score is not None:
             best = f"\nBest: {format_score(self.best_score)} (experiment {self.best_experiment})"
-        return head + best
+        return head + best + (f"\nNote: {self.note}." if self.note else "")
 
 
 class Row(BaseModel):
@@ -245,7 +240,6 @@ class Status(Answer):
     preset: str | None = None
     budget_seconds: float
     phase: str = Field(description="baseline, ready, edited, running, scored or failed")
-    allowed: list[str] = Field(default=[], description="Tools that make sense now, the next step first")
     experiments: int
     kept: int
     baseline_score: float | None = None
@@ -304,262 +298,3 @@ class Reference(Answer):
     def body(self) -> str:
         span = f"lines {self.start_line}-{self.end_line} of {self.total_lines}\n" if self.total_lines is not None else ""
         return span + self.content
-
-
-@dataclass(frozen=True)
-class Page:
-    """Lines `first` to `last` of a text of `total`, counted from 1."""
-
-    text: str
-    first: int
-    last: int
-    total: int
-    cut: bool
-    """More was asked for than an answer holds."""
-
-    @property
-    def whole(self) -> bool:
-        return self.last - self.first + 1 == self.total
-
-    def then(self, tool: str, step: str) -> str:
-        """The next step: to read on, where the page was cut."""
-        return f"call {tool} with start_line={self.last + 1} to read on; then {step}" if self.cut else step
-
-
-def page(text: str, start: int | None = None, end: int | None = None) -> Page:
-    """The lines asked for, as many as fit into PAGE bytes and one at least. Raises NotFoundError for a range that is not there."""
-    lines = text.splitlines(keepends=True)
-    first, last = start or 1, min(end or len(lines), len(lines))
-    if lines and not first <= last:
-        raise NotFoundError(
-            f"Lines {first} to {end or 'the end'} are not there: it has {len(lines)} lines. Ask for a range inside it."
-        )
-    shown, size = first - 1, 0
-    while shown < last and (size := size + len(lines[shown].encode())) <= PAGE:
-        shown += 1
-    shown = max(shown, min(first, last))
-    return Page("".join(lines[first - 1 : shown]), first, shown, len(lines), cut=shown < last)
-
-
-# --- from the session's state -----------------------------------------------------------------------------------------
-
-
-def result(session: Session, number: int | None = None, note: str | None = None) -> Result:
-    """State of an experiment, the latest for None."""
-    experiment = session.experiment(number)
-    state, committed, last = session.state, experiment.committed, experiment.last
-    answer = Result(
-        next=session.position().next,
-        experiment=experiment.number,
-        description=committed.description,
-        commit=committed.commit[:12],
-        status=experiment.status,
-        metric=session.task.metric.name,
-        direction=session.task.metric.direction,
-        score=experiment.score,
-        runs=experiment.scores if len(experiment.scores) > 1 else [],
-        noise_floor=state.noise_floor,
-        curve=curve(session, experiment),
-        note=note or None,
-    )
-    if state.best and state.best is not experiment:
-        answer.best_score, answer.best_experiment = state.best.score, state.best.number
-        if experiment.score is not None:
-            answer.improvement = state.improvement(experiment.score)
-    if experiment.running:
-        progress = session.progress()
-        answer.phase, answer.elapsed = str(progress["phase"]), float(str(progress["elapsed"]))
-        answer.limit = float(str(progress["limit"])) if progress["limit"] is not None else None
-    elif last is not None:
-        answer.details, answer.seconds = last.details, last.seconds
-        answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
-        if experiment.score is None:
-            answer.failure, answer.log_excerpt = last.failure, last.excerpt
-        elif experiment.verdict is None:
-            answer.suggestion, answer.reason = session.suggest(experiment)
-    if experiment.verdict:
-        answer.reason = experiment.verdict.reason
-    return answer
-
-
-def curve(session: Session, experiment: ExperimentState) -> str:
-    """A few points of the learning curve that the run printed."""
-    pattern = session.task.run.progress
-    spec = session.spec(experiment.runs[-1].started.run) if pattern and experiment.runs else None
-    if pattern is None or spec is None or not spec.log.exists():
-        return ""
-    points: list[tuple[float, float]] = []
-    for line in spec.log.read_bytes()[-(2 << 20) :].decode("utf-8", errors="replace").splitlines():
-        if match := re.search(pattern, line[:1000]):
-            try:
-                points.append((float(match["x"]), float(match["y"])))
-            except ValueError:
-                continue
-    if len(points) > CURVE_POINTS:
-        points = [points[round(i * (len(points) - 1) / CURVE_POINTS)] for i in range(1, CURVE_POINTS + 1)]
-    return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
-
-
-def reference(session: Session, name: str, start: int | None = None, end: int | None = None) -> Page:
-    """Lines of a file of the task, or of an experiment's output or diff. Raises NotFoundError."""
-    kind, _, which = name.partition(":")
-    if kind not in ("log", "diff") or not which:
-        return page(session.reference(name), start, end)
-    if kind == "diff" and which == "best":
-        return page(session.diff_of_best() or "(the best is the baseline)", start, end)
-    if not which.isdigit():
-        raise NotFoundError(f"{name!r} names no experiment. Use {kind}:<number>, like {kind}:3.")
-    experiment = session.experiment(int(which))
-    if kind == "diff":
-        return page(session.diff(experiment), start, end)
-    output = page(_output(session, experiment), start, end)
-    return replace(output, text=untrusted(output.text, f"experiment {experiment.number}"))
-
-
-def log(session: Session, number: int | None) -> str:
-    """The end of an experiment's latest output, marked as untrusted."""
-    experiment = session.experiment(number)
-    return untrusted(_output(session, experiment), f"experiment {experiment.number}")
-
-
-def _output(session: Session, experiment: ExperimentState) -> str:
-    spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
-    return (tail(spec.log, 8000, 200) if spec else "") or "(no output)"
-
-
-def status(session: Session, enforcement: str) -> Status:
-    state, task, position = session.state, session.task, session.position()
-    return Status(
-        next=position.next,
-        goal=task.goal,
-        rules=rules(task),
-        session=session.tag,
-        branch=state.started.branch,
-        workspace=str(session.workspace.root),
-        file=task.files.editable,
-        metric=task.metric.name,
-        direction=task.metric.direction,
-        preset=task.preset,
-        budget_seconds=task.run.budget_seconds,
-        phase=position.phase,
-        allowed=position.allowed,
-        experiments=len(state.experiments),
-        kept=sum(e.status == "keep" for e in state.experiments),
-        baseline_score=state.baseline.score if state.baseline else None,
-        best_score=state.best.score if state.best else None,
-        best_experiment=state.best.number if state.best else None,
-        best_commit=state.best.committed.commit if state.best else None,
-        since_best=len(state.since_best),
-        noise_floor=state.noise_floor,
-        best_diff=_bounded_diff(session.diff_of_best()),
-        tried=themes(state),
-        learned=learned(state, LEARNED),
-        enforcement=enforcement,
-        data_ready=not session.data.missing(),
-        references=[*session.references(), *OF_EXPERIMENTS],
-    )
-
-
-def rules(task: Task) -> str:
-    """What the server enforces, in a few sentences."""
-    return (
-        f"{task.files.editable} is all you can change, by apply_patch; the server owns clock, data, metric and git. "
-        "The baseline runs first. keep takes only what is better, or equal within the noise with fewer lines. "
-        "A crash or timeout is mended or discarded. A change that was run before is refused. "
-        "Simple beats clever. Never stop to ask."
-    )
-
-
-def themes(state: SessionState) -> list[Theme]:
-    """What was tried by place in the file, the most tried first."""
-    by_place: dict[str, list[ExperimentState]] = {}
-    for experiment in state.experiments:
-        for place in experiment.committed.places:
-            by_place.setdefault(plain(place), []).append(experiment)
-    found: list[Theme] = []
-    for place, tried in sorted(by_place.items(), key=lambda item: -len(item[1]))[:THEMES]:
-        theme = Theme(place=place, tried=len(tried), kept=sum(e.status == "keep" for e in tried))
-        scored = [(state.improvement(e.score) or 0.0, e) for e in tried if e.score is not None]
-        if scored:
-            nearest = max(scored, key=lambda pair: pair[0])[1]
-            theme.best_experiment, theme.best_score = nearest.number, nearest.score
-        found.append(theme)
-    return found
-
-
-def learned(state: SessionState, count: int) -> list[str]:
-    """What verdicts were told, the latest first, each lesson once."""
-    told: dict[str, int] = {}
-    for experiment in reversed(state.experiments):
-        if experiment.verdict and experiment.verdict.learned:
-            told.setdefault(plain(experiment.verdict.learned), experiment.number)
-    return [f"{number}: {_within(text, SENTENCE)}" for text, number in list(told.items())[:count]]
-
-
-def _within(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _bounded_diff(diff: str) -> str:
-    """The whole lines of a diff that fit into DIFF characters."""
-    if len(diff) <= DIFF:
-        return diff
-    return diff[: diff.rfind("\n", 0, DIFF) + 1] + "… cut; read_reference diff:best has the whole\n"
-
-
-def history(session: Session, search: str | None = None) -> History:
-    """Counts, the kept experiments, the latest ones; with `search`, those whose words match, the best first."""
-    state = session.state
-    kept = [e for e in state.experiments if e.status == "keep"]
-    answer = History(
-        next=session.position().next,
-        metric=session.task.metric.name,
-        direction=session.task.metric.direction,
-        counts=dict(Counter(e.status if e.score is not None or e.running else session.failure(e) for e in state.experiments)),
-        best=[_row(state, e) for e in reversed(kept[-BEST:])],
-        latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
-        learned=learned(state, LEARNED),
-    )
-    if search is not None:
-        words = search.lower().split()
-        found = [e for e in state.experiments if all(word in _searchable(e) for word in words)]
-        found.sort(key=lambda e: (e.score is None, -session.task.metric.sign * (e.score or 0.0)))
-        answer.matches = [_row(state, e) for e in found[:LATEST]]
-    return answer
-
-
-def _searchable(experiment: ExperimentState) -> str:
-    committed = experiment.committed
-    learned = experiment.verdict.learned if experiment.verdict else None
-    return " ".join(filter(None, (committed.description, committed.hypothesis, learned))).lower()
-
-
-def _row(state: SessionState, experiment: ExperimentState) -> Row:
-    description = plain(" ".join(experiment.committed.description.split()))
-    return Row(
-        experiment=experiment.number,
-        score=experiment.score,
-        status=experiment.status,
-        description=_within(description, DESCRIPTION),
-        similar_to=similar(state, experiment.committed.description, before=experiment.number),
-    )
-
-
-def similar(state: SessionState, description: str, before: int) -> int | None:
-    """The first earlier experiment whose description is nearly this one; numbers in it count as different ideas."""
-    words = re.findall(r"[a-z0-9.]+", description.lower())
-    for experiment in state.experiments:
-        if experiment.number >= before:
-            return None
-        theirs = re.findall(r"[a-z0-9.]+", experiment.committed.description.lower())
-        if set(words) == set(theirs):
-            return experiment.number
-        if len(words) > 3 and _numbers(words) == _numbers(theirs):
-            matcher = SequenceMatcher(None, words, theirs, autojunk=False)
-            if matcher.real_quick_ratio() >= 0.85 and matcher.quick_ratio() >= 0.85 and matcher.ratio() >= 0.85:
-                return experiment.number
-    return None
-
-
-def _numbers(words: list[str]) -> list[str]:
-    return [word for word in words if word[0].isdigit()]

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.record.ledger import SessionState, format_score
+from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.text import format_score
 
 
 def draw(state: SessionState, target: Path) -> None:
@@ -17,8 +18,8 @@ def draw(state: SessionState, target: Path) -> None:
     scored = [(e.number, e, e.score) for e in state.experiments if e.score is not None]
     if not scored:
         raise NotFoundError("There is no score to draw yet. Run an experiment first.")
-    kept = [row for row in scored if row[1].status == "keep"]
-    discarded = [row for row in scored if row[1].status != "keep"]
+    kept = [row for row in scored if row[1].kept]
+    discarded = [row for row in scored if not row[1].kept]
     failed = [e.number for e in state.experiments if e.score is None and not e.running]
     metric = state.started.metric
     arrow = "lower is better" if state.started.direction == "minimize" else "higher is better"

@@ -1,0 +1,118 @@
+"""A new workspace from a task: a folder with a git repository of one commit, made whole or not at all."""
+
+import shutil
+import tempfile
+import tomllib
+from pathlib import Path
+
+from autoresearch_mcp.errors import TaskError, WorkspaceError
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, parse_task
+from autoresearch_mcp.workspace import STATE, Workspace, identity, open_repository
+
+
+def create(directory: Path, task_name: str = "default", preset: str = "auto") -> Workspace:
+    """Makes `directory` a workspace, whole or not at all. Raises WorkspaceError or TaskError, with nothing left behind."""
+    directory = directory.expanduser().absolute()
+    _refuse_what_is_there(directory)
+    source = resolve_task(task_name)
+    text = (source / TASK_FILE).read_text(encoding="utf-8")
+    chosen = pick_preset(text, preset)
+    if chosen is not None:
+        import tomlkit
+
+        document = tomlkit.parse(text)
+        document["preset"] = chosen
+        text = tomlkit.dumps(document)
+    task = parse_task(text, str(source / TASK_FILE))
+
+    was_there = directory.exists()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        # Built inside: an empty folder may be a mount point, which can be neither removed nor renamed onto.
+        building = Path(tempfile.mkdtemp(prefix=".autoresearch-building-", dir=directory))
+    except OSError as error:
+        raise WorkspaceError(
+            f"{directory} cannot be made: {error.strerror or error}. Name a folder that you may write to."
+        ) from error
+    try:
+        _build(building, source, task, text)
+        for path in sorted(building.iterdir(), key=lambda path: path.name == ".git"):  # .git last: until then it is no workspace
+            path.rename(directory / path.name)
+        building.rmdir()
+    except BaseException as error:
+        for path in [directory] if not was_there else list(directory.iterdir()):  # it was empty: all in it is ours
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise WorkspaceError(
+                f"{directory} cannot be filled: {error}. Free disk space or name another folder; nothing was left there."
+            ) from error
+        raise
+    return Workspace(directory)
+
+
+def _refuse_what_is_there(directory: Path) -> None:
+    if (directory / STATE).exists() or ((directory / ".git").exists() and (directory / TASK_FILE).exists()):
+        raise WorkspaceError(f"{directory} already is a workspace. Run: autoresearch-mcp serve --workspace {directory}")
+    if directory.exists() and not is_free(directory):
+        what = "a git repository without a task" if (directory / ".git").exists() else "not empty"
+        raise WorkspaceError(
+            f"{directory} is {what}. Name a new or empty folder; or, to improve a file of your own repository, write an "
+            f"{TASK_FILE} there, commit it, and run: autoresearch-mcp serve --workspace {directory}"
+        )
+
+
+def is_free(directory: Path) -> bool:
+    """Whether a workspace can be made there: nothing, or an empty folder (a new file system's `lost+found` counts as nothing)."""
+    if not directory.exists():
+        return True
+    return directory.is_dir() and all(path.name == "lost+found" for path in directory.iterdir())
+
+
+def _build(folder: Path, source: Path, task: Task, text: str) -> None:
+    folder.chmod(0o755)
+    names = [task.files.editable, *task.files.read_only, *task.data.sources]
+    for name in names:
+        if not (source / name).is_file():
+            raise TaskError(f"{source / TASK_FILE} names {name}, which is not in {source}. Add the file or correct the name.")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, folder / name)
+    (folder / TASK_FILE).write_text(text, encoding="utf-8")
+    if PROGRAM not in names:
+        own = source / PROGRAM  # else the general one, which stands beside the default task
+        shutil.copyfile(own if own.is_file() else bundled_tasks()["default"].parent / PROGRAM, folder / PROGRAM)
+    repo = open_repository().init(folder, initial_branch="main")
+    repo.git.add("--", *names, TASK_FILE, PROGRAM)
+    with repo.git.custom_environment(**identity(repo)):
+        repo.git.commit("--no-verify", "--no-gpg-sign", "-q", "-m", f"Workspace of the task {task.name}")
+    repo.close()
+
+
+def resolve_task(name: str) -> Path:
+    """Folder of a task given by the name of a bundled one or by path."""
+    bundled = bundled_tasks()
+    if name in bundled:
+        return bundled[name]
+    folder = Path(name).expanduser()
+    if folder.name == TASK_FILE:
+        folder = folder.parent
+    if (folder / TASK_FILE).is_file():
+        return folder.resolve()
+    names = ", ".join(sorted(bundled)) or "none"
+    raise TaskError(f"There is no task {name!r}: no bundled one of that name ({names}) and no {TASK_FILE} in {folder}. Name one.")
+
+
+def pick_preset(task_text: str, preset: str) -> str | None:
+    """The preset to pin: the one asked for; for auto, gpu where an NVIDIA device is present, else cpu, else the task's own."""
+    try:
+        raw = tomllib.loads(task_text)
+    except tomllib.TOMLDecodeError:
+        return None  # parse_task says it better
+    presets: dict[str, object] = raw.get("presets") or {}
+    if preset != "auto":
+        if preset not in presets:
+            names = ", ".join(presets) or "none"
+            raise TaskError(f"The task has no preset {preset!r} (it has: {names}). Choose one of those, or leave --preset out.")
+        return preset
+    if "gpu" in presets and Path("/dev/nvidiactl").exists():
+        return "gpu"
+    return "cpu" if "cpu" in presets else raw.get("preset")

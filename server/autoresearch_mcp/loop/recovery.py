@@ -1,0 +1,104 @@
+"""Finishes what a death left half done: a verdict that git does not know yet, a missing branch, worktree or ref, a run whose host is gone.
+
+Every step begins with `finish`, under the session's lock. It costs two short git commands where nothing is wrong.
+"""
+
+from autoresearch_mcp.errors import WorkspaceError
+from autoresearch_mcp.executors import Executor
+from autoresearch_mcp.loop.worktree import Worktree
+from autoresearch_mcp.record.events import RunEnded, Settled
+from autoresearch_mcp.record.exports import Results
+from autoresearch_mcp.record.ledger import Ledger
+from autoresearch_mcp.record.state import RunState, SessionState
+from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.workspace import Workspace, experiment_ref
+
+
+class Recovery:
+    def __init__(self, workspace: Workspace, ledger: Ledger, tag: str, worktree: Worktree, executor: Executor, results: Results):
+        self._workspace, self._ledger, self._tag = workspace, ledger, tag
+        self._worktree, self._executor, self._results = worktree, executor, results
+
+    @property
+    def _state(self) -> SessionState:
+        return self._ledger.state().sessions[self._tag]
+
+    def finish(self) -> None:
+        """Everything that the next step relies on."""
+        self._workspace.worktree(self._tag, self._branch_in_place())
+        self.settle()
+        self.collect()
+        self._restore_latest_ref()
+
+    def settle(self) -> str:
+        """Finishes the git side of verdicts whose row is written: moves the branch, puts the best's file in place. Returns a note."""
+        note, file = "", self._state.started.file
+        for experiment in self._state.unsettled:
+            if experiment.kept:
+                self._workspace.move_branch(self._state.started.branch, experiment.committed.commit, self._worktree.root)
+            if not experiment.kept or self._worktree.read() is None:
+                note = self._worktree.write(self._workspace.blob(self._state.head_commit, file))
+            self._ledger.append(Settled(experiment=experiment.number))
+        return note
+
+    def ensure_branch(self) -> None:
+        """Puts the branch where it belongs; refuses to go on where somebody else has moved it. Raises WorkspaceError."""
+        started, state = self._state.started, self._state
+        here = self._workspace.ref(f"refs/heads/{started.branch}")
+        if here is not None and here not in {started.base_commit, *(e.committed.commit for e in state.experiments)}:
+            raise WorkspaceError(
+                f"The branch {started.branch} stands at {here[:7]}, which this session did not make. Start another session with "
+                f"--session NAME, or put it back: git branch -f {started.branch} {state.head_commit[:7]}"
+            )
+        if here != state.head_commit:
+            self._workspace.set_ref(f"refs/heads/{started.branch}", state.head_commit)
+
+    def restore_refs(self) -> list[int]:
+        """Makes all refs that are missing, so that every experiment stays reachable; returns the experiments whose commit is gone.
+
+        A death costs at most the latest ref, which the next step makes. What something else removed is found here, which takes
+        seconds in a session of many thousands: only the server's spare time and `doctor` call it.
+        """
+        return self._workspace.restore_refs({e.number: e.committed.commit for e in list(self._state.experiments)})
+
+    def lost(self) -> list[RunState]:
+        """The runs that are on by the ledger, and nobody supervises."""
+        return [run for _, run in self._state.running if not self._is_alive(run)]
+
+    def collect(self) -> None:
+        """Records what such runs left: the result that their host could not record, or else their loss."""
+        lost = self.lost()
+        for run in lost:
+            result = self._left_by(run)
+            with self._ledger.transaction() as transaction:
+                if transaction.state.runs[run.started.run].ended is None:
+                    transaction.append(result)
+        if lost:
+            self._results.write()
+
+    def _left_by(self, run: RunState) -> RunEnded:
+        spec, result = self._spec(run), None
+        if spec is not None:
+            self._executor.clean_up(spec)
+            result = self._executor.collect(spec)
+        reason = "the run's supervisor died before it recorded a result (killed, or the machine went down)"
+        return result or RunEnded(run=run.started.run, outcome="crash", failure="lost", excerpt=reason)
+
+    def _is_alive(self, run: RunState) -> bool:
+        spec = self._spec(run)
+        return spec is not None and self._executor.is_alive(spec)
+
+    def _spec(self, run: RunState) -> RunSpec | None:
+        return RunSpec.read(self._workspace.runs_dir / str(run.started.run))
+
+    def _branch_in_place(self) -> str:
+        """The session's branch, made where it is missing: the worktree stands on it."""
+        branch = self._state.started.branch
+        if self._workspace.ref(f"refs/heads/{branch}") is None:
+            self._workspace.set_ref(f"refs/heads/{branch}", self._state.head_commit)
+        return branch
+
+    def _restore_latest_ref(self) -> None:
+        experiments = self._state.experiments
+        if experiments and self._workspace.ref(experiment_ref(experiments[-1].number)) is None:
+            self._workspace.set_ref(experiment_ref(experiments[-1].number), experiments[-1].committed.commit)

@@ -1,0 +1,73 @@
+"""Which descriptions say nearly the same: an index over words, so that a night of twenty thousand is searched in a moment. Pure.
+
+Two descriptions are near when they have the same words, or the same numbers in the same order and at least SAME of their words in
+sequence. Numbers tell ideas apart: "rate 0.1" and "rate 0.2" are two. At most CANDIDATES earlier ones are compared in full, so a
+near twin among thousands of half-twins may go unseen.
+"""
+
+import math
+import re
+from difflib import SequenceMatcher
+
+SAME = 0.85
+CANDIDATES = 200
+
+_WORD = re.compile(r"[a-z0-9.]+")
+
+
+class Descriptions:
+    def __init__(self) -> None:
+        self._words: dict[int, tuple[str, ...]] = {}
+        self._first: dict[frozenset[str], int] = {}
+        self._having: dict[str, list[int]] = {}
+        """Numbers of the descriptions that have a word, in order."""
+        self._read: list[tuple[int, str]] = []
+        """What was added and is not indexed yet: most sessions never ask."""
+
+    def add(self, number: int, text: str) -> None:
+        self._read.append((number, text))
+
+    def similar(self, number: int) -> int | None:
+        """The first earlier description that is nearly the one of `number`."""
+        self._index()
+        words = self._words[number]
+        same = self._first[frozenset(words)]
+        if same < number:
+            return same
+        if len(words) <= 3:
+            return None
+        numbers = _numbers(words)
+        matcher = SequenceMatcher(None, autojunk=False)
+        matcher.set_seq2(words)
+        for earlier in self._candidates(words, number):
+            theirs = self._words[earlier]
+            if _numbers(theirs) == numbers:
+                matcher.set_seq1(theirs)
+                if matcher.real_quick_ratio() >= SAME and matcher.quick_ratio() >= SAME and matcher.ratio() >= SAME:
+                    return earlier
+        return None
+
+    def _candidates(self, words: tuple[str, ...], before: int) -> list[int]:
+        """Earlier ones that may be near: a near one lacks so few of the words that it must have one of the rarest."""
+        distinct = sorted(set(words), key=lambda word: (len(self._having[word]), word))
+        may_lack = math.floor(len(words) * (1 - SAME / (2 - SAME)))
+        found: set[int] = set()
+        for word in distinct[: may_lack + 1]:
+            for number in self._having[word]:
+                if number >= before or len(found) >= CANDIDATES:
+                    break
+                found.add(number)
+        return sorted(found)
+
+    def _index(self) -> None:
+        for number, text in self._read:
+            words = tuple(_WORD.findall(text.lower()))
+            self._words[number] = words
+            self._first.setdefault(frozenset(words), number)
+            for word in set(words):
+                self._having.setdefault(word, []).append(number)
+        self._read.clear()
+
+
+def _numbers(words: tuple[str, ...]) -> list[str]:
+    return [word for word in words if word[0].isdigit()]

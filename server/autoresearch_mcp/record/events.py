@@ -1,0 +1,163 @@
+"""What happens to a session, as values: the rows of the ledger. Pure; knows neither disk nor clock.
+
+An event is written as one line of JSON that begins with the format it is in and the version of this program that wrote it. Rows
+are never rewritten, so a format lives for ever: `read_event` is the one place where rows of an older one are read as today's.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from autoresearch_mcp import __version__
+from autoresearch_mcp.errors import LedgerError
+
+FORMAT = 2
+Outcome = Literal["scored", "crash", "timeout", "refused"]
+
+
+class EventBody(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class SessionStarted(EventBody):
+    kind: Literal["session"] = "session"
+    tag: str
+    branch: str
+    base_commit: str
+    file: str
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    noise_floor: float
+    task_sha256: str
+
+
+class ExperimentCommitted(EventBody):
+    kind: Literal["experiment"] = "experiment"
+    experiment: int
+    session: str
+    commit: str
+    parent: str
+    file_sha256: str
+    lines: int
+    added: int
+    removed: int
+    description: str
+    hypothesis: str | None = None
+    change_sha256: str | None = None
+    """Of the change against the parent, freed of layout; None for the baseline."""
+    places: list[str] = []
+    """Where in the file it changes something."""
+
+
+class RunStarted(EventBody):
+    kind: Literal["run"] = "run"
+    run: int
+    experiment: int
+    seed: int
+    conditions: str
+    """Hash of the task, the read-only files and the data that this run sees."""
+
+
+class RunEnded(EventBody):
+    """A run's result. Built once, by whoever saw the run end; what does not add up is refused here and not in every reader."""
+
+    kind: Literal["ended"] = "ended"
+    run: int
+    outcome: Outcome
+    failure: str | None = None
+    score: float | None = Field(default=None, allow_inf_nan=False)
+    holdout: float | None = Field(default=None, allow_inf_nan=False)
+    """Sealed: no tool and no resource shows it."""
+    details: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    """Measured outside the run, by phase: queued, startup, training, export, evaluation."""
+    peak_memory_mb: float | None = None
+    enforcement: str = "none"
+    excerpt: str = ""
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if (self.outcome == "scored") != (self.score is not None):
+            raise ValueError("a run has a score when its outcome is `scored`, and only then")
+        if (self.outcome == "scored") != (self.failure is None):
+            raise ValueError("a run names a failure when its outcome is not `scored`, and only then")
+        return self
+
+
+class VerdictGiven(EventBody):
+    kind: Literal["verdict"] = "verdict"
+    experiment: int
+    verdict: Literal["keep", "discard"]
+    reason: str
+    learned: str | None = None
+
+
+class Settled(EventBody):
+    """The git side of the experiment's verdict is done."""
+
+    kind: Literal["settled"] = "settled"
+    experiment: int
+
+
+Event = Annotated[
+    SessionStarted | ExperimentCommitted | RunStarted | RunEnded | VerdictGiven | Settled, Field(discriminator="kind")
+]
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])
+KINDS = ("session", "experiment", "run", "ended", "verdict", "settled")
+_TODAY = f'{{"format":{FORMAT},'
+
+
+# --- older formats ----------------------------------------------------------------------------------------------------
+
+
+def _from_1(body: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 (version 0.1.0) had neither format nor version in a row, and let a failed run go without a failure's name."""
+    if body.get("kind") == "ended" and body.get("outcome") != "scored" and body.get("failure") is None:
+        body["failure"] = "error"
+    return body
+
+
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""By format: how a row of it becomes one of the next."""
+
+
+def write_event(event: EventBody) -> str:
+    """The row of an event, in today's format."""
+    return f'{_TODAY}"by":"{__version__}",{event.model_dump_json()[1:]}'
+
+
+def read_events(bodies: list[str]) -> list[Event]:
+    """Events of rows in any format. Raises LedgerError for what this version does not know, and says who wrote it."""
+    if all(body.startswith(_TODAY) for body in bodies):
+        try:
+            return _EVENTS.validate_json(f"[{','.join(bodies)}]")  # all at once: half the time of one by one
+        except ValidationError:
+            pass  # one by one, to say which
+    return [read_event(body) for body in bodies]
+
+
+def read_event(body: str) -> Event:
+    try:
+        content = json.loads(body)
+        form: int = content.get("format", 1)
+        writer = content.get("by", "0.1.0")
+    except (ValueError, AttributeError) as error:
+        raise LedgerError(f"A row of the ledger is no event ({error}): {body[:80]!r}. Restore the ledger from a backup.") from error
+    if form > FORMAT or (form == FORMAT and content.get("kind") not in KINDS):
+        raise LedgerError(
+            f"The ledger holds an event of the kind {content.get('kind')!r}, format {form}, written by autoresearch-mcp {writer}; "
+            f"this is {__version__}, which does not know it. Install that version or a later one."
+        )
+    for older in range(form, FORMAT):
+        content = _UPGRADES[older](content)
+    try:
+        return _EVENT.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise LedgerError(
+            f"An event of the kind {content.get('kind')!r}, written by autoresearch-mcp {writer}, does not read: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}. Install that version, or restore the ledger from a backup."
+        ) from error

@@ -1,0 +1,79 @@
+"""The record in forms that people use: results.tsv with Karpathy's five columns, and JSON."""
+
+from pathlib import Path
+from typing import Any
+
+from autoresearch_mcp.files import locked, write_atomic
+from autoresearch_mcp.record.ledger import Ledger
+from autoresearch_mcp.record.state import ExperimentState, LedgerState
+from autoresearch_mcp.text import format_score
+
+
+class Results:
+    """The file results.tsv. It follows from the ledger, so losing it loses nothing, and failing to write it fails no step."""
+
+    def __init__(self, ledger: Ledger, path: Path, lock: Path):
+        self.ledger, self.path, self._lock = ledger, path, lock
+        self._lines: dict[int, tuple[int, str | None]] = {}
+        """By experiment: its version and its line, because in a long night few of them change."""
+
+    def write(self) -> str:
+        """Brings the file up to date, whole or not at all; of two writers the later one sees the newer state. Returns why it could
+        not, for whoever is to know; empty where it could."""
+        try:
+            with locked(self._lock, "write results.tsv"):
+                write_atomic(self.path, self.text(self.ledger.state()).encode())
+        except OSError as error:
+            return f"{self.path} could not be written ({error.strerror or error}); the ledger has everything, and the next step tries again"
+        return ""
+
+    def restore(self) -> str:
+        """Writes the file where it is missing or behind the ledger."""
+        try:
+            current = self.path.read_bytes()
+        except OSError:
+            current = b""
+        return self.write() if current != self.text(self.ledger.state()).encode() else ""
+
+    def text(self, state: LedgerState) -> str:
+        metric = next((session.started.metric for session in state.sessions.values()), "score")
+        lines = ["\t".join(("commit", metric, "memory_gb", "status", "description"))]
+        for number, experiment in state.experiments.items():
+            version, line = self._lines.get(number, (-1, None))
+            if version != experiment.version:
+                line = _line(experiment)
+                self._lines[number] = (experiment.version, line)
+            if line is not None:
+                lines.append(line)
+        return "\n".join(lines) + "\n"
+
+
+def results_tsv(ledger: Ledger) -> str:
+    """The content of results.tsv: one row an experiment that has ended."""
+    return Results(ledger, Path(), Path()).text(ledger.state())
+
+
+def _line(experiment: ExperimentState) -> str | None:
+    if experiment.last is None:
+        return None
+    score = format_score(experiment.score) if experiment.score is not None else "0.000000"
+    memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
+    status = experiment.status if experiment.status in ("keep", "discard", "scored", "running") else "crash"
+    description = " ".join(experiment.committed.description.split())
+    return "\t".join((experiment.committed.commit[:7], score, memory, status, description))
+
+
+def export_json(state: LedgerState, sealed: bool = False) -> list[dict[str, Any]]:
+    """Every experiment with its runs. `sealed` adds the holdout scores, which are for people only."""
+    rows: list[dict[str, Any]] = []
+    for experiment in state.experiments.values():
+        row = experiment.committed.model_dump(exclude={"kind"})
+        row |= {"at": experiment.at, "status": experiment.status, "score": experiment.score}
+        row["learned"] = experiment.verdict.learned if experiment.verdict else None
+        row["runs"] = [
+            run.started.model_dump(exclude={"kind", "experiment"})
+            | (run.ended.model_dump(exclude={"kind", "run"} if sealed else {"kind", "run", "holdout"}) if run.ended else {})
+            for run in experiment.runs
+        ]
+        rows.append(row)
+    return rows

@@ -1,0 +1,273 @@
+"""What the events add up to: sessions, experiments, runs. Pure: a fold, fed event by event.
+
+Whatever a step or a view asks of a whole night is kept up to date as events come in (the best, counts, places, lessons, noise), so
+that it costs the same at experiment 20,000 as at 20. The price is memory: about 2 kB an event.
+"""
+
+from dataclasses import dataclass, field
+
+from autoresearch_mcp.record.descriptions import Descriptions
+from autoresearch_mcp.record.events import (
+    Event,
+    ExperimentCommitted,
+    RunEnded,
+    RunStarted,
+    SessionStarted,
+    Settled,
+    VerdictGiven,
+)
+from autoresearch_mcp.record.noise import PooledNoise
+
+NEAREST = 2  # misses that are remembered, the best scores first
+
+
+@dataclass(slots=True)
+class RunState:
+    started: RunStarted
+    started_at: float
+    ended: RunEnded | None = None
+
+
+@dataclass(slots=True)
+class ExperimentState:
+    committed: ExperimentCommitted
+    at: float
+    runs: list[RunState] = field(default_factory=list[RunState])
+    verdict: VerdictGiven | None = None
+    settled: bool = False
+    scores: list[float] = field(default_factory=list[float])
+    """Of its scored runs, in the order they ended."""
+    score: float | None = None
+    """Mean over the scored runs; None where there is none."""
+    version: int = 0
+    """Grows with every event of the experiment, for whoever keeps what it has made of it."""
+
+    @property
+    def number(self) -> int:
+        return self.committed.experiment
+
+    @property
+    def running(self) -> RunState | None:
+        """Its first run that has not ended; a kept experiment may have one too, a repeat."""
+        return next((run for run in self.runs if run.ended is None), None)
+
+    @property
+    def last(self) -> RunEnded | None:
+        """The result of its latest run that ended."""
+        return next((run.ended for run in reversed(self.runs) if run.ended is not None), None)
+
+    @property
+    def kept(self) -> bool:
+        return self.verdict is not None and self.verdict.verdict == "keep"
+
+    @property
+    def failure(self) -> str:
+        """The name of what went wrong in the latest run; `pending` before one ended."""
+        last = self.last
+        return (last.failure or last.outcome) if last else "pending"
+
+    @property
+    def status(self) -> str:
+        """keep, discard, running, scored where a verdict is owed, or what else became of it: crash, timeout, refused, pending."""
+        if self.verdict and (self.kept or self.score is not None):
+            return self.verdict.verdict  # also while the best is repeated
+        if self.running:
+            return "running"
+        if self.score is not None:
+            return "scored"
+        return self.last.outcome if self.last else "pending"
+
+    @property
+    def label(self) -> str:
+        """The status, with a failure by its own name."""
+        return self.failure if self.score is None and self.status not in ("keep", "running") else self.status
+
+
+@dataclass(slots=True)
+class Place:
+    """What was tried in one place of the file."""
+
+    tried: int = 0
+    kept: int = 0
+    nearest: ExperimentState | None = None
+    """The one with the best score."""
+
+
+@dataclass
+class SessionState:
+    started: SessionStarted
+    at: float
+    experiments: list[ExperimentState] = field(default_factory=list[ExperimentState])
+    """In the order they were committed."""
+    kept: list[ExperimentState] = field(default_factory=list[ExperimentState])
+    """In the order they were kept: the path to the best."""
+    since_best: int = 0
+    """How many were judged and not kept since the last one that was."""
+    near_misses: list[ExperimentState] = field(default_factory=list[ExperimentState])
+    """The NEAREST with the best scores among those."""
+    places: dict[str, Place] = field(default_factory=dict[str, Place])
+    lessons: dict[str, int] = field(default_factory=dict[str, int])
+    """What verdicts were told, each once, with the latest experiment that taught it; the latest last."""
+    by_file: dict[str, list[ExperimentState]] = field(default_factory=dict[str, list[ExperimentState]])
+    by_change: dict[str, list[ExperimentState]] = field(default_factory=dict[str, list[ExperimentState]])
+    unsettled: list[ExperimentState] = field(default_factory=list[ExperimentState])
+    """Judged, and git does not know it yet."""
+    noise: PooledNoise = field(default_factory=PooledNoise)
+    descriptions: Descriptions = field(default_factory=Descriptions)
+    _running: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
+    _awaiting: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
+
+    @property
+    def best(self) -> ExperimentState | None:
+        """The last one kept: `keep` lets nothing worse pass, so it is the best."""
+        return self.kept[-1] if self.kept else None
+
+    @property
+    def baseline(self) -> ExperimentState | None:
+        """The first one kept."""
+        return self.kept[0] if self.kept else None
+
+    @property
+    def running(self) -> list[tuple[ExperimentState, RunState]]:
+        """Experiments with the run that is on, the oldest run first."""
+        return [(experiment, run) for experiment in self._running.values() if (run := experiment.running)]
+
+    @property
+    def awaiting(self) -> list[ExperimentState]:
+        """Experiments without a verdict, running or not, the oldest first."""
+        return list(self._awaiting.values())
+
+    @property
+    def head_commit(self) -> str:
+        """Where the branch must stand: at the best experiment, before one at the start."""
+        return self.best.committed.commit if self.best else self.started.base_commit
+
+    @property
+    def noise_floor(self) -> float:
+        return self.noise.floor(self.started.noise_floor)
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return 1 if self.started.direction == "maximize" else -1
+
+    def improvement(self, score: float) -> float | None:
+        """How much better than the best a score is (positive is better); None before there is a best."""
+        if self.best is None or self.best.score is None:
+            return None
+        return (score - self.best.score) * self.sign
+
+    def experiment(self, number: int) -> ExperimentState | None:
+        """The experiment of that number; None where this session has none. Numbers grow, with gaps for other sessions'."""
+        low, high = 0, len(self.experiments)
+        while low < high:
+            middle = (low + high) // 2
+            if self.experiments[middle].number < number:
+                low = middle + 1
+            else:
+                high = middle
+        found = self.experiments[low] if low < len(self.experiments) else None
+        return found if found and found.number == number else None
+
+    # --- the fold ---
+
+    def _commit(self, experiment: ExperimentState) -> None:
+        event = experiment.committed
+        self.experiments.append(experiment)
+        self._awaiting[event.experiment] = experiment
+        self.by_file.setdefault(event.file_sha256, []).append(experiment)
+        if event.change_sha256 is not None:
+            self.by_change.setdefault(event.change_sha256, []).append(experiment)
+        for place in event.places:
+            self.places.setdefault(place, Place()).tried += 1
+        self.descriptions.add(event.experiment, event.description)
+
+    def _start(self, experiment: ExperimentState, run: RunState) -> None:
+        experiment.runs.append(run)
+        self._running[experiment.number] = experiment
+
+    def _end(self, experiment: ExperimentState, run: RunState, event: RunEnded) -> None:
+        run.ended = event
+        if experiment.running is None:
+            self._running.pop(experiment.number, None)
+        if event.score is None:
+            return
+        experiment.scores.append(event.score)
+        experiment.score = sum(experiment.scores) / len(experiment.scores)
+        if len(experiment.scores) > 1:
+            self.noise.put(experiment.number, experiment.scores)
+            self.near_misses.sort(key=self._rank, reverse=True)
+        for name in experiment.committed.places:
+            place = self.places[name]
+            if place.nearest is experiment:  # its mean may have become worse than another's
+                others = (other for other in self.experiments if name in other.committed.places and other.score is not None)
+                place.nearest = max(others, key=self._rank)
+            elif place.nearest is None or self._rank(experiment) > self._rank(place.nearest):
+                place.nearest = experiment
+
+    def _judge(self, experiment: ExperimentState, event: VerdictGiven) -> None:
+        experiment.verdict = event
+        self._awaiting.pop(experiment.number, None)
+        self.unsettled.append(experiment)
+        if event.learned:
+            self.lessons.pop(event.learned, None)
+            self.lessons[event.learned] = experiment.number
+        if experiment.kept:
+            self.kept.append(experiment)
+            self.since_best, self.near_misses = 0, []
+            for place in experiment.committed.places:
+                self.places[place].kept += 1
+            return
+        self.since_best += 1
+        if experiment.score is not None:
+            self.near_misses = sorted([*self.near_misses, experiment], key=self._rank, reverse=True)[:NEAREST]
+
+    def _settle(self, experiment: ExperimentState) -> None:
+        experiment.settled = True
+        self.unsettled = [other for other in self.unsettled if other is not experiment]
+
+    def _rank(self, experiment: ExperimentState) -> float:
+        return self.sign * (experiment.score or 0.0)
+
+
+@dataclass
+class LedgerState:
+    sessions: dict[str, SessionState] = field(default_factory=dict[str, SessionState])
+    experiments: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
+    runs: dict[int, RunState] = field(default_factory=dict[int, RunState])
+    last_experiment: int = 0
+    last_run: int = 0
+
+    def apply(self, at: float, event: Event) -> None:
+        """Takes the next event in. Raises KeyError for one that names what was never recorded."""
+        match event:
+            case SessionStarted():
+                self.sessions[event.tag] = SessionState(event, at)
+            case ExperimentCommitted():
+                experiment = ExperimentState(event, at)
+                self.experiments[event.experiment] = experiment
+                self.last_experiment = max(self.last_experiment, event.experiment)
+                self.sessions[event.session]._commit(experiment)
+            case RunStarted():
+                run = RunState(event, at)
+                self.runs[event.run] = run
+                self.last_run = max(self.last_run, event.run)
+                experiment = self.experiments[event.experiment]
+                experiment.version += 1
+                self._session(experiment)._start(experiment, run)
+            case RunEnded():
+                run = self.runs[event.run]
+                if run.ended is None:  # the first word counts
+                    experiment = self.experiments[run.started.experiment]
+                    experiment.version += 1
+                    self._session(experiment)._end(experiment, run, event)
+            case VerdictGiven():
+                experiment = self.experiments[event.experiment]
+                experiment.version += 1
+                self._session(experiment)._judge(experiment, event)
+            case Settled():
+                experiment = self.experiments[event.experiment]
+                self._session(experiment)._settle(experiment)
+
+    def _session(self, experiment: ExperimentState) -> SessionState:
+        return self.sessions[experiment.committed.session]

@@ -1,0 +1,402 @@
+"""From a session's state to what is shown of it: each function makes one answer."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from heapq import nlargest
+from itertools import islice
+from typing import TypeVar
+
+from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.loop import patches, rules
+from autoresearch_mcp.loop.session import Judgement, Session
+from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.run.sandbox import detect
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
+from autoresearch_mcp.text import plain, split_lines, tail, untrusted
+from autoresearch_mcp.views.answers import (
+    Answer,
+    FileView,
+    History,
+    Judged,
+    PatchApplied,
+    Reference,
+    Result,
+    Row,
+    Status,
+    Theme,
+)
+
+CURVE_POINTS = 3
+CURVE_BYTES = 2 << 20  # of the log's end that are searched for them
+LATEST, BEST = 16, 10  # rows of history
+DESCRIPTION = 60  # characters of a description in history
+LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
+THEMES = 10  # places shown
+PAGE = 34_000  # bytes of a file in one answer: Codex shows its models 10,000 tokens of 4 bytes and cuts the middle out of more
+DIFF = 2000  # characters of the best's diff in status; a whole status stays under 2,000 tokens
+A = TypeVar("A", bound=Answer)
+
+OF_EXPERIMENTS = ("log:<experiment>", "diff:<experiment>", "diff:best")  # what else read_reference can show
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """Lines `first` to `last` of a text of `total`, counted from 1."""
+
+    text: str
+    first: int
+    last: int
+    total: int
+    cut: bool
+    """More was asked for than an answer holds."""
+
+    @property
+    def whole(self) -> bool:
+        return self.last - self.first + 1 == self.total
+
+    def then(self, tool: str, step: str) -> str:
+        """The next step: to read on, where the page was cut."""
+        return f"call {tool} with start_line={self.last + 1} to read on; then {step}" if self.cut else step
+
+
+def page(text: str, start: int | None = None, end: int | None = None) -> Page:
+    """The lines asked for, as many as fit into PAGE bytes and one at least. Raises NotFoundError for a range that is not there."""
+    lines = split_lines(text)
+    first, last = start or 1, min(end or len(lines), len(lines))
+    if lines and not first <= last:
+        raise NotFoundError(
+            f"Lines {first} to {end or 'the end'} are not there: it has {len(lines)} lines. Ask for a range inside it."
+        )
+    shown, size = first - 1, 0
+    while shown < last and (size := size + len(lines[shown].encode())) <= PAGE:
+        shown += 1
+    shown = max(shown, min(first, last))
+    return Page("".join(lines[first - 1 : shown]), first, shown, len(lines), cut=shown < last)
+
+
+def file_view(session: Session, start: int | None = None, end: int | None = None) -> FileView:
+    """Lines of the editable file. Raises NotFoundError, WorkspaceError."""
+    current = session.read()
+    shown = page(current.text, start, end)
+    answer = FileView(
+        path=session.task.files.editable,
+        revision=current.revision,
+        total_lines=shown.total,
+        start_line=shown.first,
+        end_line=shown.last,
+        content=shown.text,
+    )
+    return _placed(answer, session, shown, session.task.read_tool)
+
+
+def patched(session: Session, patch: str) -> PatchApplied:
+    """Applies the patch. Raises PatchError, NotAllowedError."""
+    diff, current = session.apply_patch(patch)
+    given = {text for line in patch.splitlines() for text in (line, line[1:])}  # with a sign before it, or without
+    answer = PatchApplied(
+        path=session.task.files.editable,
+        revision=current.revision,
+        added=len(diff.added),
+        removed=len(diff.removed),
+        diff=diff.text,
+        as_written=all(line in given for line in (*diff.added, *diff.removed)),
+    )
+    return _placed(answer, session)
+
+
+# --- verdicts ---------------------------------------------------------------------------------------------------------
+
+
+def kept(session: Session, learned: str | None = None) -> Judged:
+    return _judged(session, "keep", session.keep(learned))
+
+
+def discarded(session: Session, learned: str | None = None) -> Judged:
+    return _judged(session, "discard", session.discard(learned))
+
+
+def _judged(session: Session, verdict: str, judgement: Judgement) -> Judged:
+    best, experiment = session.state.best, judgement.experiment
+    answer = Judged(
+        verdict=verdict,
+        best_experiment=best.number if best else None,
+        best_score=best.score if best else None,
+        note=judgement.note,
+    )
+    if experiment is not None and experiment.verdict is not None:
+        answer.experiment, answer.reason = experiment.number, experiment.verdict.reason
+    elif judgement.undone is not None:  # git has what an experiment had
+        answer.reason, answer.undone_diff = f"{session.task.files.editable} is the best experiment's again", judgement.undone.text
+    return _placed(answer, session)
+
+
+# --- one experiment ---------------------------------------------------------------------------------------------------
+
+
+def result(session: Session, number: int | None = None, note: str | None = None) -> Result:
+    """State of an experiment, the latest for None. Raises NotFoundError."""
+    experiment, state = session.experiment(number), session.state
+    committed, last = experiment.committed, experiment.last
+    answer = Result(
+        experiment=experiment.number,
+        description=committed.description,
+        commit=committed.commit[:12],
+        status="running" if experiment.running else experiment.status,
+        metric=session.task.metric.name,
+        direction=session.task.metric.direction,
+        score=experiment.score,
+        runs=experiment.scores if len(experiment.scores) > 1 else [],
+        noise_floor=state.noise_floor,
+        curve=curve(session, experiment),
+        note=note or None,
+    )
+    if state.best and state.best is not experiment:
+        answer.best_score, answer.best_experiment = state.best.score, state.best.number
+        if experiment.score is not None:
+            answer.improvement = state.improvement(experiment.score)
+    if experiment.running:
+        progress = session.progress()
+        answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
+    elif last is not None:
+        answer.details, answer.seconds = last.details, last.seconds
+        answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
+        if experiment.score is None:
+            answer.failure, answer.log_excerpt = last.failure, last.excerpt
+        elif experiment.verdict is None:
+            earned = rules.verdict(state, session.task, experiment)
+            answer.suggestion, answer.reason = earned.decision, earned.reason
+    if experiment.verdict:
+        answer.reason = experiment.verdict.reason
+    return _placed(answer, session)
+
+
+def curve(session: Session, experiment: ExperimentState) -> str:
+    """A few points of the learning curve that the run printed."""
+    pattern = session.task.run.progress
+    spec = session.spec(experiment.runs[-1].started.run) if pattern and experiment.runs else None
+    if pattern is None or spec is None or not spec.log.exists():
+        return ""
+    points: list[tuple[float, float]] = []
+    with open(spec.log, "rb") as log:
+        log.seek(max(0, log.seek(0, 2) - CURVE_BYTES))
+        for line in log.read().decode("utf-8", errors="replace").splitlines():
+            if match := re.search(pattern, line[:1000]):
+                try:
+                    points.append((float(match["x"]), float(match["y"])))
+                except ValueError:
+                    continue
+    if len(points) > CURVE_POINTS:
+        points = [points[round(i * (len(points) - 1) / CURVE_POINTS)] for i in range(1, CURVE_POINTS + 1)]
+    return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
+
+
+def log(session: Session, number: int | None = None) -> str:
+    """The end of an experiment's latest output, marked as untrusted."""
+    experiment = session.experiment(number)
+    return untrusted(_output(session, experiment), f"experiment {experiment.number}")
+
+
+def diff(session: Session, number: int | None = None) -> str:
+    """What an experiment changed against the best of its time."""
+    committed = session.experiment(number).committed
+    return _diff(session, committed.parent, committed.commit)
+
+
+def diff_of_best(session: Session) -> str:
+    """What all kept experiments together changed against the baseline; empty before there are two."""
+    state = session.state
+    return _diff(session, state.baseline.committed.commit, state.head_commit) if state.baseline else ""
+
+
+def _diff(session: Session, old: str, new: str) -> str:
+    return _diff_of_texts(session.text_at(old), session.text_at(new), session.task.files.editable)
+
+
+@lru_cache(maxsize=16)
+def _diff_of_texts(old: str, new: str, path: str) -> str:
+    return patches.unified_diff(old, new, path).text
+
+
+def _output(session: Session, experiment: ExperimentState) -> str:
+    spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
+    return (tail(spec.log, 8000, 200) if spec else "") or "(no output)"
+
+
+# --- references -------------------------------------------------------------------------------------------------------
+
+
+def references(task: Task) -> list[str]:
+    """Names of what read_reference can show."""
+    return [PROGRAM, TASK_FILE, *task.files.read_only, *OF_EXPERIMENTS]
+
+
+def reference(session: Session, name: str, start: int | None = None, end: int | None = None) -> Reference:
+    """Lines of a file of the task, or of an experiment's output or diff. Raises NotFoundError."""
+    name = name.strip()
+    shown = _reference_page(session, name, start, end)
+    answer = Reference(name=name, content=shown.text)
+    if not shown.whole:
+        answer.total_lines, answer.start_line, answer.end_line = shown.total, shown.first, shown.last
+    return _placed(answer, session, shown, "read_reference")
+
+
+def reference_text(session: Session, name: str) -> str:
+    """A file of the task as the session pinned it. Raises NotFoundError."""
+    known = references(session.task)
+    if name not in known or name in OF_EXPERIMENTS:
+        raise NotFoundError(f"There is no reference {name!r}. Choose one of: {', '.join(known)}.")
+    return session.workspace.blob(session.state.started.base_commit, name).decode("utf-8", errors="replace")
+
+
+def _reference_page(session: Session, name: str, start: int | None, end: int | None) -> Page:
+    kind, _, which = name.partition(":")
+    if kind not in ("log", "diff") or not which:
+        return page(reference_text(session, name), start, end)
+    if kind == "diff" and which == "best":
+        return page(diff_of_best(session) or "(the best is the baseline)", start, end)
+    if not (which.isascii() and which.isdigit() and len(which) < 10):
+        raise NotFoundError(f"{name!r} names no experiment. Use {kind}:<number>, like {kind}:3.")
+    experiment = session.experiment(int(which))
+    if kind == "diff":
+        return page(diff(session, experiment.number), start, end)
+    output = page(_output(session, experiment), start, end)
+    return replace(output, text=untrusted(output.text, f"experiment {experiment.number}"))
+
+
+# --- the session ------------------------------------------------------------------------------------------------------
+
+
+def status(session: Session) -> Status:
+    session.refresh()
+    state, task, now = session.state, session.task, session.position()
+    return Status(
+        next=now.next,
+        allowed=list(now.allowed),
+        phase=now.phase,
+        goal=task.goal,
+        rules=rules_text(task),
+        session=session.tag,
+        branch=state.started.branch,
+        workspace=str(session.workspace.root),
+        file=task.files.editable,
+        metric=task.metric.name,
+        direction=task.metric.direction,
+        preset=task.preset,
+        budget_seconds=task.run.budget_seconds,
+        experiments=len(state.experiments),
+        kept=len(state.kept),
+        baseline_score=state.baseline.score if state.baseline else None,
+        best_score=state.best.score if state.best else None,
+        best_experiment=state.best.number if state.best else None,
+        best_commit=state.best.committed.commit if state.best else None,
+        since_best=state.since_best,
+        noise_floor=state.noise_floor,
+        best_diff=_bounded_diff(diff_of_best(session)),
+        tried=themes(state),
+        learned=lessons(state, LEARNED),
+        enforcement=detect().level,
+        data_ready=not session.data.missing(),
+        references=references(task),
+    )
+
+
+def rules_text(task: Task) -> str:
+    """What the server enforces, in a few sentences."""
+    return (
+        f"{task.files.editable} is all you can change, by apply_patch; the server owns clock, data, metric and git. "
+        "The baseline runs first. keep takes only what is better, or equal within the noise with fewer lines. "
+        "A crash or timeout is mended or discarded. A change that was run before is refused. "
+        "Simple beats clever. Never stop to ask."
+    )
+
+
+def themes(state: SessionState) -> list[Theme]:
+    """What was tried by place in the file, the most tried first."""
+    found: list[Theme] = []
+    for name, place in nlargest(THEMES, state.places.items(), key=lambda item: item[1].tried):
+        theme = Theme(place=plain(name), tried=place.tried, kept=place.kept)
+        if place.nearest is not None:
+            theme.best_experiment, theme.best_score = place.nearest.number, place.nearest.score
+        found.append(theme)
+    return found
+
+
+def lessons(state: SessionState, count: int) -> list[str]:
+    """What verdicts were told, the latest first, each lesson once."""
+    told: dict[str, int] = {}
+    for text, number in islice(reversed(state.lessons.items()), 4 * count):
+        told.setdefault(plain(text), number)
+    return [f"{number}: {_within(text, SENTENCE)}" for text, number in list(told.items())[:count]]
+
+
+def history(session: Session, search: str | None = None) -> History:
+    """Counts, the kept experiments, the latest ones; with `search`, those whose words match, the best first."""
+    state = session.state
+    answer = History(
+        metric=session.task.metric.name,
+        direction=session.task.metric.direction,
+        counts=dict(Counter(e.label for e in state.experiments)),
+        best=[_row(state, e) for e in reversed(state.kept[-BEST:])],
+        latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
+        learned=lessons(state, LEARNED),
+    )
+    if search is not None:
+        words = search.lower().split()
+        found = [e for e in state.experiments if all(word in _searchable(e) for word in words)]
+        answer.matches = [_row(state, e) for e in nlargest(LATEST, found, key=lambda e: _rank(state, e))]
+    return _placed(answer, session)
+
+
+def _rank(state: SessionState, experiment: ExperimentState) -> tuple[bool, float]:
+    return experiment.score is not None, state.sign * (experiment.score or 0.0)
+
+
+def _searchable(experiment: ExperimentState) -> str:
+    committed = experiment.committed
+    learned = experiment.verdict.learned if experiment.verdict else None
+    return " ".join(filter(None, (committed.description, committed.hypothesis, learned))).lower()
+
+
+def _row(state: SessionState, experiment: ExperimentState) -> Row:
+    description = plain(" ".join(experiment.committed.description.split()))
+    return Row(
+        experiment=experiment.number,
+        score=experiment.score,
+        status=experiment.status,
+        description=_within(description, DESCRIPTION),
+        similar_to=state.descriptions.similar(experiment.number),
+    )
+
+
+# --- what they share --------------------------------------------------------------------------------------------------
+
+
+def _placed(answer: A, session: Session, shown: Page | None = None, tool: str = "") -> A:
+    """The answer, saying where the loop stands; and how to read on with `tool` where a page was cut."""
+    now = session.position()
+    answer.next = shown.then(tool, now.next) if shown else now.next
+    answer.allowed, answer.routine = list(now.allowed), now.routine and not (shown and shown.cut)
+    return answer
+
+
+def _within(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _bounded_diff(diff: str) -> str:
+    """The whole lines of a diff that fit into DIFF characters."""
+    if len(diff) <= DIFF:
+        return diff
+    return diff[: diff.rfind("\n", 0, DIFF) + 1] + "… cut; read_reference diff:best has the whole\n"
+
+
+def mean_holdout(experiment: ExperimentState | None) -> float | None:
+    """Mean of the sealed scores of an experiment's runs: for people alone."""
+    runs = experiment.runs if experiment else []
+    sealed = [run.ended.holdout for run in runs if run.ended and run.ended.holdout is not None]
+    return sum(sealed) / len(sealed) if sealed else None
