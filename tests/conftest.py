@@ -109,13 +109,11 @@ def run(session: Session, description: str = "an idea", **options: bool) -> int:
 
 
 def settle_processes(session: Session, number: int) -> None:
-    """Waits until the supervisor itself is gone: the result is recorded a moment earlier."""
+    """Waits until the run's host itself is gone: the result is recorded a moment earlier."""
     spec = spec_of(session, number)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        from autoresearch_mcp.executors import local
-
-        if not local.is_alive(spec):
+        if not session.executor.is_alive(spec):
             return
         time.sleep(0.02)
     raise AssertionError("the supervisor did not end")
@@ -143,13 +141,13 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 def supervisor_of(session: Session, number: int) -> psutil.Process:
-    """The supervisor process of an experiment that is running."""
+    """The process that hosts an experiment's run, its supervisor in it."""
     folder = str(spec_of(session, number).folder)
     found: list[psutil.Process] = []
 
     def look() -> bool:
         for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [])[-2:] == ["autoresearch_mcp.run.supervisor", folder]:
+            if (process.info["cmdline"] or [])[-2:] == ["autoresearch_mcp.executors.host", folder]:
                 found.append(process)
         return bool(found)
 

@@ -316,7 +316,7 @@ async def _wait(session: Session, ctx: Context, number: int, seconds: float | No
         if anyio.current_time() - reported >= REPORT_EVERY:
             reported = anyio.current_time()
             progress = await _blocking(session.progress)
-            text = f"experiment {number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s"
+            text = f"experiment {number}: {progress.phase}, {progress.elapsed:.0f} s"
             await ctx.report_progress(reported - started, seconds, text)
     return await _answer(partial(answers.result, session, number, note))
 

@@ -227,10 +227,8 @@ def watch(
         line = opened.position().next
         if opened.state.running:
             progress = opened.progress()
-            limit = f" of at most {float(str(progress['limit'])):.0f}" if progress["limit"] else ""
-            line = (
-                f"experiment {opened.state.running[0].number}: {progress['phase']}, {float(str(progress['elapsed'])):.0f} s{limit}"
-            )
+            limit = f" of at most {progress.limit:.0f}" if progress.limit else ""
+            line = f"experiment {opened.state.running[0].number}: {progress.phase}, {progress.elapsed:.0f} s{limit}"
         return Group(experiments_table(opened, rows), Text(line))
 
     try:

@@ -13,7 +13,8 @@ import pytest
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.ledger import Ledger
-from conftest import ROOT, connect, git, open_session, replace, run, settle_processes, spec_of, supervisor_of, wait_for
+from autoresearch_mcp.run.slots import slots_folder
+from conftest import ROOT, connect, git, open_session, replace, run, settle_processes, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 ONE, TWO = "open('result.txt', 'w').write('1.0')\n", "open('result.txt', 'w').write('2.0')\n"
@@ -29,7 +30,7 @@ POINTS = [
     ("run", "autoresearch_mcp.executors.local:write_atomic", "before"),
     ("run", "autoresearch_mcp.executors.local:try_lock", "before"),
     ("run", "autoresearch_mcp.executors.local:try_lock", "after"),
-    ("run", "autoresearch_mcp.executors.local:start", "after"),
+    ("run", "autoresearch_mcp.executors.local:LocalExecutor.start", "after"),
     ("keep", "autoresearch_mcp.loop.session:Session._settle", "before"),  # the second call, behind the row
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "before"),
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "after"),
@@ -176,7 +177,7 @@ def test_a_run_that_dies_with_the_machine_leaves_no_slot_taken(toy: Make):
     supervisor = supervisor_of(session, number)
     wait_for(lambda: supervisor.children())
     supervisor.kill()
-    assert spec_of(session, number).slots.exists()
+    assert slots_folder().exists()
     session = open_session(session.workspace.root)
     replace(session, ONE)
     assert run(session, "next") == 2

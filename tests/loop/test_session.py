@@ -217,7 +217,7 @@ def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
     session = baseline(toy())
     replace(session, "import time\ntime.sleep(60)\n")
     number, _ = session.run_experiment("slow")
-    wait_for(lambda: session.progress()["phase"] == "training")
+    wait_for(lambda: session.progress().phase == "training")
     session.stop()
     assert wait_until_ended(session, number, 30)
     session.discard()

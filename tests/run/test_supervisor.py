@@ -8,7 +8,7 @@ import pytest
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.ledger import RunEnded
-from autoresearch_mcp.run.limits import BoundedLog
+from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.text import plain, short_tracebacks, untrusted
 from autoresearch_mcp.views import answers
 from conftest import TOY, log_of, run, spec_of, wait_for

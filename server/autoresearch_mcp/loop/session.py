@@ -14,7 +14,8 @@ from pathlib import Path
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
-from autoresearch_mcp.executors import local as executor
+from autoresearch_mcp.executors import Executor
+from autoresearch_mcp.executors.local import LocalExecutor
 from autoresearch_mcp.files import locked, read_regular, sha256, write_atomic
 from autoresearch_mcp.loop import changes, patches
 from autoresearch_mcp.record.ledger import (
@@ -30,6 +31,7 @@ from autoresearch_mcp.record.ledger import (
     format_score,
     write_results,
 )
+from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import TASK_FILE, Task
@@ -75,6 +77,7 @@ class Session:
     def __init__(self, workspace: Workspace, ledger: Ledger, tag: str | None = None):
         """Opens the session `tag`, starting it where it is new. Raises WorkspaceError or TaskError."""
         self.workspace, self.ledger = workspace, ledger
+        self.executor: Executor = LocalExecutor()
         self.tag = tag or default_tag(ledger)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", self.tag) or self.tag.endswith((".lock", ".")) or ".." in self.tag:
             raise WorkspaceError(f"{self.tag!r} is no session name. Use letters, digits, '-', '_' and '.', at most 50, like nov23.")
@@ -161,8 +164,7 @@ class Session:
         raise NotFoundError(f"There is no experiment {number} in this session; they are numbered up to {experiments[-1].number}.")
 
     def spec(self, run: int) -> RunSpec | None:
-        path = self.workspace.runs_dir / str(run) / "spec.json"
-        return RunSpec.model_validate_json(path.read_bytes()) if path.exists() else None
+        return RunSpec.read(self.workspace.runs_dir / str(run))
 
     def diff(self, experiment: ExperimentState) -> str:
         """What the experiment changed against the best of its time."""
@@ -358,7 +360,7 @@ class Session:
         experiment, run = running
         spec = self.spec(run.started.run)
         if spec is not None:
-            executor.stop(spec)
+            self.executor.stop(spec)
         return experiment
 
     def refresh(self) -> None:
@@ -368,11 +370,11 @@ class Session:
             with self._locked():
                 self._mark_lost()
 
-    def progress(self) -> dict[str, object]:
-        """Where the current run is: phase, elapsed and limit in seconds."""
+    def progress(self) -> Progress:
+        """Where the current run is."""
         running = self.state.running
         spec = self.spec(running[1].started.run) if running else None
-        return executor.progress(spec) if spec else {"phase": "queued", "elapsed": 0.0, "limit": None}
+        return self.executor.progress(spec) if spec else Progress()
 
     # --- what steps are made of ---
 
@@ -529,10 +531,9 @@ class Session:
             ledger=self.ledger.path,
             results=self.results_path,
             data=self.data.path if self.data.needed else None,
-            slots=executor.slots_folder(),
             enforcement=detect().level,
         )
-        executor.start(spec, {**self.pinned, self.task.files.editable: content})
+        self.executor.start(spec, {**self.pinned, self.task.files.editable: content})
 
     def _judge(self, experiment: ExperimentState, verdict: str, reason: str, learned: str | None) -> None:
         """The row first, git second."""
@@ -607,21 +608,23 @@ class Session:
 
     def _is_alive(self, run: int) -> bool:
         spec = self.spec(run)
-        return spec is not None and executor.is_alive(spec)
+        return spec is not None and self.executor.is_alive(spec)
 
     def _mark_lost(self) -> None:
-        """Under the lock: records a run whose supervisor is dead without a result, and ends what it left behind."""
+        """Under the lock: records a run whose host is dead, with the result it left if it had one, and ends what is left of it."""
         running = self.state.running
         if running is None or self._is_alive(running[1].started.run):
             return
         number = running[1].started.run
         spec = self.spec(number)
+        left = None
         if spec is not None:
-            executor.clean_up(spec)
+            self.executor.clean_up(spec)
+            left = self.executor.collect(spec)
         with self.ledger.transaction() as transaction:
             if transaction.state.runs[number].ended is None:
-                reason = "the run's supervisor died before it recorded a result (killed, or the machine went down)"
-                transaction.append(RunEnded(run=number, outcome="crash", failure="lost", excerpt=reason))
+                reason = "the run's host died before it had a result (killed, or the machine went down)"
+                transaction.append(left or RunEnded(run=number, outcome="crash", failure="lost", excerpt=reason))
         write_results(self.ledger, self.results_path)
 
 

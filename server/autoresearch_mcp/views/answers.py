@@ -368,8 +368,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
             answer.improvement = state.improvement(experiment.score)
     if experiment.running:
         progress = session.progress()
-        answer.phase, answer.elapsed = str(progress["phase"]), float(str(progress["elapsed"]))
-        answer.limit = float(str(progress["limit"])) if progress["limit"] is not None else None
+        answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
     elif last is not None:
         answer.details, answer.seconds = last.details, last.seconds
         answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
