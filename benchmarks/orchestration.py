@@ -19,7 +19,7 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 import autoresearch_mcp
-from autoresearch_mcp.workspace import create
+from autoresearch_mcp.create import create
 
 TASK = """
 name = "nothing"

@@ -33,10 +33,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from autoresearch_mcp import connect  # noqa: E402
+from autoresearch_mcp.create import create  # noqa: E402
 from autoresearch_mcp.demo import IDEAS, Idea  # noqa: E402
 from autoresearch_mcp.loop.patches import apply_patch  # noqa: E402
 from autoresearch_mcp.loop.session import Session, open_ledger  # noqa: E402
-from autoresearch_mcp.workspace import create  # noqa: E402
 from clients import programs  # noqa: E402 (the tests' own driver of these programs)
 from clients.endpoint import Call, Model, Script, Shown  # noqa: E402
 
@@ -174,7 +174,7 @@ async def play(agent: str, ours: bool, folder: Path, tally: Tally) -> None:
     variables: dict[str, str] = {}
     if ours:
         server = connect.Server(connect.stdio_command(workspace.root))
-        connect.apply(connect.plan(agent, server, workspace.root, home))
+        connect.write(connect.plan(agent, server, workspace.root, home))
         options = {"claude-code": (), "codex": ("--profile", connect.NAME)}
         model = Model(with_our_tools(tally, workspace.root))
     else:

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
 from autoresearch_mcp.run.sandbox import ALLOCATOR
-from autoresearch_mcp.workspace import create
 
 TARGET_SECONDS = {"cpu": 5.0, "tiny": 5.0, "gpu": 3.0}  # gpu: 1 % of a 300 s run
 

@@ -14,9 +14,10 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.workspace import Workspace, create
+from autoresearch_mcp.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,7 +98,7 @@ def notes(tmp_path: Path) -> Session:
 
 def open_session(root: Path, tag: str | None = None) -> Session:
     workspace = Workspace(root)
-    return Session(workspace, open_ledger(workspace), tag)
+    return Session.start(workspace, open_ledger(workspace), tag)
 
 
 def run(session: Session, description: str = "an idea", **options: bool) -> int:
@@ -109,13 +110,11 @@ def run(session: Session, description: str = "an idea", **options: bool) -> int:
 
 
 def settle_processes(session: Session, number: int) -> None:
-    """Waits until the supervisor itself is gone: the result is recorded a moment earlier."""
+    """Waits until the run's host itself is gone: the result is recorded a moment earlier."""
     spec = spec_of(session, number)
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        from autoresearch_mcp.executors import local
-
-        if not local.is_alive(spec):
+        if not session.executor.is_alive(spec):
             return
         time.sleep(0.02)
     raise AssertionError("the supervisor did not end")
@@ -143,13 +142,13 @@ def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 def supervisor_of(session: Session, number: int) -> psutil.Process:
-    """The supervisor process of an experiment that is running."""
+    """The process that hosts an experiment's run, its supervisor in it."""
     folder = str(spec_of(session, number).folder)
     found: list[psutil.Process] = []
 
     def look() -> bool:
         for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [])[-2:] == ["autoresearch_mcp.run.supervisor", folder]:
+            if (process.info["cmdline"] or [])[-2:] == ["autoresearch_mcp.executors.host", folder]:
                 found.append(process)
         return bool(found)
 

@@ -12,11 +12,11 @@ import pytest
 from mcp.client import Client
 from mcp.types import Implementation
 
-from autoresearch_mcp import app
+from autoresearch_mcp import app, calls
 from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.ledger import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
-from autoresearch_mcp.views import answers
+from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.views import build
 from conftest import ROOT, connect, open_session, run, text_of
 
 Make = Callable[..., Session]
@@ -63,11 +63,13 @@ async def whole_loop(root: Path, mode: str) -> None:
         patch = "<<<<<<< SEARCH\nAn experiment has a budget and a metric.\n=======\nbudget metric baseline commit verdict ledger sandbox\n>>>>>>> REPLACE\n"
         text, changed = await call("apply_patch", patch=patch)
         assert "+1 -1 lines" in text and "+budget metric" in text
-        assert set(changed) == {"next"}  # a client that shows the JSON need not repeat the patch
+        assert set(changed) == {"allowed"}  # a client that shows the JSON need not repeat the patch
         _, result = await call("run_experiment", description="all the words", hypothesis="points for words")
-        assert result["next"] == "call keep" and result["improvement"] == pytest.approx(5.01)
+        assert (result["allowed"], result["suggestion"]) == (["keep", "discard"], "keep") and result[
+            "improvement"
+        ] == pytest.approx(5.01)
         text, judged = await call("keep")
-        assert "Best: 6.89" in text and judged["next"] == "call apply_patch with the next idea"
+        assert "Best: 6.89" in text and judged["allowed"] == ["apply_patch", "read_notes"]
 
         await call("apply_patch", patch="@@\n-# Notes on the loop\n+# Many many more words on the loop\n")
         await call("run_experiment", description="a longer title")
@@ -193,7 +195,7 @@ def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
 def test_unasked_the_wait_is_as_long_as_the_client_is_known_to_sit_through(
     name: str, status: str, mode: str, toy: Make, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(app, "WAIT_DEFAULT", 0.2)
+    monkeypatch.setattr(calls, "WAIT_DEFAULT", 0.2)
     session = toy("import time\ntime.sleep(1.5)\nopen('result.txt', 'w').write('1')\n")
 
     async def go() -> None:
@@ -301,7 +303,7 @@ def test_a_fresh_agent_is_brought_up_to_date_in_2000_tokens(notes: Session):
                 )
             )
             transaction.append(Settled(experiment=number))
-    history, status = answers.history(notes), answers.status(notes, "bubblewrap")
+    history, status = build.history(notes), build.status(notes)
     assert history.counts == {"keep": 42, "discard": 458}
     for answer in (history, status):
         assert tokens(answer.text()) < 2000
@@ -321,22 +323,22 @@ def test_status_and_references_show_what_was_kept_and_tried(toy: Make):
     session = toy("rate = 1\nopen('result.txt', 'w').write(str(rate))\n")
     run(session, "baseline")
     session.keep("slow")
-    assert answers.reference(session, "diff:best").text == "(the best is the baseline)"
+    assert build.reference(session, "diff:best").content == "(the best is the baseline)"
     for rate, verdict in ((2, session.keep), (0, session.discard)):
         session.apply_patch(f"@@\n-rate = {2 if rate == 0 else 1}\n+rate = {rate}\n")
         run(session, f"rate {rate}")
         verdict("slow")
-    status = answers.status(session, "none")
+    status = build.status(session)
     assert "-rate = 1\n+rate = 2" in status.best_diff and status.since_best == 1
     assert [(theme.place, theme.tried, theme.kept, theme.best_experiment) for theme in status.tried] == [("rate", 2, 1, 2)]
     assert status.learned == ["3: slow"]  # said once, not three times
     assert (
-        "+rate = 0" in answers.reference(session, "diff:3").text
-        and answers.reference(session, "diff:best").text == status.best_diff
+        "+rate = 0" in build.reference(session, "diff:3").content
+        and build.reference(session, "diff:best").content == status.best_diff
     )
     for wrong in ("diff:x", "log:", "nothing", "diff:99"):
         with pytest.raises(NotFoundError):
-            answers.reference(session, wrong)
+            build.reference(session, wrong)
 
 
 def test_resources_can_be_subscribed_to(notes: Session):
@@ -385,7 +387,7 @@ def test_the_server_never_imports_torch_or_numpy(notes: Session):
         "import sys; from pathlib import Path; import autoresearch_mcp.cli\n"
         "from autoresearch_mcp.loop.session import Session, open_ledger; from autoresearch_mcp.workspace import Workspace\n"
         "from autoresearch_mcp.app import build_server\n"
-        f"w = Workspace(Path({str(notes.workspace.root)!r})); build_server(Session(w, open_ledger(w)))\n"
+        f"w = Workspace(Path({str(notes.workspace.root)!r})); build_server(Session.start(w, open_ledger(w)))\n"
         "print([name for name in ('torch', 'numpy', 'matplotlib', 'tiktoken') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

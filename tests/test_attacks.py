@@ -16,11 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.ledger import ExperimentState
-from autoresearch_mcp.run import limits, sandbox
+from autoresearch_mcp.record.state import ExperimentState
+from autoresearch_mcp.run import processes, sandbox
 from autoresearch_mcp.task import LEVELS
-from autoresearch_mcp.workspace import create
 from conftest import ROOT, log_of, open_session, run, spec_of
 
 ATTACKS = sorted((Path(__file__).parent / "attacks").glob("*.py"))
@@ -154,7 +154,7 @@ def test_an_attack_fails_and_leaves_the_host_unharmed(
     assert open_session(session.workspace.root).position().phase in ("failed", "scored")
     # Nothing of the run is left.
     spec = spec_of(session, 1)
-    assert not limits.strays(str(spec.folder))
+    assert not processes.strays(str(spec.folder))
     assert not [p for p in psutil.process_iter(["cwd"]) if str(p.info["cwd"] or "").startswith(str(spec.folder))]
     assert spec.log.stat().st_size <= session.task.run.log_bytes
 

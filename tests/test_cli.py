@@ -41,6 +41,8 @@ def used(toy: Make) -> Session:
 def test_init_then_status_then_plot_without_a_score(tmp_path: Path):
     made = cli("init", str(tmp_path / "w"), "--task", "notes")
     assert "task:       notes" in made
+    assert "No session has been started" in cli("status", "-w", str(tmp_path / "w"), ok=False)
+    open_session(tmp_path / "w")
     assert "Phase: baseline" in cli("status", "-w", str(tmp_path / "w"))
     assert "Run an experiment first" in cli("plot", "-w", str(tmp_path / "w"), ok=False)
     assert "task needs none" in cli("prepare", "-w", str(tmp_path / "w"))

@@ -38,7 +38,7 @@ def settle(tmp_path: Path) -> Callable[..., dict[str, object]]:
 
     def apply(client: str, server: Server = SERVER) -> dict[str, object]:
         edits = plan(client, server, tmp_path / "folder", tmp_path / "home")
-        connect.apply(edits)
+        connect.write(edits)
         parse = {".toml": tomllib.loads, ".json": json.loads}
         return {str(edit.path.relative_to(tmp_path)): parse[edit.path.suffix](edit.path.read_text()) for edit in edits}
 

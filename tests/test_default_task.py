@@ -9,10 +9,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.demo import IDEAS
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.ledger import Ledger, results_tsv
-from autoresearch_mcp.workspace import create
+from autoresearch_mcp.record.exports import results_tsv
+from autoresearch_mcp.record.ledger import Ledger
 from conftest import ROOT, connect, git, open_session, text_of
 
 
@@ -45,8 +46,8 @@ async def whole_path(session: Session) -> None:
             return result
 
         def rows() -> list[list[str]]:
-            text = session.results_path.read_text()
-            assert text == results_tsv(Ledger(session.ledger.path).state())
+            text = session.results.path.read_text()
+            assert text == results_tsv(Ledger(session.ledger.path))
             return [line.split("\t") for line in text.splitlines()[1:]]
 
         tools = {tool.name for tool in (await client.list_tools()).tools}

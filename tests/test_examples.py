@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.task import bundled_tasks
-from autoresearch_mcp.workspace import create
 from conftest import open_session, run
 
 EXAMPLES = sorted(name for name in bundled_tasks() if name != "default")
@@ -16,4 +16,4 @@ def test_an_example_runs(name: str, tmp_path: Path):
     session = open_session(create(tmp_path / "w", name).root)
     session.data.prepare(session.workspace.root)
     run(session, "baseline")
-    assert session.keep().score is not None
+    assert session.keep().experiment.score is not None

@@ -197,7 +197,7 @@ def test_serve_says_so_in_one_message(notes: Session):
 
 
 def test_another_workspace_has_another_token(tmp_path: Path, notes: Session):
-    from autoresearch_mcp.workspace import create
+    from autoresearch_mcp.create import create
 
     other = create(tmp_path / "other", "notes")
     assert other.bearer_token() != notes.workspace.bearer_token()

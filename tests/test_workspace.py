@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import AutoresearchError, TaskError, WorkspaceError
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.workspace import Workspace, create
+from autoresearch_mcp.workspace import Workspace
 from conftest import TOY, git, open_session, replace, run
 
 
@@ -181,7 +182,7 @@ def test_the_files_mode_survives(tmp_path: Path):
     session.apply_patch("@@ -1 +1 @@\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('2.0')\n")
     run(session)
     assert git(folder, "ls-tree", "refs/autoresearch/experiments/2", "src/work.py").startswith("100755")
-    assert session.path.stat().st_mode & stat.S_IXUSR
+    assert session.worktree.path.stat().st_mode & stat.S_IXUSR
 
 
 def test_a_symbolic_link_as_editable_file_is_refused(tmp_path: Path):
@@ -199,7 +200,7 @@ def test_sessions_side_by_side(notes: Session):
     notes.keep()
     run(other)
     other.keep()
-    assert notes.path != other.path
+    assert notes.worktree.path != other.worktree.path
     assert [e.number for e in notes.state.experiments] == [1] and [e.number for e in other.state.experiments] == [2]
     with pytest.raises(WorkspaceError, match="no session name"):
         open_session(notes.workspace.root, "../escape")
@@ -218,7 +219,7 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(notes: Session):
 def test_a_deleted_worktree_comes_back(notes: Session):
     import shutil
 
-    shutil.rmtree(notes.worktree)
+    shutil.rmtree(notes.worktree.root)
     assert open_session(notes.workspace.root).read().text == notes.text_at(notes.state.head_commit)
 
 

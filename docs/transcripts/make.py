@@ -18,9 +18,9 @@ ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from autoresearch_mcp import connect  # noqa: E402
+from autoresearch_mcp.create import create  # noqa: E402
 from autoresearch_mcp.demo import IDEAS  # noqa: E402
 from autoresearch_mcp.loop.session import Session, open_ledger  # noqa: E402
-from autoresearch_mcp.workspace import create  # noqa: E402
 from clients import programs  # noqa: E402 (the tests' own driver of these programs)
 from clients.endpoint import Call, Model, Script  # noqa: E402
 
@@ -53,7 +53,7 @@ async def play(agent: str, folder: Path) -> Model:
     workspace = create(folder / "research", "default", "tiny")
     Session(workspace, open_ledger(workspace)).data.prepare(workspace.root)
     server = connect.Server(connect.stdio_command(workspace.root))
-    connect.apply(connect.plan(agent, server, workspace.root, home))
+    connect.write(connect.plan(agent, server, workspace.root, home))
     options = {"claude-code": (), "codex": ("--profile", connect.NAME)}
     await programs.play(agent, model, home, workspace.root, *options[agent])
     return model

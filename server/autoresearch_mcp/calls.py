@@ -1,8 +1,8 @@
 """What every call of a client goes through: blocking work in a thread, one piece at a time; waits with progress; errors as answers.
 
-An error is an answer that says what happened and what to do next, never a traceback and never the SDK's bare "Error executing tool".
-What was not foreseen goes with its traceback to the server's log, a bounded file, and its first line to stderr, which may be a pipe
-that nobody drains: what does not fit there at once is dropped.
+An error is an answer that says what happened and what to do next, never a traceback and never the SDK's bare "Error executing
+tool". What was not foreseen goes with its traceback to the server's log, a bounded file, and its first line to stderr, which may be
+a pipe that nobody drains: what does not fit there at once is dropped.
 """
 
 import logging
@@ -142,8 +142,8 @@ def explained(error: BaseException, again: str) -> str:
             f"then {again}; status says where the loop stands, and `autoresearch-mcp doctor` examines the rest."
         )
     return (
-        f"Something in the server failed that should not ({type(error).__name__}); its log in .autoresearch/server.log has more. "
-        f"Nothing that was recorded is lost: call status, then {again}. If it fails again, a human must run: autoresearch-mcp doctor"
+        f"Something in the server failed that should not ({type(error).__name__}); .autoresearch/server.log has more. Nothing that "
+        f"was recorded is lost: call status, then {again}. If it fails again, a human must run: autoresearch-mcp doctor"
     )
 
 

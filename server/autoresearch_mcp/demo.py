@@ -15,11 +15,12 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from rich.console import Console
 
-from autoresearch_mcp.cli import experiments_table
+from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.views.plot import draw
-from autoresearch_mcp.workspace import Workspace, create
+from autoresearch_mcp.views.terminal import experiments_table
+from autoresearch_mcp.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -81,29 +82,31 @@ def run_demo(directory: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print("[bold]A scripted client (no AI here) drives a real server over stdio.[/]")
     workspace = create(directory, "default", "tiny")
-    Session(workspace, open_ledger(workspace)).data.prepare(workspace.root)
+    Session.start(workspace, open_ledger(workspace)).data.prepare(workspace.root)
     started = time.monotonic()
     anyio.run(_drive, directory, console)
 
-    session = Session(Workspace(directory), open_ledger(workspace))
+    session = Session.open(Workspace(directory), open_ledger(workspace))
     console.print()
     console.print(experiments_table(session))
     draw(session.state, directory / "progress.png")
     best = session.state.best
-    kept = [experiment.number for experiment in session.state.experiments if experiment.status == "keep"]
+    kept = [experiment.number for experiment in session.state.experiments if experiment.kept]
     if best is None or kept != [1, 2]:
         raise AutoresearchError(
             f"The demo expected experiments 1 and 2 to be kept, not {kept}. A busy machine can do that; run it again."
         )
     console.print(f"\nDone in {time.monotonic() - started:.0f} s. To look further:")
     console.print(f"  git -C {directory} log --oneline {session.state.started.branch}   # what was kept")
-    console.print(f"  cat {session.results_path}")
+    console.print(f"  cat {session.results.path}")
     console.print(f"  {directory / 'progress.png'}   # the picture")
 
 
 async def _drive(directory: Path, console: Console) -> None:
     server = StdioServerParameters(
-        command=sys.executable, args=["-m", "autoresearch_mcp.cli", "serve", "--workspace", str(directory)], env=_environment()
+        command=sys.executable,
+        args=["-P", "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(directory)],
+        env=dict(os.environ),
     )
     async with Client(stdio_client(server)) as client:
         tools = await client.list_tools()
@@ -139,8 +142,3 @@ async def _drive(directory: Path, console: Console) -> None:
             result = await run_to_end(description=idea.description, hypothesis=idea.hypothesis)
             await call("keep" if result["next"] == "call keep" else "discard", learned=idea.learned)
         await call("history")
-
-
-def _environment() -> dict[str, str]:
-    """The server needs our own environment: caches, devices, paths."""
-    return dict(os.environ)

@@ -107,7 +107,8 @@ def locked(path: Path, step: str = "", timeout: float = 30.0) -> Generator[None]
     while (descriptor := try_lock(path)) is None:
         if time.monotonic() > deadline:
             raise WorkspaceError(
-                f"{path.name} has been held for {timeout:.0f} s by {_holder(path)}. Try again in a moment; if that process hangs, end it."
+                f"{path.name} has been held for {timeout:.0f} s by {_holder(path)}. "
+                "Try again in a moment; if that process hangs, end it."
             )
         time.sleep(0.01)
     try:

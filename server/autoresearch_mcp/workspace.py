@@ -3,9 +3,9 @@
 Experiments are committed with a private index and moved by ref, so that nothing but the one editable file is ever written: no
 `add -A`, no `clean`, no checkout of the user's tree. Each session has a linked worktree of its own below .autoresearch/.
 
-What a crash or a move leaves behind is healed: links between repository and worktree that name an old place are written anew, a lost
-worktree entry is made again around the files that are there, a stale lock of git's in our own part of the repository is removed
-after STALE seconds. In the user's part of it nothing is; there the message says what to run.
+What a crash or a move leaves behind is healed: links between repository and worktree that name an old place are written anew, a
+lost worktree entry is made again around the files that are there, a stale lock of git's in our own part of the repository is
+removed after STALE seconds. In the user's part of it nothing is; there the message says what to run.
 """
 
 import os
@@ -250,7 +250,7 @@ class Workspace:
     # --- git ---
 
     def _run(self, command: str, *arguments: str, **options: Any) -> Any:
-        """One git command, its output as a string. Raises WorkspaceError with what git said; a stale lock of ours is removed once."""
+        """One git command; returns its output. Raises WorkspaceError with what git said; a stale lock of ours is removed once."""
         from git.exc import CommandError
 
         for attempt in range(2):

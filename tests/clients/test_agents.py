@@ -89,7 +89,7 @@ async def play(
     if delay:
         command = ["/bin/sh", "-c", f"sleep {delay}; exec {shlex.join(command)}"]
     if recipe:
-        connect.apply(connect.plan(agent, connect.Server(command), root, home))
+        connect.write(connect.plan(agent, connect.Server(command), root, home))
     if agent == "claude-code" and recipe:
         ended = await programs.play(agent, model, home, root, **options)
     elif agent == "claude-code":
@@ -204,7 +204,7 @@ def test_claude_code_shows_the_prompt_as_a_slash_command(toy: Make, home: Path):
     async def look() -> str:
         root, model = session.workspace.root, Model(short_loop())
         server = connect.Server([sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)])
-        connect.apply(connect.plan("claude-code", server, root, home))
+        connect.write(connect.plan("claude-code", server, root, home))
         async with endpoint(model) as url:
             return (await programs.claude_code(url, home, root, "--output-format", "stream-json", "--verbose")).output
 

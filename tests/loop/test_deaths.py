@@ -13,7 +13,8 @@ import pytest
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.ledger import Ledger
-from conftest import ROOT, connect, git, open_session, replace, run, settle_processes, spec_of, supervisor_of, wait_for
+from autoresearch_mcp.run.slots import slots_folder
+from conftest import ROOT, connect, git, open_session, replace, run, settle_processes, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 ONE, TWO = "open('result.txt', 'w').write('1.0')\n", "open('result.txt', 'w').write('2.0')\n"
@@ -29,22 +30,22 @@ POINTS = [
     ("run", "autoresearch_mcp.executors.local:write_atomic", "before"),
     ("run", "autoresearch_mcp.executors.local:try_lock", "before"),
     ("run", "autoresearch_mcp.executors.local:try_lock", "after"),
-    ("run", "autoresearch_mcp.executors.local:start", "after"),
-    ("keep", "autoresearch_mcp.loop.session:Session._settle", "before"),  # the second call, behind the row
+    ("run", "autoresearch_mcp.executors.local:LocalExecutor.start", "after"),
+    ("keep", "autoresearch_mcp.loop.recovery:Recovery.settle", "before"),  # the second call, behind the row
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "before"),
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "after"),
     ("keep", "autoresearch_mcp.workspace:Workspace.move_branch", "after"),
-    ("keep", "autoresearch_mcp.loop.session:write_results", "before"),
-    ("discard", "autoresearch_mcp.loop.session:Session._restore_file", "before"),
+    ("keep", "autoresearch_mcp.record.exports:Results.write", "before"),
+    ("discard", "autoresearch_mcp.loop.worktree:Worktree.write", "before"),
     ("discard", "os:replace", "before"),
     ("discard", "os:replace", "after"),
-    ("discard", "autoresearch_mcp.loop.session:Session._restore_file", "after"),
-    ("discard", "autoresearch_mcp.loop.session:write_results", "before"),
+    ("discard", "autoresearch_mcp.loop.worktree:Worktree.write", "after"),
+    ("discard", "autoresearch_mcp.record.exports:Results.write", "before"),
 ]
 
 
 def die(session: Session, step: str, point: str, moment: str) -> None:
-    count = "2" if point.endswith("_settle") else "1"
+    count = "2" if point.endswith(".settle") else "1"
     command = [sys.executable, "dying.py", str(session.workspace.root), step, point, moment, count]
     result = subprocess.run(
         command, cwd=Path(__file__).parent, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True
@@ -115,7 +116,7 @@ def test_kill_of_the_supervisor_is_noticed_and_named_lost(toy: Make):
     children = supervisor.children(recursive=True)
     supervisor.kill()
     wait_for(lambda: (session.refresh(), not session.state.running)[1])
-    assert session.failure(session.experiment(number)) == "lost"
+    assert session.experiment(number).failure == "lost"
     assert session.experiment(number).score is None
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
     with pytest.raises(NotAllowedError, match="gave no score"):
@@ -135,7 +136,7 @@ def test_a_daemon_of_a_lost_run_is_ended_too(toy: Make):
     children = supervisor.children(recursive=True)
     supervisor.kill()
     session = open_session(session.workspace.root)
-    assert session.failure(session.experiment(number)) == "lost"
+    assert session.experiment(number).failure == "lost"
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 
@@ -161,7 +162,7 @@ def test_kill_of_server_and_client_leaves_the_run_alive_and_its_result_recorded(
     wait_for(lambda: not session.state.running)
     settle_processes(session, 1)
     assert session.experiment(1).score == 7
-    assert "\tscored\t" in session.results_path.read_text()
+    assert "\tscored\t" in session.results.path.read_text()
 
     async def next_client() -> dict[str, object]:
         async with connect(session.workspace.root) as client:
@@ -176,7 +177,7 @@ def test_a_run_that_dies_with_the_machine_leaves_no_slot_taken(toy: Make):
     supervisor = supervisor_of(session, number)
     wait_for(lambda: supervisor.children())
     supervisor.kill()
-    assert spec_of(session, number).slots.exists()
+    assert slots_folder().exists()
     session = open_session(session.workspace.root)
     replace(session, ONE)
     assert run(session, "next") == 2

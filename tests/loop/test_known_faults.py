@@ -9,8 +9,8 @@ import pytest
 
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.ledger import results_tsv
-from autoresearch_mcp.views import answers
+from autoresearch_mcp.record.exports import results_tsv
+from autoresearch_mcp.views import build
 from conftest import TOY, connect, git, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
 
 Make = Callable[..., Session]
@@ -27,11 +27,11 @@ def test_the_best_shown_is_the_best_not_the_baseline(toy: Make):
     replace(session, write(2))
     run(session)
     session.keep()
-    status = answers.status(session, "none")
+    status = build.status(session)
     assert (status.baseline_score, status.best_score, status.best_experiment) == (1.0, 2.0, 2)
     replace(session, write(1.5))  # better than the baseline, worse than the best
     run(session)
-    assert answers.result(session).best_score == 2.0
+    assert build.result(session).best_score == 2.0
     with pytest.raises(NotAllowedError):
         session.keep()
 
@@ -58,10 +58,10 @@ def test_zero_and_negative_scores_count(toy: Make, value: str):
     run(session)
     session.keep()
     assert session.state.best is not None and session.state.best.score == float(value)
-    assert answers.history(session).best[0].score == float(value)
+    assert build.history(session).best[0].score == float(value)
     replace(session, write(float(value) - 1))
     run(session)
-    assert answers.result(session).improvement == 1.0
+    assert build.result(session).improvement == 1.0
     session.keep()
 
 
@@ -69,15 +69,15 @@ def test_a_crashed_first_run_is_not_the_baseline(toy: Make):
     session = toy("raise SystemExit(1)\n")
     run(session)
     session.discard()
-    assert session.state.baseline is None and answers.status(session, "none").baseline_score is None
+    assert session.state.baseline is None and build.status(session).baseline_score is None
     replace(session, write(-5))
     run(session)
-    assert session.keep().number == 2  # nothing to beat yet: not a score of zero, not the crash
+    assert session.keep().experiment.number == 2  # nothing to beat yet: not a score of zero, not the crash
 
 
 def test_discard_leaves_the_users_other_files_alone(toy: Make):
     session = toy()
-    for folder in (session.workspace.root, session.worktree):
+    for folder in (session.workspace.root, session.worktree.root):
         (folder / "precious.txt").write_text("precious")
         (folder / "program.md").write_text("edited by the user")
     run(session)
@@ -85,7 +85,7 @@ def test_discard_leaves_the_users_other_files_alone(toy: Make):
     replace(session, write(0))
     run(session)
     session.discard()
-    for folder in (session.workspace.root, session.worktree):
+    for folder in (session.workspace.root, session.worktree.root):
         assert (folder / "precious.txt").read_text() == "precious"
         assert (folder / "program.md").read_text() == "edited by the user"
     committed = git(
@@ -123,7 +123,7 @@ def test_a_run_that_ignores_sigterm_is_killed(toy: Make):
     wait_for(lambda: "up" in log_of(session, number))
     session.stop()
     wait_for(lambda: not session.state.running)
-    assert session.failure(session.experiment(number)) == "killed"
+    assert session.experiment(number).failure == "killed"
 
 
 def test_grandchildren_that_left_their_session_are_ended_too(toy: Make):
@@ -171,7 +171,7 @@ def test_stdio_is_framed_by_lines(toy: Make):
 def test_results_tsv_is_current_after_every_step(toy: Make):
     session = toy()
     run(session)
-    assert "\tscored\t" in session.results_path.read_text()
+    assert "\tscored\t" in session.results.path.read_text()
     session.keep()
-    assert session.results_path.read_text() == results_tsv(session.ledger.state())
-    assert "\tkeep\t" in session.results_path.read_text()
+    assert session.results.path.read_text() == results_tsv(session.ledger)
+    assert "\tkeep\t" in session.results.path.read_text()

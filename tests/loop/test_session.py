@@ -4,7 +4,9 @@ from collections.abc import Callable
 import pytest
 
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
-from autoresearch_mcp.loop.session import PLATEAU, Session, wait_until_ended
+from autoresearch_mcp.loop.rules import PLATEAU
+from autoresearch_mcp.loop.session import Session, wait_until_ended
+from autoresearch_mcp.views import build
 from conftest import TOY, WORK, git, log_of, open_session, replace, run, supervisor_of, wait_for
 
 Make = Callable[..., Session]
@@ -24,19 +26,19 @@ def test_the_loop(toy: Make):
     session = toy()
     assert session.position().phase == "baseline"
     assert run(session, "baseline") == 1
-    assert session.position().allowed == ["keep"]
+    assert list(session.position().allowed) == ["keep"]
     session.keep("where we start")
     assert session.position().phase == "ready"
     session.apply_patch("@@\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('2.0')\n")
     assert session.position().phase == "edited"
     run(session, "two")
-    assert session.position().allowed == ["keep", "discard"]
+    assert list(session.position().allowed) == ["keep", "discard"]
     session.keep()
     assert session.state.best is not None and session.state.best.score == 2.0
     assert git(session.workspace.root, "rev-parse", session.state.started.branch) == session.state.best.committed.commit
     replace(session, write(1.5))
     run(session, "one and a half")
-    assert session.position().allowed == ["discard"]
+    assert list(session.position().allowed) == ["discard"]
     session.discard("no good")
     assert session.read().text == write("2.0")
     assert git(session.workspace.root, "rev-parse", "refs/autoresearch/experiments/3") == session.experiment(3).committed.commit
@@ -49,7 +51,7 @@ def test_the_baseline_comes_first(toy: Make):
     for step in (session.keep, session.discard, session.stop):
         with pytest.raises(NotAllowedError, match="run_experiment"):
             step()
-    session.path.write_text(write(5))
+    session.worktree.path.write_text(write(5))
     with pytest.raises(NotAllowedError, match="baseline"):
         session.run_experiment("cheat")
     session.discard()
@@ -102,7 +104,7 @@ def test_equal_and_shorter_is_a_simplification(toy: Make):
     session = baseline(toy("x = 1\n" + write(1)))
     replace(session, write(1))
     run(session)
-    kept = session.keep()
+    kept = session.keep().experiment
     assert kept.verdict is not None and "1 lines fewer" in kept.verdict.reason
 
 
@@ -127,26 +129,26 @@ def test_lower_is_better_where_the_task_says_so(toy: Make):
     session.discard()
     replace(session, write(-1))
     run(session)
-    assert session.keep().score == -1
+    assert session.keep().experiment.score == -1
 
 
 def test_a_crash_can_be_mended_or_discarded_but_not_kept(toy: Make):
     session = baseline(toy())
     replace(session, "raise ValueError('no')\n")
     run(session, "crashes")
-    assert (session.experiment(2).status, session.failure(session.experiment(2))) == ("crash", "error")
+    assert (session.experiment(2).status, session.experiment(2).failure) == ("crash", "error")
     assert "ValueError: no" in (session.experiment(2).last or pytest.fail("no result")).excerpt
     with pytest.raises(NotAllowedError, match="gave no score"):
         session.keep()
     with pytest.raises(NotAllowedError, match="as it was when experiment 2 failed"):
         session.run_experiment("again")
-    assert session.position().allowed == ["apply_patch", "discard"]
+    assert list(session.position().allowed) == ["apply_patch", "discard"]
     assert session.position().next == "call apply_patch to mend experiment 2 (error), or discard"
     replace(session, write(3))
     assert session.position().allowed[0] == "run_experiment" and "run_experiment" in session.position().next
     run(session, "mended")
     assert session.experiment(2).status == "crash"
-    assert session.keep().number == 3
+    assert session.keep().experiment.number == 3
     assert session.experiment(3).committed.parent == session.experiment(1).committed.commit
 
 
@@ -163,7 +165,7 @@ def test_a_crashed_baseline_is_no_baseline(toy: Make):
 def test_failures_are_named_by_the_tasks_patterns(toy: Make):
     session = toy("raise MemoryError\n")
     run(session)
-    assert session.failure(session.experiment(1)) == "oom"
+    assert session.experiment(1).failure == "oom"
 
 
 def test_replicates_measure_the_noise(toy: Make):
@@ -217,7 +219,7 @@ def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
     session = baseline(toy())
     replace(session, "import time\ntime.sleep(60)\n")
     number, _ = session.run_experiment("slow")
-    wait_for(lambda: session.progress()["phase"] == "training")
+    wait_for(lambda: session.progress().phase == "training")
     session.stop()
     assert wait_until_ended(session, number, 30)
     session.discard()
@@ -256,7 +258,7 @@ def test_keep_acts_only_on_what_was_run(toy: Make):
     session = baseline(toy())
     replace(session, write(2))
     run(session)
-    session.path.write_text(write(99))
+    session.worktree.path.write_text(write(99))
     with pytest.raises(NotAllowedError, match="changed since experiment 2 ran"):
         session.keep()
     session.discard()
@@ -294,12 +296,12 @@ public = ["x"]
 
 def test_a_changed_read_only_file_is_restored_and_never_used(toy: Make):
     session = toy()
-    (session.worktree / "score.py").write_text("print(1000)\n")
+    (session.worktree.root / "score.py").write_text("print(1000)\n")
     _, note = session.run_experiment("baseline")
     assert "score.py had been changed" in note
     wait_for(lambda: not session.state.running)
     assert session.experiment(1).score == 1.0
-    assert "1000" not in (session.worktree / "score.py").read_text()
+    assert "1000" not in (session.worktree.root / "score.py").read_text()
 
 
 def test_stop_ends_a_run_and_all_it_started(toy: Make):
@@ -311,7 +313,7 @@ def test_stop_ends_a_run_and_all_it_started(toy: Make):
     assert len(children) >= 2
     session.stop()
     wait_for(lambda: not session.state.running)
-    assert session.failure(session.experiment(1)) == "killed"
+    assert session.experiment(1).failure == "killed"
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 
@@ -348,10 +350,10 @@ def test_descriptions_are_one_line_and_needed(toy: Make):
 
 def test_a_bad_patch_leaves_the_file_untouched(toy: Make):
     session = baseline(toy())
-    before = session.path.stat()
+    before = session.worktree.path.stat()
     with pytest.raises(PatchError):
         session.apply_patch("@@\n-nothing like this\n+x\n")
-    assert session.path.stat().st_mtime_ns == before.st_mtime_ns
+    assert session.worktree.path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_unknown_experiments_and_references(toy: Make):
@@ -362,14 +364,14 @@ def test_unknown_experiments_and_references(toy: Make):
     with pytest.raises(NotFoundError, match="numbered up to 1"):
         session.experiment(7)
     with pytest.raises(NotFoundError, match=r"score\.py"):
-        session.reference("/etc/passwd")
-    assert session.reference("score.py").startswith("print")
+        build.reference_text(session, "/etc/passwd")
+    assert build.reference_text(session, "score.py").startswith("print")
 
 
 def test_keep_and_discard_remember_what_was_learned(toy: Make):
     session = toy()
     run(session)
-    assert (session.keep("it  starts\nhere").verdict or pytest.fail("none")).learned == "it starts here"
+    assert (session.keep("it  starts\nhere").experiment.verdict or pytest.fail("none")).learned == "it starts here"
 
 
 def test_waiting_sees_the_end_soon_after_it_happens(toy: Make):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from autoresearch_mcp.run import sandbox
+from autoresearch_mcp.run.levels import REGISTRY, Confinement, Level
+from autoresearch_mcp.task import LEVELS
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and Landlock are Linux's")
 DETECT = "from autoresearch_mcp.run.sandbox import detect; print(detect().level)"
@@ -74,12 +76,26 @@ def test_a_level_that_does_not_exist_here_is_none_and_says_so(monkeypatch: pytes
     assert found.level == "none" and "does not work here" in found.advice
 
 
-@LINUX
-def test_a_sandbox_that_lets_something_through_does_not_pass_its_self_check(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sandbox, "_bubblewrap", lambda _: ["env"])
-    monkeypatch.setattr(sandbox, "_confine", lambda *_: [])
-    assert not sandbox._works("bubblewrap")
-    assert not sandbox._works("landlock")
+@pytest.mark.parametrize("name", [name for name in LEVELS if name != "none"])
+def test_a_level_that_lets_something_through_does_not_pass_the_self_check(name: str, monkeypatch: pytest.MonkeyPatch):
+    level = REGISTRY[name]
+    monkeypatch.setattr(type(level), "available", lambda _: True)
+    monkeypatch.setattr(type(level), "wrap", lambda _, command, confinement: command)
+    assert not sandbox.passes(level)
+
+
+@pytest.mark.parametrize("level", REGISTRY.values(), ids=REGISTRY)
+def test_every_level_passes_the_self_check_where_the_machine_has_what_it_needs(level: Level):
+    if not level.available():
+        pytest.skip(f"{level.name} is not on this machine. {level.advice}")
+    assert sandbox.passes(level)
+
+
+def test_every_level_says_what_it_does_and_a_task_can_demand_it():
+    assert tuple(REGISTRY) == LEVELS
+    for level in REGISTRY.values():
+        assert level.explanation.startswith("runs ")
+        assert level.wrap(["command"], Confinement(Path("/nowhere")))[-1] == "command"
 
 
 @LINUX
@@ -102,7 +118,7 @@ for path in ({str(tmp_path / "hidden")!r}, {str(data / "new")!r}, "/usr/new", "/
         pass
 print(len([n for n in os.listdir("/proc") if n.isdigit()]) if {level == "bubblewrap"} else 0)
 """
-    command = sandbox.wrap(level, [sys.executable, "-c", code], sandbox.Confinement(folder, [data]))
+    command = sandbox.wrap(level, [sys.executable, "-c", code], Confinement(folder, [data]))
     result = subprocess.run(command, cwd=folder, env=sandbox.environment(folder, "x"), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.split()
@@ -113,6 +129,6 @@ print(len([n for n in os.listdir("/proc") if n.isdigit()]) if {level == "bubblew
 def test_the_seatbelt_profile_quotes_paths_and_denies_by_default(tmp_path: Path):
     folder = tmp_path / 'a "quoted" folder'
     folder.mkdir()
-    command = sandbox.wrap("seatbelt", ["python"], sandbox.Confinement(folder))
+    command = sandbox.wrap("seatbelt", ["python"], Confinement(folder))
     assert command[:2] == ["/usr/bin/sandbox-exec", "-p"] and command[-1] == "python"
     assert "(deny default)" in command[2] and r"a \"quoted\" folder" in command[2] and "network" not in command[2]

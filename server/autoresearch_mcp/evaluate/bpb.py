@@ -3,7 +3,7 @@
     echo | python -P -m autoresearch_mcp.evaluate.bpb SUBMISSION DATA
 
 Bits per byte makes scores of different vocabularies comparable: bits of all scored target tokens over the bytes of text those
-tokens stand for. Prints one JSON line, as evaluate/command.py reads it.
+tokens stand for. Prints one JSON line, as run/scoring.py reads it.
 """
 
 import json

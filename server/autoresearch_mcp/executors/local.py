@@ -1,4 +1,4 @@
-"""Starts runs on this machine: lays out the run's folder and leaves it to a detached supervisor."""
+"""Runs on this machine: each is left to a detached process, its host, that needs neither server nor client."""
 
 import os
 import shutil
@@ -6,40 +6,92 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from autoresearch_mcp.data import cache_root
-from autoresearch_mcp.files import is_locked, read_json, try_lock, write_atomic
-from autoresearch_mcp.run.limits import end_all, strays
+from pydantic import ValidationError
+
+from autoresearch_mcp.errors import WorkspaceError
+from autoresearch_mcp.files import is_locked, try_lock, write_atomic
+from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.run import outputs
+from autoresearch_mcp.run.processes import end_all, strays
+from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
 
-
-def slots_folder():
-    return cache_root() / "slots"
+HOST = "autoresearch_mcp.executors.host"
 
 
-def start(spec: RunSpec, files: Mapping[str, bytes]) -> None:
-    """Lays out `files` (path: content) for the run and for scoring, and starts the supervisor.
+class LocalExecutor:
+    """An Executor. Whether a run is alive is a lock on a file, which its host holds and the kernel takes from it when it dies."""
 
-    The supervisor's lock is taken here and inherited by it, so that there is no moment at which the run looks abandoned.
-    """
-    shutil.rmtree(spec.folder, ignore_errors=True)
-    for folder in (spec.work, spec.scoring):
-        for name, content in files.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        folder.mkdir(parents=True, exist_ok=True)
-    if spec.data is not None:
-        for name in spec.task.data.public:
-            target = spec.work / "data" / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(spec.data / name, target)
-    write_atomic(spec.path, spec.model_dump_json().encode())
-    lock = try_lock(spec.lock)
-    assert lock is not None, "a new run's folder is ours alone"
-    try:
-        with open(spec.folder / "supervisor.log", "wb") as log:
+    def start(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
+        """The host's lock is taken here, before anybody can know of the run, and inherited by it: so there is no moment at which
+        the run looks abandoned.
+        """
+        if self.is_alive(spec):
+            return
+        try:
+            shutil.rmtree(spec.folder, ignore_errors=True)
+            lock = try_lock(spec.lock)
+            assert lock is not None, "a new run's folder is ours alone"
+            try:
+                self._lay_out(spec, files)
+                self._start_host(spec, lock)
+            finally:
+                os.close(lock)
+        except OSError as error:
+            raise WorkspaceError(
+                f"Run {spec.run} could not be started in {spec.folder}: {error}. Free disk space or mend that, then call "
+                "run_experiment again."
+            ) from error
+
+    def is_alive(self, spec: RunSpec) -> bool:
+        return is_locked(spec.lock)
+
+    def stop(self, spec: RunSpec) -> None:
+        if not self.is_alive(spec):
+            return
+        try:
+            spec.stop.touch()
+        except OSError as error:
+            pid = self.progress(spec).pid
+            raise WorkspaceError(
+                f"Run {spec.run} cannot be asked to stop: {error}. Free disk space and try again"
+                + (f", or end it by hand: kill {pid}." if pid else ".")
+            ) from error
+
+    def progress(self, spec: RunSpec) -> Progress:
+        return Progress.read(spec.progress)
+
+    def collect(self, spec: RunSpec) -> RunEnded | None:
+        try:
+            ended = RunEnded.model_validate_json(spec.ended.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return ended if ended.run == spec.run else None
+
+    def clean_up(self, spec: RunSpec) -> None:
+        if self.is_alive(spec):
+            return
+        end_all(strays(str(spec.folder)))
+        outputs.remove_all(spec)
+
+    def _lay_out(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
+        for folder in (spec.work, spec.scoring):
+            folder.mkdir()
+            for name, content in files.items():
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        if spec.data is not None:
+            for name in spec.task.data.public:
+                target = spec.work / "data" / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(spec.data / name, target)
+        write_atomic(spec.path, spec.model_dump_json().encode())
+
+    def _start_host(self, spec: RunSpec, lock: int) -> None:
+        with open(spec.host_log, "ab") as log:
             subprocess.Popen(
-                [sys.executable, "-P", "-m", "autoresearch_mcp.run.supervisor", str(spec.folder)],
+                [sys.executable, "-P", "-m", HOST, str(spec.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -48,24 +100,3 @@ def start(spec: RunSpec, files: Mapping[str, bytes]) -> None:
                 pass_fds=(lock,),
                 start_new_session=True,
             )
-    finally:
-        os.close(lock)
-
-
-def is_alive(spec: RunSpec) -> bool:
-    """Whether the run's supervisor lives."""
-    return is_locked(spec.lock)
-
-
-def stop(spec: RunSpec) -> None:
-    """Asks the supervisor to end the run; it escalates by itself."""
-    spec.stop.touch()
-
-
-def clean_up(spec: RunSpec) -> None:
-    """Ends what a dead supervisor left running."""
-    end_all(strays(str(spec.folder)))
-
-
-def progress(spec: RunSpec) -> dict[str, object]:
-    return read_json(spec.progress) or {"phase": "queued", "elapsed": 0.0, "limit": None}

@@ -39,7 +39,7 @@ class Hunk:
     """What the patch says of the file's last line end; None where it says nothing."""
 
 
-def apply_patch(patch: str, path: str, text: str) -> str:
+def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> str:
     """New text of the file `path` whose text is `text`. Raises PatchError with the reason and the next step."""
     if len(patch.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise PatchError(f"The patch is larger than {MAX_BYTES} bytes. Send a smaller one, with only the lines that change.")
@@ -83,10 +83,19 @@ def check_syntax(path: str, text: str) -> None:
         raise PatchError(f"The result is not valid, so nothing was changed: {path}: {reason}. Correct the patch.") from error
 
 
-def unified_diff(old: str, new: str, path: str) -> str:
+@dataclass(frozen=True)
+class Diff:
+    text: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+def unified_diff(old: str, new: str, path: str) -> Diff:
     """Diff of the file from `old` to `new`, empty where they are equal."""
     lines = difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{path}", f"b/{path}")
-    return "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
+    lines = list(lines)
+    text = "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
+    return Diff(text, *(tuple(x[1:].rstrip("\n") for x in lines[2:] if x[0] == s) for s in "+-"))
 
 
 # --- the three forms --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Finishes what a death left half done: a verdict that git does not know yet, a missing branch, worktree or ref, a run whose host is gone.
+"""Finishes what a death left half done: a verdict that git does not know yet, a missing branch, worktree or ref, a lost run.
 
 Every step begins with `finish`, under the session's lock. It costs two short git commands where nothing is wrong.
 """
@@ -31,7 +31,10 @@ class Recovery:
         self._restore_latest_ref()
 
     def settle(self) -> str:
-        """Finishes the git side of verdicts whose row is written: moves the branch, puts the best's file in place. Returns a note."""
+        """Finishes the git side of verdicts whose row is written: moves the branch, puts the best's file in place.
+
+        Returns a note on what was in the way, else an empty one.
+        """
         note, file = "", self._state.started.file
         for experiment in self._state.unsettled:
             if experiment.kept:

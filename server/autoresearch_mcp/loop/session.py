@@ -1,8 +1,8 @@
 """One line of research in a workspace, and the steps of the loop.
 
-Every step takes the session's lock, first finishes what an earlier step left half done, asks the rules, and checks the ledger inside the
-transaction that it writes in; so any number of servers may share a session. Opening a session only looks; starting one makes its row,
-branch and worktree. All methods block; the app calls them in worker threads.
+Every step takes the session's lock, finishes what an earlier one left half done, asks the rules, and checks the ledger inside the
+transaction that it writes in; so any number of servers may share a session. Opening a session only looks; starting one makes its
+row, branch and worktree. All methods block; the app calls them in worker threads.
 """
 
 import re
@@ -37,6 +37,7 @@ from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task
+from autoresearch_mcp.text import split_lines
 from autoresearch_mcp.workspace import Workspace, experiment_ref
 
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
@@ -65,7 +66,7 @@ class Session:
         started = self.state.started
         self.task: Task = workspace.task_at(started.base_commit)
         self.worktree = Worktree(workspace.worktree_path(tag), self.task.files.editable)
-        self.results = Results(ledger, workspace.root / "results.tsv", workspace.state_dir / "results.lock")
+        self.results = Results(ledger, workspace.root / "results.tsv")
         self.recovery = Recovery(workspace, ledger, tag, self.worktree, self.executor, self.results)
 
     @classmethod
@@ -83,7 +84,10 @@ class Session:
 
     @classmethod
     def start(cls, workspace: Workspace, ledger: Ledger, tag: str | None = None) -> "Session":
-        """The session `tag`, the latest for None, ready for steps; a new one where there is none. Raises WorkspaceError or TaskError."""
+        """The session `tag`, the latest for None, ready for steps; a new one where there is none.
+
+        Raises WorkspaceError or TaskError.
+        """
         sessions = ledger.state().sessions
         latest = max(sessions, key=lambda known: sessions[known].at) if sessions else datetime.now().strftime("%b%d").lower()
         tag = tag or latest
@@ -311,7 +315,7 @@ class Session:
                     commit=commit,
                     parent=parent,
                     file_sha256=sha256(content),
-                    lines=patches.count_lines(text),
+                    lines=len(split_lines(text)),
                     added=len(diff.added),
                     removed=len(diff.removed),
                     description=description,

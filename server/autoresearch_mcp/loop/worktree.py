@@ -1,7 +1,7 @@
 """The session's own copy of the files: the editable one, read and written here and nowhere else, and the read-only ones beside it.
 
-Whatever stands in the way of the editable file (a folder of that name, a link instead of a folder above it) is set aside under another
-name, never removed: it may be somebody's. A missing file is no edit; it reads as what should be there, and the next step puts it back.
+Whatever stands in the way of the editable file (a folder of that name, a link instead of a folder above it) is set aside under
+another name, never removed: it may be somebody's. A missing file is no edit; it reads as what should be there.
 """
 
 import os
@@ -37,7 +37,7 @@ class Worktree:
         return self.root / self._editable
 
     def read(self) -> bytes | None:
-        """Content of the editable file; None where there is none. Raises WorkspaceError for what is no regular file or too large."""
+        """Content of the editable file; None where there is none. Raises WorkspaceError for no regular file or too large a one."""
         try:
             return read_regular(self.path, MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):

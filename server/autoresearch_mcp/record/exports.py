@@ -12,8 +12,9 @@ from autoresearch_mcp.text import format_score
 class Results:
     """The file results.tsv. It follows from the ledger, so losing it loses nothing, and failing to write it fails no step."""
 
-    def __init__(self, ledger: Ledger, path: Path, lock: Path):
-        self.ledger, self.path, self._lock = ledger, path, lock
+    def __init__(self, ledger: Ledger, path: Path):
+        self.ledger, self.path = ledger, path
+        self._lock = ledger.path.with_name("results.lock")
         self._lines: dict[int, tuple[int, str | None]] = {}
         """By experiment: its version and its line, because in a long night few of them change."""
 
@@ -24,7 +25,8 @@ class Results:
             with locked(self._lock, "write results.tsv"):
                 write_atomic(self.path, self.text(self.ledger.state()).encode())
         except OSError as error:
-            return f"{self.path} could not be written ({error.strerror or error}); the ledger has everything, and the next step tries again"
+            reason = error.strerror or error
+            return f"{self.path} could not be written ({reason}); the ledger has everything, and the next step tries again"
         return ""
 
     def restore(self) -> str:
@@ -50,7 +52,7 @@ class Results:
 
 def results_tsv(ledger: Ledger) -> str:
     """The content of results.tsv: one row an experiment that has ended."""
-    return Results(ledger, Path(), Path()).text(ledger.state())
+    return Results(ledger, Path()).text(ledger.state())
 
 
 def _line(experiment: ExperimentState) -> str | None:

@@ -1,8 +1,8 @@
-"""The ledger on disk: one append-only SQLite table of events, each chained to the last by hash. It knows nothing of git or processes.
+"""The ledger on disk: one append-only SQLite table of events, each chained to the last by hash. It knows no git and no process.
 
-Opening reads everything and folds it into the state: about a second for 100,000 events. Every event read for the first time is checked
-against the chain, and the place up to which it held is noted beside it (the checkpoint), so that the next opening hashes only what
-came since; `verify` hashes all of it again.
+Opening reads everything and folds it into the state: about a second for 100,000 events. Every event read for the first time is
+checked against the chain, and the place up to which it held is noted beside it (the checkpoint), so that the next opening hashes
+only what came since; `verify` hashes all of it again.
 """
 
 import hashlib
@@ -96,7 +96,8 @@ class Ledger:
                     self._state.apply(row[1], event)
                 except KeyError as error:
                     raise LedgerError(
-                        f"Event {row[0]} of the ledger {self.path} names {error}, which was never recorded. Restore it from a backup."
+                        f"Event {row[0]} of the ledger {self.path} names {error}, which was never recorded. "
+                        "Restore it from a backup."
                     ) from error
                 self._seq, self._hash = row[0], row[4]
             self._note_checkpoint()

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import anyio
 
-from autoresearch_mcp.run.limits import BoundedLog, die_with_parent
+from autoresearch_mcp.run.log import BoundedLog
+from autoresearch_mcp.run.processes import die_with_parent
 
 LAST_LINE_BYTES = 1 << 20
+BLOCK, PIPE_BYTES = 1 << 16, 1 << 20  # the kernel gives nobody without privileges a larger pipe
 
 
 class Child:
@@ -68,16 +70,23 @@ class Child:
             self._take()
 
     def drain(self) -> None:
-        """Takes what is already in the pipe, when the process has ended."""
-        while self._take():
-            pass
+        """Takes what is already in the pipe, when the process has ended; not more than a pipe holds, if something still writes."""
+        for _ in range(PIPE_BYTES // BLOCK):
+            if not self._take():
+                return
 
-    def close(self) -> None:
-        os.close(self._read)
+    def end(self) -> None:
+        """Ends the process, whatever it does, and lets go of its output. May be called again."""
+        if self.returncode is None:
+            self.process.kill()
+            self.process.wait()
+        if self._read >= 0:
+            os.close(self._read)
+            self._read = -1
 
     def _take(self) -> bool:
         try:
-            data = os.read(self._read, 65536)
+            data = os.read(self._read, BLOCK)
         except BlockingIOError:
             return False
         self._log.write(data)

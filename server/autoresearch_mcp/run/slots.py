@@ -1,37 +1,64 @@
 """Slots: the right to use one accelerator, or the CPU, for one run. A slot is a file lock shared by every workspace of the
 user on this machine, so that two runs never time each other's hardware; it is free again when its holder dies.
+
+Waiting is by looking ten times a second, so nobody is served in order; with a handful of runs that costs nothing but fairness.
 """
 
 import os
-from collections.abc import Awaitable, Callable
+import platform
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 
+from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.files import try_lock
-from autoresearch_mcp.task import Run
+
+DEVICES = Path("/dev")
+
+
+def slots_folder() -> Path:
+    return cache_root() / "slots"
 
 
 def gpu_indices() -> list[str]:
-    """CUDA devices: those CUDA_VISIBLE_DEVICES names, else all of the machine's. Asks no driver."""
+    """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through. Asks no driver."""
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return ["0"]  # Metal has one
+    found = sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
-    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*")), key=int)
+    if visible is None or not found:
+        return found
+    return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
 
 
 def candidates(device: str) -> list[str]:
-    """Names of the slots that will do for a task's `device`."""
-    gpus = [f"gpu{index}" for index in gpu_indices()]
-    return gpus if gpus and device != "cpu" else ["cpu"]
+    """Names of the slots that will do for a task's `device`: auto means a GPU where there is one, else the CPU."""
+    gpus = [f"gpu{index}" for index in gpu_indices()] if device != "cpu" else []
+    return gpus or ([] if device == "gpu" else ["cpu"])
 
 
-async def take_slot(folder: Path, limits: Run, given_up: Callable[[], Awaitable[bool]]) -> tuple[str, int] | None:
+def refusal(device: str) -> str | None:
+    """Why no slot of this machine will ever do for the task; None where one will."""
+    if candidates(device):
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    hidden = "" if visible is None else f", CUDA_VISIBLE_DEVICES is {visible!r}"
+    files = len(list(DEVICES.glob("nvidia[0-9]*")))
+    return (
+        f'the task demands a GPU (run.device = "gpu"), and this machine offers none: {files} files {DEVICES}/nvidia*{hidden}. '
+        'Install its driver or pass the device into the container, or set run.device = "auto" or preset = "cpu" in '
+        "autoresearch.toml and start another session"
+    )
+
+
+async def take_slot(folder: Path, device: str, given_up: Callable[[], bool]) -> tuple[str, int] | None:
     """Waits for a slot; returns its name and the descriptor that holds it, or None once `given_up` answers yes."""
     while True:
-        for name in candidates(limits.device):
+        for name in candidates(device):
             if (descriptor := try_lock(folder / f"{name}.lock")) is not None:
                 return name, descriptor
-        if await given_up():
+        if given_up():
             return None
         await anyio.sleep(0.1)

@@ -1,10 +1,12 @@
-"""What the server tells the supervisor of a run: one JSON file in the run's folder, and the names of its neighbours."""
+"""What a session tells the host of a run: one JSON file in the run's folder, and the one table of its neighbours."""
 
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from autoresearch_mcp.task import Task
+
+SPEC = "spec.json"
 
 
 class RunSpec(BaseModel):
@@ -18,9 +20,20 @@ class RunSpec(BaseModel):
     ledger: Path
     results: Path
     data: Path | None
-    slots: Path
     enforcement: str
     """Sandbox level, as the server's self-check found it."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunSpec | None":
+        """The spec in a run's folder, as it lies now: a workspace may have been moved. None where there is none, or one that this
+        version cannot read.
+        """
+        try:
+            spec = cls.model_validate_json((folder / SPEC).read_bytes())
+        except (OSError, ValidationError):
+            return None
+        spec.folder = folder
+        return spec
 
     @property
     def work(self) -> Path:
@@ -46,14 +59,24 @@ class RunSpec(BaseModel):
 
     @property
     def stop(self) -> Path:
-        """Its presence asks the supervisor to end the run."""
+        """Its presence asks the host to end the run."""
         return self.folder / "stop"
 
     @property
     def lock(self) -> Path:
-        """Held by the supervisor as long as it lives."""
-        return self.folder / "supervisor.lock"
+        """Held by the host as long as it lives."""
+        return self.folder / "host.lock"
+
+    @property
+    def host_log(self) -> Path:
+        """What went wrong in the host itself."""
+        return self.folder / "host.log"
+
+    @property
+    def ended(self) -> Path:
+        """The result, from before it is in the ledger."""
+        return self.folder / "ended.json"
 
     @property
     def path(self) -> Path:
-        return self.folder / "spec.json"
+        return self.folder / SPEC

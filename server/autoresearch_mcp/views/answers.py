@@ -27,7 +27,7 @@ class Answer(BaseModel):
     def structured(self) -> dict[str, Any]:
         """The same as JSON, and short, because Claude Code and Codex show the model this and not the text: without what is empty,
         scores with the six decimals that the text has."""
-        said = self.TEXT_ALONE | ({"next"} if self.routine else set())
+        said = {*self.TEXT_ALONE, "next"} if self.routine else set(self.TEXT_ALONE)
         content = _shortened(self.model_dump(mode="json", exclude_none=True, exclude=said))
         return {name: value for name, value in content.items() if value not in ("", [], {})}
 

@@ -1,0 +1,118 @@
+"""Hosts one run on this machine: the detached process that sees to its result, whoever else dies.
+
+    python -P -m autoresearch_mcp.executors.host FOLDER
+
+A result goes into the run's folder first, where a session finds it if all else fails, and into the ledger second, once. Everything
+after that, results.tsv included, can fail without harm: it follows from the ledger.
+"""
+
+import io
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from autoresearch_mcp.errors import AutoresearchError, LedgerError
+from autoresearch_mcp.files import write_atomic
+from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.record.exports import Results
+from autoresearch_mcp.record.ledger import Ledger
+from autoresearch_mcp.run import outputs
+from autoresearch_mcp.run.log import BoundedLog
+from autoresearch_mcp.run.processes import become_subreaper
+from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.run.supervisor import Supervisor
+
+PATIENCE = 60.0  # seconds that the ledger is tried for
+RETRY = 1.0  # seconds between tries
+LOG_BYTES = 1 << 18
+
+
+def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
+    """Leaves the result in the run's folder and writes its one row; tries again while the disk is full or the ledger busy. False
+    where the ledger did not take it: then a session must collect it.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            leave(spec, ended)
+        except OSError as error:
+            print(f"{spec.ended} cannot be written: {error}", file=sys.stderr)
+        try:
+            _append(spec, ended)
+            return True
+        except (AutoresearchError, sqlite3.Error, OSError) as error:
+            if time.monotonic() >= deadline:
+                print(f"the result is left in {spec.ended}, not recorded: {error}", file=sys.stderr)
+                return False
+        time.sleep(RETRY)
+
+
+def leave(spec: RunSpec, ended: RunEnded) -> None:
+    """Raises OSError."""
+    if not spec.ended.exists():
+        write_atomic(spec.ended, ended.model_dump_json().encode())
+
+
+def _append(spec: RunSpec, ended: RunEnded) -> None:
+    """Appends the row, unless one of this run is there: of a try whose success was not seen."""
+    ledger = Ledger(spec.ledger)
+    try:
+        ledger.state()  # all of it before the transaction: nobody else can write while that is open
+        with ledger.transaction() as transaction:
+            run = transaction.state.runs.get(spec.run)
+            if run is None:
+                raise LedgerError(f"{spec.ledger} knows no run {spec.run}")
+            if run.ended is None:
+                transaction.append(ended)
+    finally:
+        ledger.close()
+
+
+def bring_up_to_date(spec: RunSpec) -> None:
+    """results.tsv, as far as it can be written; the next step of the session writes it again."""
+    try:
+        ledger = Ledger(spec.ledger)
+        try:
+            if note := Results(ledger, spec.results).write():
+                print(note, file=sys.stderr)
+        finally:
+            ledger.close()
+    except (AutoresearchError, sqlite3.Error, OSError) as error:
+        print(f"{spec.results} is not up to date: {error}", file=sys.stderr)
+
+
+class Printed(io.TextIOBase):
+    """What this process prints, in a log: a pipe that nobody drains would stop it, a file without bounds would fill the disk."""
+
+    def __init__(self, log: BoundedLog):
+        self._log = log
+
+    def write(self, text: str, /) -> int:
+        self._log.write(text.encode("utf-8", errors="replace"))
+        return len(text)
+
+
+async def host(spec: RunSpec) -> None:
+    async def deliver(ended: RunEnded) -> bool:
+        return await anyio.to_thread.run_sync(record, spec, ended)
+
+    await Supervisor(spec, deliver).supervise()
+
+
+def main(folder: str) -> None:
+    spec = RunSpec.read(Path(folder))
+    if spec is None:
+        raise SystemExit(f"{folder} holds no run that this version can read")
+    sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
+    become_subreaper()
+    anyio.run(host, spec)
+    bring_up_to_date(spec)
+    outputs.remove_all(spec)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

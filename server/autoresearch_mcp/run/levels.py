@@ -1,0 +1,193 @@
+"""The levels of sandbox that there are, one class each: whether this machine has what it takes, and how a command is wrapped in it.
+
+A level is a claim; sandbox.py tests it before anything relies on it. A new one is a class here and a name in task.LEVELS.
+"""
+
+import functools
+import shutil
+import site
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from autoresearch_mcp.run.inside import confine
+from autoresearch_mcp.task import LEVELS
+
+# What must be readable for Python and torch to run, besides the interpreter's own folders.
+SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/nix/store", "/opt/rocm", "/run/opengl-driver")
+SYSTEM_FILES = (
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/alternatives",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+)
+GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
+SHARED_MEMORY = 1 << 30  # bytes of /dev/shm inside bubblewrap
+LAUNCHER = Path(confine.__file__)
+"""The one file of ours that a run can see: what applies the rules inside, before the command starts."""
+
+
+@dataclass(frozen=True)
+class Confinement:
+    """What one process tree may reach."""
+
+    folder: Path
+    """The only writable place, and the working directory."""
+    readable: Sequence[Path] = field(default=())
+    """What it may read besides the interpreter and system libraries."""
+    gpu: bool = False
+    processes: int = 512
+    file_bytes: int = 16 << 30
+
+
+class Level(Protocol):
+    """One way to confine a run. It holds no state and raises nothing."""
+
+    name: str
+    explanation: str
+    """What a run at this level can reach, for people."""
+    advice: str
+    """How to get a stronger level; empty where there is none."""
+
+    def available(self) -> bool:
+        """Whether this machine has what the level needs. Cheap, and no proof that it works."""
+        ...
+
+    def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
+        """The command that runs `command` so confined."""
+        ...
+
+
+class Nothing:
+    name = "none"
+    explanation = "runs are separate processes with a cleared environment, but can read what your user can read"
+    advice = "install bubblewrap (Debian: apt install bubblewrap), or use Linux 5.13 or later for Landlock"
+
+    def available(self) -> bool:
+        return True
+
+    def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
+        return [*_confine("none", confinement), *command] if sys.platform == "linux" else command
+
+
+class Seatbelt:
+    """macOS's sandbox-exec. Apple documents the tool as deprecated and still ships it; Chromium and Bazel rely on it."""
+
+    name = "seatbelt"
+    explanation = "runs can open only the interpreter, system libraries and their own folder; no network"
+    advice = ""
+    tool = Path("/usr/bin/sandbox-exec")
+
+    def available(self) -> bool:
+        return sys.platform == "darwin" and self.tool.exists()
+
+    def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
+        return [str(self.tool), "-p", self._profile(confinement), *command]
+
+    def _profile(self, confinement: Confinement) -> str:
+        def quoted(path: object) -> str:
+            return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+        readable = ["/usr", "/bin", "/System", "/Library", "/private/var/db", "/dev", "/private/etc/localtime", "/opt/homebrew"]
+        subpaths = " ".join(f"(subpath {quoted(path)})" for path in (*readable, *interpreter(), *confinement.readable))
+        folder = quoted(confinement.folder.resolve())
+        return "\n".join(
+            (
+                "(version 1)",
+                "(deny default)",
+                "(allow process-fork process-exec sysctl-read mach-lookup iokit-open signal (target same-sandbox))",
+                '(allow file-read* (literal "/") ' + subpaths + ")",
+                f"(allow file-read* file-write* (subpath {folder}))",
+                '(allow file-write-data (literal "/dev/null"))',
+            )
+        )
+
+
+class Landlock:
+    """The kernel's own rules on files and sockets, for containers without user namespaces; see inside/confine.py."""
+
+    name = "landlock"
+    explanation = "runs can open only the interpreter, system libraries and their own folder; no network"
+    advice = "for namespaces as well, install bubblewrap (Debian: apt install bubblewrap) and allow user namespaces"
+
+    def available(self) -> bool:
+        return confine.landlock_abi() > 0
+
+    def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
+        readable = [*SYSTEM, *SYSTEM_FILES, "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version"]
+        readable += [str(path) for path in (*interpreter(), LAUNCHER, *confinement.readable)]
+        writable = [str(confinement.folder), "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
+        if confinement.gpu:
+            readable += ["/sys", "/proc/driver/nvidia", "/proc/devices"]
+            writable += [str(device) for device in gpu_devices()]
+        rules = [part for path in readable for part in ("--read", path)]
+        rules += [part for path in writable for part in ("--write", path)]
+        return [*_confine("landlock", confinement, rules), *command]
+
+
+class Bubblewrap:
+    """Namespaces of its own for everything, from an empty root."""
+
+    name = "bubblewrap"
+    explanation = "runs see only the interpreter, system libraries and their own folder; no network, no other process"
+    advice = ""
+
+    def available(self) -> bool:
+        return sys.platform == "linux" and shutil.which("bwrap") is not None
+
+    def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
+        return [*self._namespaces(confinement), "--", *_confine("seccomp", confinement), *command]
+
+    def _namespaces(self, confinement: Confinement) -> list[str]:
+        arguments = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "autoresearch"]
+        for name in SYSTEM:
+            path = Path(name)
+            if path.is_symlink():
+                arguments += ["--symlink", str(path.readlink()), name]
+            elif path.is_dir():
+                arguments += ["--ro-bind", name, name]
+        for name in SYSTEM_FILES:
+            arguments += ["--ro-bind-try", name, name]
+        arguments += ["--proc", "/proc", "--dev", "/dev", "--dir", "/tmp"]
+        arguments += ["--size", str(SHARED_MEMORY), "--tmpfs", "/dev/shm"]
+        kernel = "/sys" if confinement.gpu else "/sys/devices/system"  # numbers of cores and nodes; drivers want the rest
+        arguments += ["--ro-bind-try", kernel, kernel]
+        if confinement.gpu:
+            for device in gpu_devices():
+                arguments += ["--dev-bind", str(device), str(device)]
+        for path in (*interpreter(), LAUNCHER, *confinement.readable):
+            arguments += ["--ro-bind", str(path), str(path)]
+        folder = str(confinement.folder)
+        arguments += ["--bind", folder, folder]
+        return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", folder]
+
+
+REGISTRY: dict[str, Level] = {level.name: level for level in (Nothing(), Seatbelt(), Landlock(), Bubblewrap())}
+"""By name, weakest first."""
+assert tuple(REGISTRY) == LEVELS, "a task can name every level, in this order"
+
+
+def _confine(rules: str, confinement: Confinement, paths: Sequence[str] = ()) -> list[str]:
+    """Runs confine.py in front of the command: resource limits, seccomp, and with `landlock` the rules on files."""
+    bounds = ["--processes", str(confinement.processes), "--file-bytes", str(confinement.file_bytes)]
+    return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, *paths, "--"]
+
+
+@functools.cache
+def interpreter() -> tuple[Path, ...]:
+    """Folders of the running interpreter, its environment and its packages."""
+    paths = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values()}
+    paths |= {*site.getsitepackages(), str(Path(sys.executable).resolve().parent.parent)}
+    folders = {Path(path) for path in paths if Path(path).is_dir()}
+    found = sorted(folders | {folder.resolve() for folder in folders})
+    return tuple(path for path in found if not any(other in path.parents for other in found) and path != Path("/"))
+
+
+def gpu_devices() -> list[Path]:
+    """Device files of NVIDIA and AMD accelerators."""
+    return [path for pattern in GPU_DEVICES for path in sorted(Path("/dev").glob(pattern)) if not path.is_dir()]
