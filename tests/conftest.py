@@ -18,6 +18,8 @@ from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.workspace import Workspace, create
 
+pytest_plugins = ["needs"]
+
 ROOT = Path(__file__).parent.parent
 
 TOY = """
