@@ -1,9 +1,11 @@
 # make demo    set everything up and watch the loop run
-# make test    set everything up and run the tests
+# make test    set everything up and run all tests; what this machine lacks is skipped, and named at the end
+# make check   what to run after each edit: lint, format, types, and the tests but the slow ones
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: setup demo test lint format types benchmarks
+.PHONY: setup demo test check lint format types benchmarks
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -15,8 +17,10 @@ demo: setup
 	$(BIN)/autoresearch-mcp demo demo/$$(date +%Y%m%d-%H%M%S)
 
 test: setup
-	$(BIN)/pytest -m training
-	$(BIN)/pytest -m 'not training' -n 2
+	$(PYTEST)
+
+check: lint format types
+	$(PYTEST) -m 'not slow'
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,17 +17,39 @@ from autoresearch_mcp.record.exports import results_tsv
 from autoresearch_mcp.record.ledger import Ledger
 from conftest import ROOT, connect, git, open_session, text_of
 
+TRAINED = 2**17  # tokens of every run here, however long they take: scores are compared, so the machine must not decide them
+COUNTED = {  # what train.py does by the clock, and by tokens instead
+    "for x, y, epoch in loader:  # ends when the budget does\n": f"for _, (x, y, epoch) in zip(range({TRAINED} // tokens_per_pass), loader):\n",
+    "lr_multiplier(elapsed() / TIME_BUDGET)": f"lr_multiplier(step * passes * tokens_per_pass / {TRAINED})",
+}
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Session:
-    session = open_session(create(tmp_path_factory.mktemp("gpt") / "workspace", "default", "tiny").root)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def session_of(folder: Path, task: str) -> Session:
+    session = open_session(create(folder, task, "tiny").root)
     session.data.prepare(session.workspace.root)
     return session
 
 
-@pytest.mark.training
-def test_the_whole_path_of_the_demo(prepared: Session):
-    anyio.run(whole_path, prepared)
+@pytest.fixture
+def counted(tmp_path: Path) -> Session:
+    """A session of the default task whose train.py counts its training in tokens, with a budget that no machine needs."""
+    task = tmp_path / "task"
+    shutil.copytree(ROOT / "harness", task, ignore=shutil.ignore_patterns("__pycache__"))
+    train, toml = task / "train.py", task / "autoresearch.toml"
+    text = train.read_text()
+    for by_clock, by_tokens in COUNTED.items():
+        assert text.count(by_clock) == 1, f"train.py has changed: {by_clock!r} is what this test replaces"
+        text = text.replace(by_clock, by_tokens)
+    train.write_text(text)
+    assert toml.read_text().count("[presets.tiny.run]\nbudget_seconds = 8\n") == 1
+    toml.write_text(toml.read_text().replace("budget_seconds = 8\n", "budget_seconds = 400\n"))
+    return session_of(tmp_path / "workspace", str(task))
+
+
+def test_the_whole_path_of_the_demo(counted: Session):
+    anyio.run(whole_path, counted)
 
 
 async def whole_path(session: Session) -> None:
@@ -39,7 +62,7 @@ async def whole_path(session: Session) -> None:
             return result.structured_content or {}
 
         async def run_to_end(description: str) -> dict[str, object]:
-            result = await call("run_experiment", description=description, wait_seconds=1)
+            result = await call("run_experiment", description=description, wait_seconds=0)
             assert result["status"] == "running" and result["phase"] in ("queued", "startup", "training")
             while result["status"] == "running":
                 result = await call("get_val_bpb", wait_seconds=60)
@@ -57,9 +80,8 @@ async def whole_path(session: Session) -> None:
         result = await run_to_end("baseline")
         assert result["status"] == "scored" and 1.0 < float(str(result["score"])) < 3.5
         assert len(str(result["curve"]).split()) >= 2
-        seconds = result["seconds"]
-        assert isinstance(seconds, dict)
-        assert seconds["training"] == pytest.approx(8, abs=3) and seconds["startup"] >= 1
+        last = session.experiment(1).last
+        assert last is not None and min(last.seconds[phase] for phase in ("startup", "training", "evaluation")) > 0
         assert git(root, "rev-parse", branch) == session.state.started.base_commit  # kept commits only
         await call("keep", learned="where we start")
         assert git(root, "log", "--format=%s", branch).splitlines() == ["baseline", "Workspace of the task gpt"]
@@ -69,7 +91,7 @@ async def whole_path(session: Session) -> None:
         # A better patch, kept.
         await call("apply_patch", patch=IDEAS[0].patch)
         result = await run_to_end(IDEAS[0].description)
-        assert result["next"] == "call keep" and float(str(result["score"])) < baseline
+        assert result["suggestion"] == "keep" and float(str(result["score"])) < baseline - 0.1
         assert float(str(result["improvement"])) == pytest.approx(baseline - float(str(result["score"])), abs=2e-6)
         await call("keep")
         assert git(root, "log", "--format=%s", branch).splitlines()[0] == IDEAS[0].description
@@ -78,6 +100,7 @@ async def whole_path(session: Session) -> None:
         # A worse patch, discarded.
         await call("apply_patch", patch=IDEAS[1].patch)
         result = await run_to_end(IDEAS[1].description)
+        assert result["suggestion"] == "discard"
         refused = await client.call_tool("keep", {})
         assert refused.is_error and "worse than the best" in text_of(refused)
         await call("discard", learned=IDEAS[1].learned)
@@ -86,7 +109,7 @@ async def whole_path(session: Session) -> None:
 
         # A crash, discarded.
         await call("apply_patch", patch=IDEAS[2].patch)
-        result = await call("run_experiment", description=IDEAS[2].description, wait_seconds=60)
+        result = await run_to_end(IDEAS[2].description)
         assert (result["status"], result["failure"]) == ("crash", "error") and "gate" in str(result["log_excerpt"])
         await call("discard")
 
@@ -99,9 +122,9 @@ async def whole_path(session: Session) -> None:
     assert len(holdouts) == 3 and all(holdouts)
 
 
-@pytest.mark.training
-def test_the_evaluators_score_is_that_of_a_plain_evaluation(prepared: Session, tmp_path: Path):
+def test_the_evaluators_score_is_that_of_a_plain_evaluation(tmp_path: Path):
     """One trained model, scored in process by prepare.py and by the evaluator from its export: equal to 1e-4."""
+    data = session_of(tmp_path / "workspace", "default").data.path
     code = f"""
 import json, os, sys
 from pathlib import Path
@@ -123,8 +146,9 @@ Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}
 """
     environment = os.environ | {
         "AUTORESEARCH_PRESET": "tiny",
-        "AUTORESEARCH_DATA": str(prepared.data.path),
+        "AUTORESEARCH_DATA": str(data),
         "AUTORESEARCH_DEVICE": "cpu",
+        "OMP_NUM_THREADS": "1",  # on a busy machine threads that wait for each other took more than twice as long
     }
     plain = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert plain.returncode == 0, plain.stderr
@@ -134,22 +158,24 @@ Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}
         "-m",
         "autoresearch_mcp.evaluate.bpb",
         str(tmp_path / "submission.safetensors"),
-        str(prepared.data.path),
+        str(data),
     ]
-    scored = subprocess.run(command, cwd=tmp_path, input="\n", capture_output=True, text=True)
+    scored = subprocess.run(command, env=environment, cwd=tmp_path, input="\n", capture_output=True, text=True)
     assert scored.returncode == 0, scored.stderr
     answer = json.loads(scored.stdout.splitlines()[-1])
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)
     assert val < 4.5  # it learned something, so the comparison is of a real model
 
 
-@pytest.mark.training
 def test_the_demo_shows_what_it_promises(tmp_path: Path):
-    """The command behind `make demo`, as a stranger runs it."""
+    """The command behind `make demo`, as a stranger runs it. Its runs are timed, so which of two close scores is better is not asked."""
     command = [sys.executable, "-m", "autoresearch_mcp.cli", "demo", str(tmp_path / "demo")]
     shown = subprocess.run(command, capture_output=True, text=True)
     assert shown.returncode == 0, shown.stdout + shown.stderr
     assert "Done in" in shown.stdout and "crash" in shown.stdout
-    rows = (tmp_path / "demo" / "results.tsv").read_text().splitlines()[1:]
-    assert [row.split("\t")[3] for row in rows] == ["keep", "keep", "discard", "crash"]
+    rows = [row.split("\t") for row in (tmp_path / "demo" / "results.tsv").read_text().splitlines()[1:]]
+    assert [row[4] for row in rows] == ["baseline", *(idea.description for idea in IDEAS)]
+    verdicts = [row[3] for row in rows]
+    assert verdicts[0] == "keep" and verdicts[2:] == ["discard", "crash"], shown.stdout
+    assert (verdicts[1] == "discard") == ("The better idea lost" in shown.stdout)
     assert (tmp_path / "demo" / "progress.png").stat().st_size > 5000

@@ -1,6 +1,9 @@
 """The demo: a scripted MCP client drives a real server over stdio through a baseline, a better patch, a worse one and a crash.
 
-The client is a script and says so; everything it drives is real: the server, git, the runs, the scores.
+The client is a script and says so; everything it drives is real: the server, git, the runs, the scores. The runs are timed, so a
+busy machine gives one less training than the next. The ideas are chosen for that: the better one still wins with a third of the
+baseline's processor time, the worse one cannot win with any. The script does what the server suggests, and a day on which the
+better idea loses all the same ends with a line that says so, not with an error.
 """
 
 import os
@@ -30,23 +33,34 @@ class Idea:
     description: str
     hypothesis: str
     patch: str
+    expected: str
+    """The verdict that the server will suggest."""
     learned: str
+    """The lesson, true where the verdict is the expected one."""
 
 
 IDEAS = (
+    # Measured on one core, in seconds of processor time: 2.44 bpb in 1.3 s against the baseline's 2.71 in 4 s, 2.09 in 4 s against
+    # 2.25 in 12 s, 1.83 in 12 s against 1.88 in 36 s.
     Idea(
-        "more, smaller optimiser steps",
-        "in so short a run the number of steps limits learning, not the noise of a batch",
+        "one layer, small batches, larger steps",
+        "so short a run is limited by the number of steps: with one layer and an eighth of the batch there are twelve for one",
         """\
 --- a/train.py
 +++ b/train.py
-@@ -43,2 +43,2 @@
+@@ -36 +36 @@
+-DEPTH = by_preset(2, 4, 8)  # layers
++DEPTH = by_preset(1, 4, 8)  # layers
+@@ -43,3 +43,3 @@
 -DEVICE_BATCH_SIZE = by_preset(128, 8, 64)  # sequences in one forward pass
 -TOTAL_BATCH_SIZE = by_preset(2**13, 2**11, 2**19)  # tokens in one optimiser step
+-MATRIX_LR = 0.02  # Muon: the matrices inside the blocks
 +DEVICE_BATCH_SIZE = by_preset(16, 8, 64)  # sequences in one forward pass
 +TOTAL_BATCH_SIZE = by_preset(2**10, 2**11, 2**19)  # tokens in one optimiser step
++MATRIX_LR = 0.05  # Muon: the matrices inside the blocks
 """,
-        "steps count more than batch size here",
+        "keep",
+        "steps count more than layers and batch size here",
     ),
     Idea(
         "logits capped at half",
@@ -58,6 +72,7 @@ LOGIT_CAP = 15.0  # logits are squashed smoothly into (-cap, cap)
 LOGIT_CAP = 0.5  # logits are squashed smoothly into (-cap, cap)
 >>>>>>> REPLACE
 """,
+        "discard",
         "far too tight: such a model cannot be sure of anything",
     ),
     Idea(
@@ -72,13 +87,14 @@ LOGIT_CAP = 0.5  # logits are squashed smoothly into (-cap, cap)
 +        return self.proj(F.relu(self.fc(x)).square() * self.gate(x))
 *** End Patch
 """,
+        "discard",
         "the gate was never defined; this idea needs a parameter of its own",
     ),
 )
 
 
 def run_demo(directory: Path) -> None:
-    """Runs the demo in a new workspace at `directory`. Raises AutoresearchError where the outcome is not the expected one."""
+    """Runs the demo in a new workspace at `directory`. Raises AutoresearchError where the server refuses a call of the script."""
     console = Console(highlight=False, soft_wrap=True)
     console.print("[bold]A scripted client (no AI here) drives a real server over stdio.[/]")
     workspace = create(directory, "default", "tiny")
@@ -90,11 +106,9 @@ def run_demo(directory: Path) -> None:
     console.print()
     console.print(experiments_table(session))
     draw(session.state, directory / "progress.png")
-    best = session.state.best
-    kept = [experiment.number for experiment in session.state.experiments if experiment.kept]
-    if best is None or kept != [1, 2]:
-        raise AutoresearchError(
-            f"The demo expected experiments 1 and 2 to be kept, not {kept}. A busy machine can do that; run it again."
+    if not session.experiment(2).kept:
+        console.print(
+            "\nThe better idea lost: this machine gave it far less time than the baseline. The loop refused it, as it should."
         )
     console.print(f"\nDone in {time.monotonic() - started:.0f} s. To look further:")
     console.print(f"  git -C {directory} log --oneline {session.state.started.branch}   # what was kept")
@@ -140,5 +154,6 @@ async def _drive(directory: Path, console: Console) -> None:
         for idea in IDEAS:
             await call("apply_patch", patch=idea.patch)
             result = await run_to_end(description=idea.description, hypothesis=idea.hypothesis)
-            await call("keep" if result["next"] == "call keep" else "discard", learned=idea.learned)
+            verdict = "keep" if result.get("suggestion") == "keep" else "discard"  # a crash has no score and no suggestion
+            await call(verdict, learned=idea.learned if verdict == idea.expected else "not on this machine, not today")
         await call("history")

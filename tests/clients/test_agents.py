@@ -27,7 +27,7 @@ TOOLS = {
     "status", "history", "read_work", "read_reference", "apply_patch", "run_experiment", "get_score", "keep", "discard", "stop_experiment",
 }  # fmt: skip
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.needs("npm"), pytest.mark.timeout(900)]  # the first one installs the programs
 
 
 @pytest.fixture

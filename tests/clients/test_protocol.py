@@ -24,7 +24,7 @@ SCENARIOS = [
     "dns-rebinding-protection",
 ]
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.needs("npm"), pytest.mark.timeout(900)]  # the first one installs the programs
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def served(notes: Session) -> Iterator[Served]:
 
 def node(program: str, *arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     command = [str(programs.installed() / program), *arguments]
-    return subprocess.run(command, env=programs.environment(home), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=programs.environment(home), capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

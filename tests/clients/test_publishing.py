@@ -19,7 +19,7 @@ from autoresearch_mcp import __version__
 from clients import programs
 from conftest import ROOT
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)  # one installs Node programs, one a PyTorch
 
 
 def test_every_file_names_the_version():
@@ -44,10 +44,12 @@ def test_the_registrys_entry_starts_the_server(tmp_path: Path):
     for argument in package["packageArguments"]:
         arguments += [argument["value"]] if argument["type"] == "positional" else [argument["name"], given[argument["name"]]]
     command = [str(Path(sys.executable).with_name(package["identifier"])), *arguments]
-    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+    subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
     assert 'preset = "tiny"' in (tmp_path / "workspace" / "autoresearch.toml").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.needs("npm")
 def test_the_bundle_packs(tmp_path: Path):
     target = tmp_path / "autoresearch.mcpb"
     packed = subprocess.run(
@@ -67,6 +69,8 @@ def wheel_in(folder: Path) -> Path:
     return wheel
 
 
+@pytest.mark.slow
+@pytest.mark.needs("pip")
 def test_pipx_installs_a_server_that_answers(tmp_path: Path):
     places = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path / "man")}
     pins = {"PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
@@ -91,6 +95,7 @@ def test_pipx_installs_a_server_that_answers(tmp_path: Path):
     shutil.rmtree(tmp_path / "pipx")  # it holds a PyTorch
 
 
+@pytest.mark.needs("pip")
 def test_the_wheel_alone_makes_a_workspace(tmp_path: Path):
     """As from uvx or pipx: nothing of the checkout is there."""
     wheel = wheel_in(tmp_path)

@@ -13,6 +13,7 @@ from autoresearch_mcp.run.levels import REGISTRY, Confinement, Level
 from autoresearch_mcp.task import LEVELS
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and Landlock are Linux's")
+CONFINED = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
 DETECT = "from autoresearch_mcp.run.sandbox import detect; print(detect().level)"
 AROUND = [
     "bwrap",
@@ -48,23 +49,26 @@ def detected(*around: str, **environment: str) -> str:
 
 
 @LINUX
+@pytest.mark.needs("bubblewrap")
 def test_the_strongest_level_is_taken():
     assert detected() == "bubblewrap"
 
 
 @LINUX
+@pytest.mark.needs("bubblewrap")
 def test_a_normal_user_has_bubblewrap_too():
     assert detected(*AROUND, "--") == "bubblewrap"
 
 
 @LINUX
+@pytest.mark.needs("bubblewrap", "landlock")
 def test_without_user_namespaces_it_falls_to_landlock():
     """As in a container that forbids them: no capability, and no new user namespace to get one in."""
     assert detected(*AROUND, "--disable-userns", "--") == "landlock"
 
 
 @LINUX
-@pytest.mark.parametrize("level", ["none", "landlock", "bubblewrap"])
+@pytest.mark.parametrize("level", ["none", *CONFINED])
 def test_a_level_can_be_chosen(level: str):
     assert detected(AUTORESEARCH_SANDBOX=level) == level
 
@@ -99,7 +103,7 @@ def test_every_level_says_what_it_does_and_a_task_can_demand_it():
 
 
 @LINUX
-@pytest.mark.parametrize("level", ["landlock", "bubblewrap"])
+@pytest.mark.parametrize("level", CONFINED)
 def test_what_is_readable_and_writable(level: str, tmp_path: Path):
     folder, data = tmp_path / "folder", tmp_path / "data"
     (folder / "tmp").mkdir(parents=True)
