@@ -23,6 +23,7 @@ from autoresearch_mcp.evaluate.bpb import bits_per_byte, checked
 
 os.environ["AUTORESEARCH_PRESET"] = "tiny"
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "harness"))
+import export
 import prepare
 
 SHAPE = (prepare.EVAL_BATCH, prepare.MAX_SEQ_LEN)
@@ -41,7 +42,7 @@ class Base(nn.Module):
 
 
 def round_trip(model: nn.Module, path: Path):
-    prepare.export_model(model.eval(), path)
+    export.export_model(model.eval(), path, SHAPE)
     return load_model(path, "cpu", SHAPE)
 
 
@@ -159,7 +160,7 @@ class Branching(Base):
 )
 def test_what_cannot_be_exported_says_what_to_do(kind: Callable[[], nn.Module], words: str, tmp_path: Path):
     with pytest.raises(RuntimeError, match=words):
-        prepare.export_model(kind().eval(), tmp_path / "m.safetensors")
+        export.export_model(kind().eval(), tmp_path / "m.safetensors", SHAPE)
 
 
 def write(path: Path, nodes: list[object], tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> Path:

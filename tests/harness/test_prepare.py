@@ -18,29 +18,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 HARNESS = Path(__file__).parent.parent.parent / "harness"
-CORPUS = HARNESS / "corpus" / "annual_messages.jsonl.xz"
 
 os.environ["AUTORESEARCH_PRESET"] = "tiny"
 sys.path.insert(0, str(HARNESS))
+import corpora  # noqa: E402
 import prepare  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("data") / "tiny"
-    prepare.prepare(out, 0, CORPUS)
+    prepare.prepare(out)
     return out
 
 
 def test_the_corpus_is_small_in_the_repository_and_large_enough_in_text():
-    splits = prepare.embedded_documents(CORPUS)
-    assert CORPUS.stat().st_size < 4_000_000
+    splits = corpora.embedded(corpora.EMBEDDED)
+    assert corpora.EMBEDDED.stat().st_size < 4_000_000
     assert sum(len(text.encode()) for texts in splits.values() for text in texts) > 5_000_000
     assert (HARNESS / "corpus" / "LICENSE.md").exists() and (HARNESS / "corpus" / "build.py").exists()
 
 
 def test_no_document_and_no_long_passage_is_in_two_splits():
-    splits = prepare.embedded_documents(CORPUS)
+    splits = corpora.embedded(corpora.EMBEDDED)
     assert all(len(texts) >= 5 for texts in splits.values())
     passages = {
         split: {text[i : i + 300] for text in texts for i in range(0, len(text) - 300, 300)} for split, texts in splits.items()
@@ -53,7 +53,7 @@ def test_no_document_and_no_long_passage_is_in_two_splits():
 
 
 def test_the_split_is_fixed():
-    splits = prepare.embedded_documents(CORPUS)
+    splits = corpora.embedded(corpora.EMBEDDED)
     digest = hashlib.sha256(
         json.dumps({name: [len(text) for text in texts] for name, texts in splits.items()}).encode()
     ).hexdigest()
@@ -88,9 +88,9 @@ def test_prepared_files_are_what_meta_says(tiny: Path):
 
 def test_preparing_again_changes_nothing_and_is_deterministic(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     before = (tiny / "train.bin").stat().st_mtime_ns
-    prepare.prepare(tiny, 0, CORPUS)
+    prepare.prepare(tiny)
     assert "ready" in capsys.readouterr().out and (tiny / "train.bin").stat().st_mtime_ns == before
-    prepare.prepare(tmp_path / "again", 0, CORPUS)
+    prepare.prepare(tmp_path / "again")
     for name in ("train.bin", "val.bin", "holdout.bin", "tokenizer.json", "token_bytes.npy"):
         assert (tiny / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
 
@@ -215,7 +215,7 @@ class Hub:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    splits = prepare.embedded_documents(CORPUS)
+    splits = corpora.embedded(corpora.EMBEDDED)
     shards = {f"shard_{i:05d}.parquet": splits["train"][i * 8 : i * 8 + 8] for i in range(3)}
     shards["shard_06541.parquet"] = splits["holdout"]
     shards["shard_06542.parquet"] = splits["val"]
