@@ -43,8 +43,32 @@ PRESET = os.environ.get("AUTORESEARCH_PRESET", "cpu")
 if PRESET not in PRESETS:
     sys.exit(f"prepare.py: AUTORESEARCH_PRESET is {PRESET!r}; choose one of {', '.join(PRESETS)}.")
 
+
+class Budget(float):
+    """Seconds that know when they are over: whatever is compared with them, or divided by them, counts as at least elapsed().
+
+    For a train.py with a clock of its own. The original's leaves its first steps out; it would run on beyond the deadline and
+    be killed there, with its learning rate not yet down. Like this its loop ends, and its schedule too, with the budget.
+    """
+
+    def __lt__(self, spent):  # spent > TIME_BUDGET
+        return float(self) < max(spent, elapsed())
+
+    def __le__(self, spent):  # spent >= TIME_BUDGET
+        return float(self) <= max(spent, elapsed())
+
+    def __gt__(self, spent):  # spent < TIME_BUDGET
+        return float(self) > max(spent, elapsed())
+
+    def __ge__(self, spent):  # spent <= TIME_BUDGET
+        return float(self) >= max(spent, elapsed())
+
+    def __rtruediv__(self, spent):  # spent / TIME_BUDGET
+        return max(spent, elapsed()) / float(self)
+
+
 MAX_SEQ_LEN = PRESETS[PRESET]["seq_len"]  # context length, tokens
-TIME_BUDGET = float(os.environ.get("AUTORESEARCH_BUDGET") or PRESETS[PRESET]["budget"])  # training time, seconds
+TIME_BUDGET = Budget(os.environ.get("AUTORESEARCH_BUDGET") or PRESETS[PRESET]["budget"])  # training time, seconds
 EVAL_TOKENS = PRESETS[PRESET]["eval_tokens"]  # tokens of validation text that are scored
 EVAL_BATCH = PRESETS[PRESET]["eval_batch"]  # sequences in one scored batch; the exported model has this fixed shape
 VOCAB_SIZE = PRESETS[PRESET]["vocab"]  # with the special tokens
@@ -301,37 +325,56 @@ def _rows(split: str) -> np.ndarray:
     return np.memmap(source, dtype=TOKEN_DTYPE, mode="r").reshape(-1, MAX_SEQ_LEN + 1)
 
 
-def make_dataloader(tokenizer: Tokenizer, B: int, T: int, split: str = "train"):
-    """Yields (inputs, targets, epoch), int64 (B, T) on the device, until the budget is spent. Calling it starts the clock.
+def make_dataloader(tokenizer: Tokenizer, B: int, T: int, split: str = "train") -> "Loader":
+    """Batches (inputs, targets, epoch), int64 (B, T) on the device. Calling it starts the clock.
 
     Every row begins with BOS; rows are shuffled anew each epoch by the run's seed. T is MAX_SEQ_LEN or divides it.
     """
     if MAX_SEQ_LEN % T:
         sys.exit(f"prepare.py: make_dataloader was asked for T={T}; use MAX_SEQ_LEN ({MAX_SEQ_LEN}) or a divisor of it.")
-    rows = _rows(split)  # at the call, not at the first batch: what follows is on the clock
-    return _batches(rows, B, T)
+    return Loader(_batches(_rows(split), B, T))  # rows at the call, not at the first batch: what follows is on the clock
 
 
-def _batches(rows: np.ndarray, B: int, T: int):
+class Loader:
+    """What make_dataloader gives: new batches until the budget is spent.
+
+    `for` ends there. `next` gives the last batch again, so that a loop which fetches ahead, as the original's does, can finish
+    its step and look at the clock; nothing new is to be had from it.
+    """
+
+    def __init__(self, batches: Iterator):
+        self._batches = batches
+        self._latest = None
+
+    def __next__(self):
+        if self._latest is None or elapsed() < TIME_BUDGET:
+            self._latest = next(self._batches)
+        return self._latest
+
+    def __iter__(self):
+        while elapsed() < TIME_BUDGET:
+            yield next(self)
+
+
+def _batches(rows: np.ndarray, B: int, T: int) -> Iterator:
     import torch
 
     device = pick_device()
     windows = MAX_SEQ_LEN // T  # of a row; with T = MAX_SEQ_LEN the row itself
     order_of = np.random.default_rng(SEED)
     epoch, queue = 0, np.empty(0, dtype=np.int64)
-    while elapsed() < TIME_BUDGET:
+    while True:
         while len(queue) < B:
             epoch += 1
             queue = np.concatenate([queue, order_of.permutation(len(rows) * windows)])
         picked, queue = queue[:B], queue[B:]
         starts = (picked % windows) * T
-        batch = rows[(picked // windows)[:, None], starts[:, None] + np.arange(T + 1)]
-        tokens = torch.from_numpy(batch.astype(np.int64))
+        batch = rows[(picked // windows)[:, None], starts[:, None] + np.arange(T + 1)].astype(np.int64)
+        tokens = torch.from_numpy(np.stack([batch[:, :-1], batch[:, 1:]]))  # each contiguous, so that .view(-1) works on it
         if device == "cuda":
-            tokens = tokens.pin_memory().to(device, non_blocking=True)
-        elif device != "cpu":
-            tokens = tokens.to(device)
-        yield tokens[:, :-1], tokens[:, 1:], epoch
+            tokens = tokens.pin_memory()
+        x, y = tokens.to(device, non_blocking=True)
+        yield x, y, epoch
 
 
 # ---------------------------------------------------------------------------
@@ -369,7 +412,7 @@ def score_in_process(model, tokenizer: Tokenizer, split: str) -> float:
         for batch in rows.split(EVAL_BATCH):
             batch = batch.to(device)
             targets = batch[:, 1:]
-            logits = model(batch[:, :-1]).float()
+            logits = model(batch[:, :-1].contiguous()).float()
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             lengths = token_bytes[targets.flatten()]
             nats += (losses.double() * (lengths > 0)).sum().item()
