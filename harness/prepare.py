@@ -1,13 +1,13 @@
 """
 The read-only half of the default task: constants, data, tokenizer, dataloader and evaluate_bpb.
 
-    python prepare.py --preset tiny --out DIR     # one-time: get the text, train the tokenizer, write token files
+    python prepare.py --preset tiny --out DIR     # one-time: get the text (corpora.py), train the tokenizer, write token files
     from prepare import ...                       # what train.py uses, on every run
 
 Started by the server, train.py sees no data file at all: the training tokens arrive as a read-only descriptor when the
-dataloader is made, and that moment starts the budget. Validation tokens never come here; evaluate_bpb exports the model and
-the server's evaluator scores it. Started by hand (`python train.py`), the same functions read the prepared folder and score
-in this process, which is for looking, not for the record.
+dataloader is made, and that moment starts the budget. Validation tokens never come here; evaluate_bpb exports the model
+(export.py) and the server's evaluator scores it. Started by hand (`python train.py`), the same functions read the prepared
+folder and score in this process, which is for looking, not for the record.
 """
 
 import argparse
