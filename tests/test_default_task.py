@@ -129,7 +129,7 @@ def test_the_evaluators_score_is_that_of_a_plain_evaluation(tmp_path: Path):
 import json, os, sys
 from pathlib import Path
 sys.path.insert(0, {str(ROOT / "harness")!r})
-import torch, prepare, train
+import torch, export, prepare, train
 torch.manual_seed(1)
 model = train.GPT(train.GPTConfig(vocab_size=prepare.VOCAB_SIZE))
 optimizers = model.optimizers()
@@ -141,8 +141,8 @@ for batch in rows.split(32):
     model.zero_grad()
 tokenizer = prepare.Tokenizer.from_directory()
 print(prepare.score_in_process(model.eval(), tokenizer, "val"), prepare.score_in_process(model, tokenizer, "holdout"))
-prepare.export_model(model, Path("submission.safetensors"))
-Path("trained.json").write_text(json.dumps({{"digests": prepare.digests(model)}}))
+export.export_model(model, Path("submission.safetensors"), (prepare.EVAL_BATCH, prepare.MAX_SEQ_LEN))
+Path("trained.json").write_text(json.dumps({{"digests": export.digests(model)}}))
 """
     environment = os.environ | {
         "AUTORESEARCH_PRESET": "tiny",

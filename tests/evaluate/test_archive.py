@@ -15,7 +15,6 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torch.utils.checkpoint
 from safetensors.torch import save_file
-from torch.nn.attention.flex_attention import flex_attention
 
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.archive import OPERATORS, load_model
@@ -23,6 +22,7 @@ from autoresearch_mcp.evaluate.bpb import bits_per_byte, checked
 
 os.environ["AUTORESEARCH_PRESET"] = "tiny"
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "harness"))
+import export
 import prepare
 
 SHAPE = (prepare.EVAL_BATCH, prepare.MAX_SEQ_LEN)
@@ -41,7 +41,7 @@ class Base(nn.Module):
 
 
 def round_trip(model: nn.Module, path: Path):
-    prepare.export_model(model.eval(), path)
+    export.export_model(model.eval(), path, SHAPE)
     return load_model(path, "cpu", SHAPE)
 
 
@@ -141,25 +141,6 @@ def test_a_compiled_wrapper_is_taken_off_and_autocast_around_it_is_kept(tmp_path
             expected = model(tokens())
     assert loaded(tokens()).dtype == expected.dtype == torch.bfloat16
     assert torch.equal(loaded(tokens()), expected)
-
-
-class Flex(Base):
-    def forward(self, tokens):
-        x = self.wte(tokens).unsqueeze(1)
-        return self.head(flex_attention(x, x, x, score_mod=lambda score, b, h, q, k: score + (q - k)).squeeze(1))
-
-
-class Branching(Base):
-    def forward(self, tokens):
-        return self.head(self.wte(tokens)) if tokens.sum() > 0 else self.head(self.wte(tokens) * 2)
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"), [(Flex, "flex_attention; give eval mode a forward in plain PyTorch"), (Branching, "torch.export failed")]
-)
-def test_what_cannot_be_exported_says_what_to_do(kind: Callable[[], nn.Module], words: str, tmp_path: Path):
-    with pytest.raises(RuntimeError, match=words):
-        prepare.export_model(kind().eval(), tmp_path / "m.safetensors")
 
 
 def write(path: Path, nodes: list[object], tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> Path:

@@ -1,0 +1,125 @@
+"""
+Where the text comes from, read-only: documents of three splits, from the embedded corpus or from downloaded shards.
+
+Only prepare.py uses it, before any run; a run has no network and no text. Downloads are resumed, retried and checked against the
+hash that the server announced: a damaged shard is removed and named, so that running the same command again mends it.
+"""
+
+import hashlib
+import json
+import lzma
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+EMBEDDED = Path(__file__).parent / "corpus" / "annual_messages.jsonl.xz"  # the tiny and cpu presets' text
+TINY_TRAIN_DOCUMENTS = 48  # the tiny preset prepares in seconds because it uses only these
+
+CLIMBMIX = "karpathy/climbmix-400b-shuffle"  # the gpu preset's: https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle
+MAX_SHARD = 6542  # index of the last shard
+VAL_SHARD = MAX_SHARD  # validation text, the shard Karpathy pins
+HOLDOUT_SHARD = MAX_SHARD - 1  # sealed: neither trained on nor shown to an agent
+TRAIN_SHARDS = 10  # as many as autoresearch downloads, where nobody says otherwise
+WAITS = (2, 4, 8, 16)  # seconds before the second try of a download and those after it
+
+
+def source(preset: str, corpus: Path, train_shards: int) -> dict[str, object]:
+    """What tells one text from another: prepared again when this changes."""
+    if preset == "gpu":
+        return {"source": CLIMBMIX, "shards": train_shards}
+    return {"source": f"embedded {file_sha256(corpus)}", "shards": 0}
+
+
+def documents(preset: str, corpus: Path, train_shards: int, cache: Path) -> dict[str, Callable[[], Iterator[str]]]:
+    """For each split what gives its documents, from the beginning at every call. Downloads go to `cache` first."""
+    if preset == "gpu":
+        return {split: partial(parquet_documents, paths) for split, paths in climbmix(cache, train_shards).items()}
+    splits = embedded(corpus)
+    if preset == "tiny":
+        splits["train"] = splits["train"][:: len(splits["train"]) // TINY_TRAIN_DOCUMENTS][:TINY_TRAIN_DOCUMENTS]
+    return {split: partial(iter, texts) for split, texts in splits.items()}
+
+
+def embedded(corpus: Path) -> dict[str, list[str]]:
+    """The embedded corpus by split. All documents of one year go to one split, so none has a near twin in another."""
+    splits: dict[str, list[str]] = {"train": [], "val": [], "holdout": []}
+    with lzma.open(corpus, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            document = json.loads(line)
+            draw = hashlib.sha256(f"year {document['year']}".encode()).digest()[0]
+            split = "val" if draw < 16 else "holdout" if draw < 32 else "train"
+            splits[split].append(document["text"])
+    return splits
+
+
+def climbmix(cache: Path, train_shards: int) -> dict[str, list[Path]]:
+    """The shards by split, downloaded into `cache` (in parallel, each put in place whole) and every one checked."""
+    indices = {"train": range(min(train_shards, HOLDOUT_SHARD)), "val": [VAL_SHARD], "holdout": [HOLDOUT_SHARD]}
+    names = {split: [f"shard_{index:05d}.parquet" for index in group] for split, group in indices.items()}
+    folder = download([*chain.from_iterable(names.values())], cache)
+    paths = {split: [folder / name for name in group] for split, group in names.items()}
+    for path in chain.from_iterable(paths.values()):
+        check_shard(path)
+    return paths
+
+
+def download(names: list[str], cache: Path) -> Path:
+    """The folder that has the files `names` of the data set; what has arrived stays for the next try."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    for wait in (*WAITS, None):
+        try:
+            folder = snapshot_download(
+                CLIMBMIX,
+                repo_type="dataset",
+                allow_patterns=names,
+                cache_dir=cache,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+                max_workers=8,
+            )
+            return Path(folder)
+        except Exception as error:  # the network's failures come as many types
+            if wait is None:
+                raise SystemExit(
+                    f"prepare.py: the download failed {len(WAITS) + 1} times ({type(error).__name__}: {error}). What has arrived "
+                    "is kept: check the connection and run this again, or use the cpu preset, which needs no download."
+                ) from error
+            print(f"  the download failed ({type(error).__name__}); trying again in {wait} s")
+            time.sleep(wait)
+
+
+def check_shard(path: Path) -> None:
+    """Ends the program if a shard is damaged, and removes it."""
+    import pyarrow.parquet as pq
+
+    blob = path.resolve()  # its name is its ETag, for large files the SHA-256 of the content
+    try:
+        if len(blob.name) == 64 and file_sha256(blob) != blob.name:
+            raise ValueError("its SHA-256 is not the one the server announced")
+        pq.ParquetFile(path)
+    except Exception as error:
+        blob.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+        raise SystemExit(f"prepare.py: {path.name} is damaged ({error}) and was removed. Run this again.") from error
+
+
+def parquet_documents(paths: Iterable[Path]) -> Iterator[str]:
+    """Documents of the shards, one row group in memory at a time."""
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        shard = pq.ParquetFile(path)
+        for group in range(shard.num_row_groups):
+            yield from shard.read_row_group(group, columns=["text"]).column("text").to_pylist()
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
