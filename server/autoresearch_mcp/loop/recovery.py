@@ -48,9 +48,10 @@ class Recovery:
         """Puts the branch where it belongs; refuses to go on where somebody else has moved it. Raises WorkspaceError."""
         started, state = self._state.started, self._state
         here = self._workspace.ref(f"refs/heads/{started.branch}")
-        if here is not None and here not in {started.base_commit, *(e.committed.commit for e in state.experiments)}:
+        known = (None, state.head_commit, started.base_commit)
+        if here not in known and all(experiment.committed.commit != here for experiment in state.experiments):
             raise WorkspaceError(
-                f"The branch {started.branch} stands at {here[:7]}, which this session did not make. Start another session with "
+                f"The branch {started.branch} stands at {str(here)[:7]}, which this session did not make. Start another session with "
                 f"--session NAME, or put it back: git branch -f {started.branch} {state.head_commit[:7]}"
             )
         if here != state.head_commit:

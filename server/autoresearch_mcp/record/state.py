@@ -4,6 +4,7 @@ Whatever a step or a view asks of a whole night is kept up to date as events com
 that it costs the same at experiment 20,000 as at 20. The price is memory: about 2 kB an event.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from autoresearch_mcp.record.descriptions import Descriptions
@@ -21,14 +22,14 @@ from autoresearch_mcp.record.noise import PooledNoise
 NEAREST = 2  # misses that are remembered, the best scores first
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunState:
     started: RunStarted
     started_at: float
     ended: RunEnded | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class ExperimentState:
     committed: ExperimentCommitted
     at: float
@@ -116,6 +117,16 @@ class SessionState:
     descriptions: Descriptions = field(default_factory=Descriptions)
     _running: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
     _awaiting: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
+    _judged: Counter[str] = field(default_factory=Counter[str])
+
+    def __post_init__(self) -> None:
+        self.sign = 1 if self.started.direction == "maximize" else -1
+        """1 where higher is better, -1 where lower is."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Experiments by label."""
+        return dict(self._judged + Counter(experiment.label for experiment in self.awaiting))
 
     @property
     def best(self) -> ExperimentState | None:
@@ -146,11 +157,6 @@ class SessionState:
     def noise_floor(self) -> float:
         return self.noise.floor(self.started.noise_floor)
 
-    @property
-    def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
-        return 1 if self.started.direction == "maximize" else -1
-
     def improvement(self, score: float) -> float | None:
         """How much better than the best a score is (positive is better); None before there is a best."""
         if self.best is None or self.best.score is None:
@@ -179,7 +185,10 @@ class SessionState:
         if event.change_sha256 is not None:
             self.by_change.setdefault(event.change_sha256, []).append(experiment)
         for place in event.places:
-            self.places.setdefault(place, Place()).tried += 1
+            known = self.places.get(place)
+            if known is None:
+                known = self.places[place] = Place()
+            known.tried += 1
         self.descriptions.add(event.experiment, event.description)
 
     def _start(self, experiment: ExperimentState, run: RunState) -> None:
@@ -207,6 +216,7 @@ class SessionState:
 
     def _judge(self, experiment: ExperimentState, event: VerdictGiven) -> None:
         experiment.verdict = event
+        self._judged[experiment.label] += 1
         self._awaiting.pop(experiment.number, None)
         self.unsettled.append(experiment)
         if event.learned:
@@ -219,12 +229,13 @@ class SessionState:
                 self.places[place].kept += 1
             return
         self.since_best += 1
-        if experiment.score is not None:
+        misses = self.near_misses
+        if experiment.score is not None and (len(misses) < NEAREST or self._rank(experiment) > self._rank(misses[-1])):
             self.near_misses = sorted([*self.near_misses, experiment], key=self._rank, reverse=True)[:NEAREST]
 
     def _settle(self, experiment: ExperimentState) -> None:
         experiment.settled = True
-        self.unsettled = [other for other in self.unsettled if other is not experiment]
+        self.unsettled.remove(experiment)
 
     def _rank(self, experiment: ExperimentState) -> float:
         return self.sign * (experiment.score or 0.0)
@@ -267,7 +278,8 @@ class LedgerState:
                 self._session(experiment)._judge(experiment, event)
             case Settled():
                 experiment = self.experiments[event.experiment]
-                self._session(experiment)._settle(experiment)
+                if not experiment.settled:
+                    self._session(experiment)._settle(experiment)
 
     def _session(self, experiment: ExperimentState) -> SessionState:
         return self.sessions[experiment.committed.session]

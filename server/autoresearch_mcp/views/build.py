@@ -1,7 +1,6 @@
 """From a session's state to what is shown of it: each function makes one answer."""
 
 import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from heapq import nlargest
@@ -340,7 +339,7 @@ def history(session: Session, search: str | None = None) -> History:
     answer = History(
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
-        counts=dict(Counter(e.label for e in state.experiments)),
+        counts=state.counts,
         best=[_row(state, e) for e in reversed(state.kept[-BEST:])],
         latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
         learned=lessons(state, LEARNED),
