@@ -3,8 +3,8 @@
     python benchmarks/scale.py [EVENTS ...]         # 1000 10000 100000 if left out
 
 Every experiment is a real commit with its five events; the baseline alone was kept, all refs of experiments are missing, and the
-last experiment awaits its verdict. Times are seconds from the start of the server to the answer of tools/list, then milliseconds of each
-first and later call; memory is the server's after all of them.
+last experiment awaits its verdict. Times are seconds from the start of the server to the answer of tools/list, then milliseconds of
+the slowest of a few calls, the first one included; memory is the server's after all of them.
 """
 
 import os

@@ -16,7 +16,10 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
+from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.task import parse_task
 from autoresearch_mcp.workspace import Workspace
 
 pytest_plugins = ["needs"]
@@ -125,6 +128,13 @@ def settle_processes(session: Session, number: int) -> None:
     raise AssertionError("the supervisor did not end")
 
 
+def ended(session: Session, number: int = 1) -> RunEnded:
+    """The last result of an experiment."""
+    last = session.experiment(number).last
+    assert last is not None
+    return last
+
+
 def spec_of(session: Session, number: int) -> RunSpec:
     spec = session.spec(session.experiment(number).runs[-1].started.run)
     assert spec is not None
@@ -142,6 +152,30 @@ def replace(session: Session, text: str) -> None:
 def let_go(session: Session, number: int = 1) -> None:
     """Lets an experiment of UNTIL_TOLD end."""
     (spec_of(session, number).work / "go").touch()
+
+
+def lay_out(folder: Path, work: str = WORK, toml: str = TOY, **changes: str) -> RunSpec:
+    """A run of the toy task, laid out and not started, with no session around it."""
+    for old, new in changes.items():
+        toml = toml.replace(f"{old} = ", f"{old} = {new}  # was: ")
+    spec = RunSpec(
+        run=1,
+        experiment=1,
+        tag="test",
+        seed=42,
+        task=parse_task(toml),
+        folder=folder / "runs" / "1",
+        ledger=folder / "ledger.db",
+        results=folder / "results.tsv",
+        data=None,
+        enforcement=detect().level,
+    )
+    for place in (spec.work, spec.scoring):
+        place.mkdir(parents=True)
+        (place / "work.py").write_text(textwrap.dedent(work))
+        (place / "score.py").write_text(SCORE)
+    spec.path.write_text(spec.model_dump_json())
+    return spec
 
 
 def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

@@ -1,1 +1,1 @@
-"""One run, from its start to its recorded result: supervisor, sandbox, clock, slots, limits."""
+"""One run, from its start to its result: supervisor, control socket, scoring, sandbox, clock, slots. It knows no ledger."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,7 @@ from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import die_with_parent
 
 LAST_LINE_BYTES = 1 << 20
+DEATH = 1.0  # seconds that a killed process has to be gone
 BLOCK, PIPE_BYTES = 1 << 16, 1 << 20  # the kernel gives nobody without privileges a larger pipe
 
 
@@ -76,10 +78,11 @@ class Child:
                 return
 
     def end(self) -> None:
-        """Ends the process, whatever it does, and lets go of its output. May be called again."""
+        """Ends the process and lets go of its output; does not wait for one that cannot die. May be called again."""
         if self.returncode is None:
             self.process.kill()
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(DEATH)
         if self._read >= 0:
             os.close(self._read)
             self._read = -1

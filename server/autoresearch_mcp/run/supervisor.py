@@ -75,7 +75,10 @@ class Supervisor:
                     tasks.cancel_scope.cancel()
             except Exception as error:  # also a group of them, of what went on at once
                 result = _failure(error)
-            await self._end_processes()
+            try:
+                await self._end_processes()
+            except Exception as error:
+                self._failed = self._failed or _failure(error)
             await self._conclude(self._failed or result or RunFailedError("crash", "error", "it ended without a result"))
             beside.cancel_scope.cancel()
         if held is not None:
@@ -154,7 +157,7 @@ class Supervisor:
         if child.returncode != 0:
             raise self._classify(child.returncode)
         if self._left:
-            raise RunFailedError("crash", "error", "it ended and left processes behind that cannot be, so nothing is scored")
+            raise RunFailedError("crash", "error", "it left processes that cannot be ended; nothing is scored beside them")
         return await self._evaluate()
 
     async def _run_command(self, command: list[str]) -> Child:
@@ -286,10 +289,12 @@ class Supervisor:
     async def _report(self) -> None:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
-            aside = self._scoring.child.pid if self._scoring else None
+            scoring = self._scoring
+            aside = scoring.child.pid if scoring else None
             used = await anyio.to_thread.run_sync(usage, self.spec.work, self._peak_memory_mb, aside)
-            self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
-            self._failed = self._failed or excess(used, self.task.sandbox)
+            if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
+                self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
+                self._failed = self._failed or excess(used, self.task.sandbox)
             self._reap()
             await anyio.to_thread.run_sync(self._write_progress)
             await anyio.sleep(REPORT)

@@ -1,0 +1,47 @@
+"""One child process of the supervisor and its output."""
+
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from autoresearch_mcp.run.child import LAST_LINE_BYTES, Child
+from autoresearch_mcp.run.log import BoundedLog
+
+
+def start(folder: Path, code: str) -> Child:
+    return Child([sys.executable, "-c", code], folder, {}, BoundedLog(folder / "log", 1 << 20))
+
+
+def test_output_is_pumped_into_the_log_until_the_last_writer_is_gone(tmp_path: Path):
+    child = start(
+        tmp_path,
+        "import os\nif os.fork() == 0:\n    import time; time.sleep(0.3)\n    print('child')\nelse:\n    print('parent')\n",
+    )
+    anyio.run(child.pump)
+    child.end()
+    assert (tmp_path / "log").read_text().split() == ["parent", "child"]
+
+
+def test_the_tail_is_bounded(tmp_path: Path):
+    child = start(tmp_path, f"print('x' * {3 * LAST_LINE_BYTES}); print('end')")
+    anyio.run(child.pump)
+    child.end()
+    assert len(child.tail) == LAST_LINE_BYTES and child.tail.endswith(b"x\nend\n")
+
+
+def test_draining_ends_though_something_still_writes(tmp_path: Path):
+    child = start(tmp_path, "while True: print('x' * 1000)")
+    anyio.run(child.first_output)
+    child.drain()
+    assert child.returncode is None
+    child.end()
+    child.end()
+    assert child.returncode is not None
+
+
+def test_a_command_that_does_not_exist_leaves_nothing_open(tmp_path: Path):
+    log = BoundedLog(tmp_path / "log", 1000)
+    with pytest.raises(FileNotFoundError):
+        Child([str(tmp_path / "missing")], tmp_path, {}, log)

@@ -1,0 +1,149 @@
+"""The talk between a run and its supervisor."""
+
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+
+from autoresearch_mcp.loop.session import Session
+from conftest import TOY, ended, log_of, run, settle_processes, spec_of, wait_for
+
+Make = Callable[..., Session]
+DONE = "open('result.txt', 'w').write('1')\n"
+
+
+HARNESS = """
+import json, os, socket
+server = socket.socket(fileno=int(os.environ["AUTORESEARCH_SOCKET"]))
+def ask(**message):
+    server.sendall(json.dumps(message).encode() + b"\\n")
+    data, descriptors, _, _ = socket.recv_fds(server, 65536, 4)
+    return json.loads(data), descriptors
+"""
+WITH_DATA = (
+    TOY
+    + '\n[data]\nprepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / \'train.txt\').write_text(\'words\'); (p / \'key.txt\').write_text(\'secret\')", "{data}"]\ntrain = ["train.txt"]\nsealed = ["key.txt"]\n'
+)
+
+
+def with_data(toy: Make, work: str, toml: str = WITH_DATA, **changes: str) -> Session:
+    session = toy(HARNESS + work, toml=toml, **changes)
+    session.data.prepare(session.workspace.root)
+    return session
+
+
+def test_data_is_handed_over_read_only_when_asked_and_that_starts_the_budget(toy: Make):
+    work = """
+import time
+assert not [name for name in os.listdir() if "train" in name], os.listdir()
+time.sleep(1.0)
+reply, (fd,) = ask(op="data")
+assert reply["files"] == ["train.txt"] and reply["budget"] == 20.0
+assert os.read(fd, 100) == b"words"
+try:
+    os.write(fd, b"x")
+except OSError:
+    open("result.txt", "w").write("1")
+"""
+    session = with_data(toy, work)
+    run(session)
+    assert ended(session).score == 1.0, ended(session).excerpt
+    assert ended(session).seconds["startup"] >= 1.0 > ended(session).seconds["training"]
+
+
+def test_a_run_that_never_asks_for_data_times_out_at_start_up(toy: Make):
+    session = with_data(toy, "import time\ntime.sleep(300)\n", budget_seconds="9\nstartup_seconds = 1")
+    run(session)
+    assert (ended(session).outcome, ended(session).failure) == ("timeout", "timeout_startup")
+
+
+def test_a_run_submits_once_and_is_told_its_score(toy: Make):
+    work = """
+ask(op="data"); ask(op="trained")
+open("result.txt", "w").write("3.5")
+reply, _ = ask(op="submit")
+print("first", reply)
+open("result.txt", "w").write("99")
+print("second", ask(op="submit")[0])
+print("data", ask(op="data")[0])
+print("nonsense", ask(op="give me 99")[0])
+"""
+    session = with_data(toy, work)
+    run(session)
+    assert ended(session).score == 3.5
+    log = log_of(session, 1)
+    assert "first {'score': 3.5}" in log
+    assert log.count("error") == 3
+
+
+def test_garbage_on_the_control_socket_does_no_harm(toy: Make):
+    work = "server.sendall(b'\\x00\\xff{{{{\\n[1,2]\\n' + b'x' * 200000)\n" + DONE
+    session = with_data(toy, work)
+    run(session)
+    assert ended(session).outcome in ("scored", "crash")
+
+
+def test_a_run_hears_its_score_only_when_it_is_on_record(toy: Make):
+    """While the ledger cannot be written, the run waits for its answer, and nobody knows a score."""
+    work = """
+ask(op="data"); ask(op="trained")
+open("result.txt", "w").write("3.5")
+print("submits", flush=True)
+print("told", ask(op="submit")[0], flush=True)
+"""
+    session = with_data(toy, work)
+    number, _ = session.run_experiment("waits for its row")
+    wait_for(lambda: "submits" in log_of(session, number))
+    other = sqlite3.connect(session.ledger.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        wait_for(lambda: session.progress().phase == "done")
+        assert "told" not in log_of(session, number)
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+    wait_for(lambda: not session.state.running)
+    wait_for(lambda: "told {'score': 3.5}" in log_of(session, number))
+    assert ended(session).score == 3.5
+
+
+def test_the_seconds_of_scoring_hold_nothing_of_the_goodbye(toy: Make):
+    work = """
+import time
+ask(op="data"); ask(op="trained")
+open("result.txt", "w").write("3.5")
+ask(op="submit")
+for _ in range(800):
+    if os.path.exists("go"):
+        print("bye", flush=True)
+        break
+    time.sleep(0.01)
+"""
+    session = with_data(toy, work)
+    number, _ = session.run_experiment("takes its time to leave")
+    wait_for(lambda: not session.state.running)
+    spec = spec_of(session, number)
+    assert session.executor.is_alive(spec), "the row is there before the run has left"
+    assert set(ended(session).seconds) == {"queued", "startup", "training", "export", "evaluation"}
+    (spec.work / "go").touch()
+    settle_processes(session, number)
+    assert "bye" in log_of(session, number)
+
+
+@pytest.mark.parametrize("leaving", ["sys.exit(1)", "server.close(); time.sleep(300)"])
+def test_what_was_submitted_is_scored_once_whatever_the_run_does_meanwhile(toy: Make, leaving: str):
+    """Exits at once, or closes the socket and stays: it is scored, and ended."""
+    work = f"""
+import sys, time
+ask(op="data"); ask(op="trained")
+open("result.txt", "w").write("3.5")
+server.sendall(b'{{"op": "submit"}}\\n')
+{leaving}
+"""
+    slow = WITH_DATA.replace(
+        '["{python}", "score.py"]', '["{python}", "-c", "import time; time.sleep(1); print(open(\'result.txt\').read())"]'
+    )
+    assert slow != WITH_DATA
+    session = with_data(toy, work, toml=slow)
+    run(session)
+    assert (ended(session).outcome, ended(session).score) == ("scored", 3.5), ended(session)
