@@ -337,16 +337,15 @@ def _view(session: Session, start: int | None, end: int | None) -> answers.FileV
 
 def _patched(session: Session, patch: str) -> answers.PatchApplied:
     diff, current = session.apply_patch(patch)
-    lines = diff.splitlines()[2:]
     given = {text for line in patch.splitlines() for text in (line, line[1:])}  # with a sign before it, or without
     return answers.PatchApplied(
         next=session.position().next,
         path=session.task.files.editable,
         revision=current.revision,
-        added=sum(line.startswith("+") for line in lines),
-        removed=sum(line.startswith("-") for line in lines),
-        diff=diff,
-        as_written=all(line[1:] in given for line in lines if line.startswith(("+", "-"))),
+        added=len(diff.added),
+        removed=len(diff.removed),
+        diff=diff.text,
+        as_written=all(line in given for line in (*diff.added, *diff.removed)),
     )
 
 

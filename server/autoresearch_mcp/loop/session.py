@@ -17,6 +17,7 @@ from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceErr
 from autoresearch_mcp.executors import local as executor
 from autoresearch_mcp.files import locked, read_regular, sha256, write_atomic
 from autoresearch_mcp.loop import changes, patches
+from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.record.ledger import (
     ExperimentCommitted,
     ExperimentState,
@@ -33,7 +34,7 @@ from autoresearch_mcp.record.ledger import (
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import TASK_FILE, Task
-from autoresearch_mcp.text import plain
+from autoresearch_mcp.text import plain, split_lines
 from autoresearch_mcp.workspace import PROGRAM, Workspace
 
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
@@ -174,7 +175,7 @@ class Session:
         return self._diff(state.baseline.committed.commit, state.head_commit) if state.baseline else ""
 
     def _diff(self, old: str, new: str) -> str:
-        return patches.unified_diff(self.text_at(old), self.text_at(new), self.task.files.editable)
+        return unified_diff(self.text_at(old), self.text_at(new), self.task.files.editable).text
 
     def position(self) -> Position:
         """Which steps are allowed now."""
@@ -251,7 +252,7 @@ class Session:
 
     # --- steps ---
 
-    def apply_patch(self, patch: str) -> tuple[str, FileText]:
+    def apply_patch(self, patch: str) -> tuple[Diff, FileText]:
         """Changes the editable file; returns the diff of the change and the new text. Raises PatchError, NotAllowedError."""
         with self._locked():
             self._settle()
@@ -259,9 +260,9 @@ class Session:
             if "apply_patch" not in position.allowed:
                 raise NotAllowedError(f"apply_patch is not allowed now. Next: {position.next}.")
             before = self.read().text
-            after = patches.apply_patch(patch, self.task.files.editable, before)
+            after = patches.apply_patch(patch, self.task.files.editable, before, self.worktree.as_posix())
             self._write_file(after.encode("utf-8"))
-            return patches.unified_diff(before, after, self.task.files.editable), self.read()
+            return unified_diff(before, after, self.task.files.editable), self.read()
 
     def run_experiment(self, description: str, hypothesis: str | None = None, replicate: bool = False) -> tuple[int, str]:
         """Commits the file and starts a run, or joins the run that is on. Returns the experiment's number and a note."""
@@ -335,7 +336,7 @@ class Session:
             self._settle()
             self._mark_lost()
             target = self.text_at(self.state.head_commit)
-            undone = patches.unified_diff(target, self._current_text(), self.task.files.editable)
+            undone = unified_diff(target, self._current_text(), self.task.files.editable).text
             experiment = self.state.current
             if experiment is None:
                 if not self._edited():
@@ -489,7 +490,7 @@ class Session:
         state, file = self.state, self.task.files.editable
         parent = state.head_commit
         commit = self.workspace.commit_file(parent, file, content, description)
-        diff = patches.unified_diff(self.text_at(parent), content.decode("utf-8"), file).splitlines()[2:]
+        diff = unified_diff(self.text_at(parent), content.decode("utf-8"), file)
         change = self._change(content.decode("utf-8"))
         with self.ledger.transaction() as transaction:
             number = transaction.next_experiment()
@@ -504,9 +505,9 @@ class Session:
                     commit=commit,
                     parent=parent,
                     file_sha256=sha256(content),
-                    lines=len(content.splitlines()),
-                    added=sum(line.startswith("+") for line in diff),
-                    removed=sum(line.startswith("-") for line in diff),
+                    lines=len(split_lines(content.decode("utf-8"))),
+                    added=len(diff.added),
+                    removed=len(diff.removed),
                     description=description,
                     hypothesis=hypothesis,
                     change_sha256=change.digest if change else None,
