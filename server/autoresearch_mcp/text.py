@@ -18,6 +18,14 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+def split_lines(text: str) -> list[str]:
+    """The lines of a text with their ends. Only LF and CRLF end a line, here and wherever lines are counted; str.splitlines would
+    cut at a form feed, a lone CR or U+2028 too, and every number behind it would be off by one."""
+    parts = text.split("\n")
+    last = parts.pop()
+    return [f"{part}\n" for part in parts] + ([last] if last else [])
+
+
 def short_tracebacks(text: str) -> str:
     """Python tracebacks with a line for each frame of the run's own code, and an ellipsis for those of installed packages."""
     shown: list[str] = []
@@ -59,8 +67,3 @@ def untrusted(text: str, source: str) -> str:
 def format_score(score: float) -> str:
     """Six decimals as in Karpathy's results.tsv; six significant digits where that would lose a small or large score."""
     return f"{score:.6f}" if score == 0 or 0.001 <= abs(score) < 1e6 else f"{score:.6g}"
-
-
-def split_lines(text: str) -> list[str]:
-    """Lines with their ends; only LF and CRLF end one."""
-    return [line for line in re.split(r"(?<=\n)", text) if line]

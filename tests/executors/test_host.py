@@ -9,7 +9,8 @@ import pytest
 
 from autoresearch_mcp.executors.host import LOG_BYTES, Printed, bring_up_to_date, leave, record
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.ledger import Ledger, RunEnded
+from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.run.log import BoundedLog
 from conftest import ended, open_session, spec_of, supervisor_of, wait_for
 

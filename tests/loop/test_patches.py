@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch_mcp.errors import PatchError
-from autoresearch_mcp.loop.patches import apply_patch, check_syntax, unified_diff
+from autoresearch_mcp.loop.diffs import unified_diff
+from autoresearch_mcp.loop.patches import apply_patch, check_syntax
 
 FILE = """\
 import math
@@ -254,7 +255,7 @@ lines = st.lists(st.text(alphabet="ab(){}=+- \tß", min_size=0, max_size=12), mi
 def test_any_diff_that_difflib_makes_applies(old: list[str], new: list[str], final: bool, end: str):
     before = end.join(old) + (end if final else "")
     after = end.join(new) + (end if final else "")
-    diff = unified_diff(before.replace("\r\n", "\n"), after.replace("\r\n", "\n"), "notes.md")
+    diff = unified_diff(before.replace("\r\n", "\n"), after.replace("\r\n", "\n"), "notes.md").text
     if before.replace("\r\n", "\n") == after.replace("\r\n", "\n"):
         return
     if end == "\r\n" and len(old) < 3:
@@ -286,6 +287,6 @@ def test_nonsense_never_raises_anything_else(patch: str):
 
 
 def test_the_diff_is_what_difflib_says():
-    diff = unified_diff("a\nb", "a\nc", "x.md")
+    diff = unified_diff("a\nb", "a\nc", "x.md").text
     assert diff.count("\\ No newline at end of file\n") == 2
     assert list(difflib.unified_diff(["a\n"], ["a\n"])) == []

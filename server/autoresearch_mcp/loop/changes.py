@@ -5,18 +5,26 @@ import copy
 import re
 import warnings
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import lru_cache
+from itertools import islice
 from pathlib import PurePosixPath
 
 from autoresearch_mcp.files import sha256
+from autoresearch_mcp.loop.diffs import changes_between
+from autoresearch_mcp.text import split_lines
 
 Line = tuple[str, str]
 """(place, text): a place is what encloses the line, like `GPT.forward` or a heading."""
 
-# A line that opens a place in a file that is no Python: a heading, a [section], a selector or definition at the margin.
-HEADING = re.compile(r"^(?:#{1,6}\s+(?P<heading>.+?)|\[+(?P<section>[^\[\]]+)\]+|(?P<opening>[^\s{][^{]*?)\s*[{:])\s*$")
+# A line that opens a place in a file that is no Python: a heading, a [section], a selector or definition at the margin. They are
+# matched without the white space at the end of the line, so that no part of a pattern can trade it with another.
+HEADING = re.compile(r"#{1,6}\s+(.+)")
+SECTION = re.compile(r"\[+([^\[\]]+)\]+")
+OPENING = re.compile(r"([^\s{][^{]*)[{:]")
 PLACE_LENGTH = 40
+LONGEST_PLACE = 200  # in a digest: a heading of a megabyte would stand there once for each line below it
+MOST_TOKENS = 64_000  # of a Python file, some 250 KB; reading one this large as a tree takes up to 0.7 s
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
@@ -29,18 +37,10 @@ class Change:
 
 def between(path: str, before: str, after: str) -> Change | None:
     """The change from one text of the file to another; None where only comments or layout differ."""
-    old, new = _normal_lines(path, before), _normal_lines(path, after)
-    start = 0
-    while start < min(len(old), len(new)) and old[start] == new[start]:
-        start += 1
-    end = 0
-    while end < min(len(old), len(new)) - start and old[-1 - end] == new[-1 - end]:
-        end += 1
-    old, new = old[start : len(old) - end], new[start : len(new) - end]
+    old, new = _read_alike(path, before, after)
     signed: list[tuple[str, Line]] = []
-    for kind, i, j, k, m in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if kind != "equal":
-            signed += [("-", line) for line in old[i:j]] + [("+", line) for line in new[k:m]]
+    for i, j, k, m in changes_between(old, new):
+        signed += [("-", line) for line in old[i:j]] + [("+", line) for line in new[k:m]]
     if not signed:
         return None
     places = list(dict.fromkeys(place[:PLACE_LENGTH] for _, (place, _) in signed if place))
@@ -49,24 +49,37 @@ def between(path: str, before: str, after: str) -> Change | None:
 
 def places_of(path: str, text: str) -> list[str]:
     """Every place of the file, in order."""
-    return list(dict.fromkeys(place[:PLACE_LENGTH] for place, _ in _normal_lines(path, text) if place))
+    (lines,) = _read_alike(path, text)
+    return list(dict.fromkeys(place[:PLACE_LENGTH] for place, _ in lines if place))
+
+
+def _read_alike(path: str, *texts: str) -> tuple[tuple[Line, ...], ...]:
+    """The lines of all texts: by Python's syntax where all of them have it, else by words. Never one so and one so, for then
+    everything would look changed."""
+    if PurePosixPath(path).suffix == ".py":
+        parsed = [_python_text(text) for text in texts]
+        if all(lines is not None for lines in parsed):
+            return tuple(lines for lines in parsed if lines is not None)
+    return tuple(_text_lines(text) for text in texts)
 
 
 @lru_cache(maxsize=8)  # of one step: the same two texts are asked for again when the experiment is recorded
-def _normal_lines(path: str, text: str) -> tuple[Line, ...]:
-    if PurePosixPath(path).suffix == ".py":
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return tuple(_python_lines(ast.parse(text.removeprefix("\ufeff")).body, ""))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            pass  # compared as text
-    return tuple(_text_lines(text))
+def _python_text(text: str) -> tuple[Line, ...] | None:
+    """The lines of a Python file; None where it does not parse or is too large to be taken apart in a moment."""
+    if len(text) > MOST_TOKENS and sum(1 for _ in islice(_TOKEN.finditer(text), MOST_TOKENS + 1)) > MOST_TOKENS:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return tuple(_python_lines(ast.parse(text.removeprefix("\ufeff")).body, ""))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _python_lines(body: list[ast.stmt], outer: str) -> list[Line]:
     """The statements as Python itself would write them, without comments and docstrings."""
     lines: list[Line] = []
+    outer = outer[:LONGEST_PLACE]
     for statement in body:
         match statement:
             case ast.Expr(value=ast.Constant(value=str())):
@@ -95,12 +108,18 @@ def _drop_docstrings(function: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
             node.body = node.body[1:] or [ast.Pass()]
 
 
-def _text_lines(text: str) -> list[Line]:
+def _text_lines(text: str) -> tuple[Line, ...]:
     """Lines without blank ones, each with its white space collapsed."""
     lines, place = list[Line](), ""
-    for line in text.splitlines():
-        if opened := HEADING.match(line):
-            place = next(filter(None, opened.groups())).strip()
+    for line in split_lines(text):
         if words := line.split():
+            place = (_opened(line) or place)[:LONGEST_PLACE]
             lines.append((place, " ".join(words)))
-    return lines
+    return tuple(lines)
+
+
+def _opened(line: str) -> str | None:
+    """The place that a line opens; None for a line inside of one."""
+    line = line.rstrip()
+    opened = HEADING.fullmatch(line) or SECTION.fullmatch(line) or OPENING.fullmatch(line)
+    return opened[1].strip() if opened else None

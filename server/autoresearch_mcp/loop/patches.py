@@ -1,53 +1,51 @@
-"""Turns a patch in any of the three forms agents write into the new text of one file, or into an error that lets the
-agent correct the patch at once. Nothing here touches the disk.
+"""Turns a patch as models really write it into the new text of one file, or into an error that lets the agent correct the patch
+at once. Nothing here touches the disk.
 
-Forms: unified diff; Codex `*** Begin Patch` envelope; SEARCH/REPLACE blocks.
+Forms: unified diff; Codex `*** Begin Patch` envelope; SEARCH/REPLACE blocks; the arguments of agents' own edit tools as JSON; the
+whole new file. Here they are read into hunks; placing.py puts the hunks into the text.
+
+What a writer may leave out or wrap around (line numbers, counts, fences, prose, a heredoc) is forgiven where one meaning is left.
+Three things never are: a patch that names another file, even besides ours; a line that would be written without being understood;
+a place that is not certain. The price: a patch whose prose could be read as part of it is refused, and is sent once more.
 """
 
-import ast
-import difflib
 import json
 import re
+import symtable
 import tomllib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from functools import cached_property
 from pathlib import PurePosixPath
+from typing import Any, cast
 
 from autoresearch_mcp.errors import PatchError
+from autoresearch_mcp.loop.diffs import changes_between, content, matching
+from autoresearch_mcp.loop.lines import collapsed
+from autoresearch_mcp.loop.placing import Hunk, Reading, place
+from autoresearch_mcp.text import split_lines
 
 MAX_BYTES = 1 << 20
 FORMS = "a unified diff, a `*** Begin Patch` envelope, or SEARCH/REPLACE blocks (<<<<<<< SEARCH, =======, >>>>>>> REPLACE)"
-
-
-@dataclass
-class Hunk:
-    """One replacement: `old` lines give way to `new` lines. Lines carry no line end."""
-
-    label: str
-    old: list[str]
-    new: list[str]
-    kept: list[tuple[int, int]]
-    """Pairs (index in old, index in new) of context lines: the file's own version of them survives."""
-    line: int | None = None
-    """1-based line where the patch says it belongs; a hint only."""
-    anchors: list[str] = field(default_factory=list[str])
-    """Codex `@@` lines: text that stands somewhere before the hunk."""
-    at_end: bool = False
-    final_newline: bool | None = None
-    """What the patch says of the file's last line end; None where it says nothing."""
+RESEMBLES = 0.6  # share of lines that a whole new file must have in common with the old one; a fragment of it has less
+LONGEST_NAME = 300
 
 
 def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> str:
-    """New text of the file `path` whose text is `text`. Raises PatchError with the reason and the next step."""
+    """New text of the file `path` whose text is `text`. `root` is the absolute path of the folder that `path` is in: with it, a
+    patch may name the file in full. Raises PatchError with the reason and the next step."""
     if len(patch.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise PatchError(f"The patch is larger than {MAX_BYTES} bytes. Send a smaller one, with only the lines that change.")
-    if "\0" in patch or re.search(r"^(GIT binary patch|Binary files )", patch, re.MULTILINE):
+    if "\0" in patch or re.search(r"^(GIT binary patch|Binary files .* differ$)", patch, re.MULTILINE):
         raise PatchError(f"The patch is binary; {path} is text. Send {FORMS}.")
-    hunks = _parse(patch, path)
-    new_lines = _apply(hunks, path, _split(text))
-    new_text = "".join(line + end for line, end in new_lines)
+    target = _Target(path, root, text)
+    hunks = _parse(patch, target)
+    if not hunks:
+        raise PatchError(f"The patch has no hunk, so it would change nothing. Send {FORMS} with at least one change.")
+    for hunk in hunks:
+        _refuse_elision(hunk, target)
+    new_text = place(hunks, path, text)
     if new_text == text:
         raise PatchError(f"The patch changes nothing: {path} already reads like that. Call the read tool to see it as it is.")
     if len(new_text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
@@ -65,7 +63,7 @@ def check_syntax(path: str, text: str) -> None:
             case ".py":
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    ast.parse(text, path)
+                    symtable.symtable(text, path, "exec")  # reads it as ast.parse does, in a third of the time
             case ".json":
                 json.loads(text)
             case ".toml":
@@ -83,429 +81,628 @@ def check_syntax(path: str, text: str) -> None:
         raise PatchError(f"The result is not valid, so nothing was changed: {path}: {reason}. Correct the patch.") from error
 
 
+# --- the one file, and the names it goes by ---------------------------------------------------------------------------
+
+PREFIXES = ["a", "b", "c", "i", "o", "w", "old", "new", "orig", "original", "modified", "before", "after"]
+SIDES = {"a", "b", "old", "new", "original", "modified", "updated", "before", "after", "current"}  # instead of a name
+COPIES = (".orig", ".original", ".old", ".bak", ".new", ".modified", "~")
+_NAME = re.compile(r"[\w.~@+/\\-]+")
+_DATE = re.compile(r"\s+(?:\d{4}-\d\d-\d\d|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )[^/\\]*$")
+_ALONE = re.compile(
+    r"(?:(?:\d+[.)]|[#>*-]+)\s+)?(?:(?:the|file|filename|filepath|path|in|edit|update|modify|change|changes|patch|for|to)\b:?\s*)*"
+    r"[`*\"'(\[]*(?P<name>[\w.~@+/\\-]+)[`*\"')\]]*\s*:?[`*]*",
+    re.IGNORECASE,
+)
+_TAGGED = re.compile(
+    r"<(?:path|file|filename|file_path)>([^<>]*)</|\b(?:path|file|filename|file_path|title)\s*=\s*[\"']([^\"']*)[\"']"
+)
+
+
 @dataclass(frozen=True)
-class Diff:
+class _Target:
+    """The one file that a patch may change."""
+
+    path: str
+    root: str | None
     text: str
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
 
+    @cached_property
+    def lines(self) -> list[str]:
+        return [content(line) for line in split_lines(self.text)]
 
-def unified_diff(old: str, new: str, path: str) -> Diff:
-    """Diff of the file from `old` to `new`, empty where they are equal."""
-    lines = difflib.unified_diff(old.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{path}", f"b/{path}")
-    lines = list(lines)
-    text = "".join(line if line.endswith("\n") else line + "\n\\ No newline at end of file\n" for line in lines)
-    return Diff(text, *(tuple(x[1:].rstrip("\n") for x in lines[2:] if x[0] == s) for s in "+-"))
+    @cached_property
+    def known(self) -> frozenset[str]:
+        """Its lines, white space collapsed."""
+        return frozenset(map(collapsed, self.lines))
 
+    def is_named(self, named: str, in_diff: bool = False) -> bool:
+        """Whether this name is the file's: relative, with a prefix as diffs have it, or in full."""
+        name = _DATE.sub("", named.split("\t")[0].strip()).strip("\"'`")
+        if bracket := re.fullmatch(r"(\S.*?)\s+[(\[<]([^()\[\]<>]*)[)\]>]", name[:LONGEST_NAME]):
+            if any(_is_path(word) and not self.is_named(word) for word in _NAME.findall(bracket[2])):
+                return False
+            name = bracket[1].strip("\"'`")
+        if "\\" not in self.path:
+            name = name.replace("\\", "/")
+        if ".." in name.split("/"):
+            return False
+        name = re.sub(r"/(?:\.?/)+", "/", name)
+        while name.startswith("./"):
+            name = name[2:]
+        names = {name}
+        if in_diff:
+            names |= {name.removesuffix(copy) for copy in COPIES}
+            if name in SIDES:
+                return True
+        own = {self.path} | ({f"{self.root.rstrip('/')}/{self.path}"} if self.root else set[str]())
+        for one in names:
+            prefix, _, rest = one.partition("/")
+            if one in own or (prefix in (PREFIXES if in_diff else ("a", "b")) and own & {rest, f"/{rest}"}):
+                return True
+        return False
 
-# --- the three forms --------------------------------------------------------------------------------------------------
+    def check_name(self, named: str, in_diff: bool = False) -> None:
+        if not self.is_named(named, in_diff):
+            shown = named.strip().split("\t")[0].strip('"')[:LONGEST_NAME]
+            raise PatchError(f"The patch touches {shown!r}. Only {self.path} can be changed; send a patch for {self.path} alone.")
 
+    def check_two_names(self, named: str) -> None:
+        """Of a `diff` line; either name may have blanks in it."""
+        words = re.sub(r"^(?:-\S+ +)*", "", named[: 2 * LONGEST_NAME]).split(" ")
+        pairs = ((" ".join(words[:at]), " ".join(words[at:])) for at in range(1, len(words)))
+        if not any(self.is_named(one, True) and self.is_named(other, True) for one, other in pairs):
+            self.check_name(next((word for word in words if not self.is_named(word, True)), named))
 
-def _parse(patch: str, path: str) -> list[Hunk]:
-    lines = [line.removesuffix("\r") for line in patch.split("\n")]
-    while lines and not lines[0].strip():
-        lines.pop(0)
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if len(lines) >= 2 and lines[0].startswith("```") and lines[-1].strip() == "```":
-        lines = lines[1:-1]
-    if not lines:
-        raise PatchError(f"The patch is empty. Send {FORMS}.")
-    if any(line.strip() == "*** Begin Patch" for line in lines):
-        hunks = _parse_codex(lines, path)
-    elif any(re.match(r"<{5,9} SEARCH\s*$", line) for line in lines):
-        hunks = _parse_search_replace(lines, path)
-    elif any(re.match(r"@@|--- |diff --git ", line) for line in lines):
-        hunks = _parse_unified(lines, path)
-    else:
-        raise PatchError(f"This is no patch: no `@@`, no `*** Begin Patch`, no `<<<<<<< SEARCH`. Send {FORMS}.")
-    if not hunks:
-        raise PatchError(f"The patch has no hunk, so it would change nothing. Send {FORMS} with at least one change.")
-    return hunks
+    def refuse(self, what: str) -> PatchError:
+        return PatchError(
+            f"The patch would {what}. Only the text of {self.path} can be changed; send a patch that edits its lines."
+        )
 
-
-def _check_path(named: str, path: str) -> None:
-    """Refuses a patch that names a file other than the editable one."""
-    shown = named.strip().split("\t")[0].strip('"')
-    plain = shown.removeprefix("./")
-    if plain not in (path, f"a/{path}", f"b/{path}"):
-        raise PatchError(f"The patch touches {shown!r}. Only {path} can be changed; send a patch for {path} alone.")
-
-
-def _refuse(what: str, path: str) -> PatchError:
-    return PatchError(f"The patch would {what}. Only the text of {path} can be changed; send a patch that edits its lines.")
-
-
-def _body(lines: list[str], label: str) -> Hunk:
-    """A hunk from lines that begin with ' ', '-' or '+'."""
-    hunk = Hunk(label, [], [], [])
-    last = ""
-    for line in lines:
-        mark, content = line[:1], line[1:]
-        if line == "" or mark == " ":
-            hunk.kept.append((len(hunk.old), len(hunk.new)))
-            hunk.old.append(content)
-            hunk.new.append(content)
-        elif mark == "-":
-            hunk.old.append(content)
-        elif mark == "+":
-            hunk.new.append(content)
-        elif mark == "\\":  # no newline at end of file; said of the old text only, it means that the new one has one
-            hunk.final_newline = last == "-"
-        else:
-            raise PatchError(f"{label}: the line {line[:80]!r} begins with none of ' ', '-', '+'. Prefix each line of the hunk.")
-        last = mark
-    return hunk
-
-
-def _parse_unified(lines: list[str], path: str) -> list[Hunk]:
-    hunks: list[Hunk] = []
-    i = 0
-    while i < len(lines):
-        line = lines[i]
+    def check_outside(self, line: str) -> None:
+        """Refuses a line around the hunks that asks for more than an edit of this file. Prose passes."""
         if re.match(r"(rename|copy) (from|to) ", line):
-            raise _refuse("rename or copy a file", path)
-        if re.match(r"(old|new) mode ", line):
-            raise _refuse("change a file's mode", path)
-        if line.startswith(("new file mode", "deleted file mode")):
-            raise _refuse("create or delete a file", path)
-        if line.startswith("diff --git "):
-            for named in re.findall(r"[ab]/(\S+)", line):
-                _check_path(named, path)
-        elif line.startswith(("--- ", "+++ ")):
-            if line[4:].strip().split("\t")[0] == "/dev/null":
-                raise _refuse("create or delete a file", path)
-            _check_path(line[4:], path)
-        elif line.startswith("@@"):
-            header = re.match(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@", line)
-            counts = (int(header.group(2) or 1), int(header.group(4) or 1)) if header else None
-            body, i = _unified_body(lines, i + 1, counts)
-            hunk = _body(body, f"Hunk {len(hunks) + 1} ({line.strip()[:60]})")
-            if header:
-                hunk.line = int(header.group(1)) + (1 if counts == (0, counts[1] if counts else 0) else 0)
-            hunks.append(hunk)
-            continue
-        elif line.strip() and not line.startswith(("index ", "similarity ", "dissimilarity ")) and hunks:
-            raise PatchError(f"The line {line[:80]!r} stands outside any hunk. Begin each hunk with an `@@` line.")
-        i += 1
-    return hunks
-
-
-def _unified_body(lines: list[str], i: int, counts: tuple[int, int] | None) -> tuple[list[str], int]:
-    """Lines of one hunk from index i on, and the index behind them. Agents miscount, so counts only settle doubts:
-    a line `--- x` is a removal as long as the counts leave room for one."""
-    body: list[str] = []
-    old = new = 0
-    while i < len(lines):
-        line = lines[i]
-        room = counts is not None and (old < counts[0] or new < counts[1])
-        next_file = line.startswith("--- ") and i + 1 < len(lines) and lines[i + 1].startswith("+++ ")
-        if line.startswith(("@@", "diff --git ")) or (next_file and not room):
-            break
-        if line and line[0] not in " -+\\" and not room:
-            break
-        old += line[:1] in (" ", "-", "")
-        new += line[:1] in (" ", "+", "")
-        body.append(line)
-        i += 1
-    while body and body[-1] == "" and (counts is None or old > counts[0]):
-        body.pop()  # blank lines behind the hunk, not context
-        old -= 1
-    return body, i
-
-
-def _parse_codex(lines: list[str], path: str) -> list[Hunk]:
-    start = next(i for i, line in enumerate(lines) if line.strip() == "*** Begin Patch")
-    end = next((i for i, line in enumerate(lines) if line.strip() == "*** End Patch"), None)
-    if end is None:
-        raise PatchError("The envelope has no `*** End Patch` line. Add it as the last line and send the patch again.")
-    hunks: list[Hunk] = []
-    anchors: list[str] = []
-    body: list[str] = []
-    seen_file = False
-
-    def close(at_end: bool = False) -> None:
-        nonlocal anchors, body
-        if body:
-            hunk = _body(body, f"Hunk {len(hunks) + 1}" + (f" (@@ {anchors[-1]})" if anchors else ""))
-            hunk.anchors, hunk.at_end = anchors, at_end
-            hunks.append(hunk)
-            anchors, body = [], []
-
-    for line in lines[start + 1 : end]:
-        if line.startswith("*** "):
-            if line.strip() == "*** End of File":
-                close(at_end=True)
-                continue
-            close()
-            if line.startswith(("*** Add File:", "*** Delete File:")):
-                raise _refuse("create or delete a file", path)
-            if line.startswith("*** Move to:"):
-                raise _refuse("rename a file", path)
-            if not line.startswith("*** Update File:"):
-                raise PatchError(f"The line {line[:80]!r} is not part of the format. Use `*** Update File: {path}`.")
-            _check_path(line.removeprefix("*** Update File:"), path)
-            seen_file = True
-        elif not seen_file:
-            raise PatchError(f"The envelope must name the file first: `*** Update File: {path}`.")
-        elif line.startswith("@@"):
-            close()
-            if anchor := line[2:].strip():
-                anchors.append(anchor)
+            raise self.refuse("rename or copy a file")
+        if re.match(r"(old|new) mode |new file mode (?!100644)|index \S+ 1[26]0000", line):
+            raise self.refuse("change a file's mode")
+        if line.startswith(("deleted file mode", "Only in ")):
+            raise self.refuse("create or delete a file")
+        if line.startswith(("diff --git ", "diff --cc ", "diff -")):
+            return self.check_two_names(line.removeprefix("diff "))
+        if line.startswith(("--- ", "+++ ", "Index: ")):
+            return self.check_name(line.split(" ", 1)[1], in_diff=True)
+        if len(line) > LONGEST_NAME:
+            return None
+        if fence := re.match(r"\s*(?:`{3,}|~{3,})(.+)", line):
+            named = [word for word in _NAME.findall(fence[1]) if _is_path(word)]
+        elif "<<" in line:  # a heredoc, and what it would be written to
+            named = [word for word in _NAME.findall(line) if re.search(r"\.[A-Za-z]\w*$", word)]
+            named += re.findall(r"(?<!<)>\s*[\"']?([^\s\"'<>|]+)", line)
+        elif alone := _ALONE.fullmatch(line.strip()):
+            named = [alone["name"]] if _is_path(alone["name"]) else []
         else:
-            body.append(line)
-    close()
-    return hunks
+            named = [one or other for one, other in _TAGGED.findall(line)]
+        for name in named:
+            self.check_name(name)
+        return None
 
 
-def _parse_search_replace(lines: list[str], path: str) -> list[Hunk]:
-    hunks: list[Hunk] = []
-    state = "outside"
-    old: list[str] = []
-    new: list[str] = []
-    previous = ""
-    for line in lines:
-        if state == "outside":
-            if re.match(r"<{5,9} SEARCH\s*$", line):
-                name = previous.strip().strip("`*:").strip()
-                if re.fullmatch(r"[\w./\\-]*[./\\][\w./\\-]*", name):
-                    _check_path(name, path)
-                state, old, new = "search", [], []
-            elif line.strip() and not line.startswith("```"):
-                previous = line
-        elif state == "search":
-            if re.match(r"={5,9}\s*$", line):
-                state = "replace"
-            elif re.match(r">{5,9} REPLACE\s*$", line):
-                raise PatchError(f"Block {len(hunks) + 1} has no `=======` line between SEARCH and REPLACE. Add it.")
+def _is_path(word: str) -> bool:
+    return bool(re.search(r"[\w~.][/\\]\S|^[/\\~].*\w|[\w~-]\.[A-Za-z]\w*$", word))
+
+
+# --- which form it is -------------------------------------------------------------------------------------------------
+
+_CODEX = re.compile(r"[ \t]*\*\*\* (?:(?:Begin|End) Patch\s*$|(?:Update|Add|Delete) File:|Move to:|End of File\s*$)")
+_DIFF = re.compile(r"[ \t]*(?:@@|diff --git |diff -\w+ |--- \S|\+\+\+ \S|Index: \S)")
+_SEARCH = re.compile(
+    r"[ \t]*(?:<{4,}[ \t]*(?:(?:SEARCH|ORIGINAL|HEAD|OLD|BEFORE|FIND)\b(?P<rest>.*)|$)|-{5,}[ \t]*SEARCH\b(?P<dashed>.*))",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})([^`]*)$")
+_MARKER = re.compile(f"^(?:(?P<codex>{_CODEX.pattern})|(?P<search>{_SEARCH.pattern})|(?P<diff>{_DIFF.pattern}))", re.M | re.I)
+
+
+def _parse(patch: str, target: _Target) -> list[Hunk]:
+    patch = patch.removeprefix("\ufeff")
+    if not patch.strip():
+        raise PatchError(f"The patch is empty. Send {FORMS}.")
+    if (hunks := _from_json(patch, target)) is not None:
+        return hunks
+    lines = [line.removesuffix("\r") for line in patch.split("\n")]
+    first = _MARKER.search(patch.replace("\r\n", "\n"))
+    if first is not None:
+        lines = _dedented(lines, re.match(r"[ \t]*", first[0]))
+        return _SearchReader(target).read(lines) if first["search"] else _DiffReader(target, lines).read()
+    fenced = any(re.match(r"\s*(```+|~~~+)\s*(diff|patch|udiff)\b", line) for line in lines)
+    signs = {line[:1] for line in lines if line.strip()}
+    if fenced or (signs <= {"+", "-", " "} and {"+", "-"} <= signs):
+        return _DiffReader(target, lines, bare=True).read()
+    return _whole_file(lines, target)
+
+
+def _dedented(lines: list[str], indent: re.Match[str] | None) -> list[str]:
+    """The lines without the indentation of the first line that is part of a patch, as in a list of prose."""
+    prefix = indent[0] if indent else ""
+    return [line.removeprefix(prefix) for line in lines] if prefix else lines
+
+
+# --- diffs: unified, and Codex envelopes ------------------------------------------------------------------------------
+
+_NUMBERS = re.compile(r"@@+ *-(\d{1,9})(?:,(\d{1,9}))? +\+(\d{1,9})(?:,(\d{1,9}))? *@@")
+_NO_ANCHOR = re.compile(r"[\s\d.,:+…-]*(?:lines?\b[\s\d.,:+…-]*)?(?:to\b[\s\d.,-]*)?", re.IGNORECASE)
+_DELIMITER = re.compile(r"[A-Z_]{2,}")
+
+
+class _DiffReader:
+    """Reads hunks whose lines begin with ' ', '-' or '+'."""
+
+    def __init__(self, target: _Target, lines: list[str], bare: bool = False):
+        self.target, self.lines = target, lines
+        self.hunks: list[Hunk] = []
+        self.codex = False  # inside an envelope, where `@@` lines are anchors that must be found
+        self.open = bare  # a file is named, so that lines with signs are a hunk even without `@@`
+        self.creates = False  # the file is written anew
+        self.doubtful = False  # a hunk ended at a line that is neither its own nor the format's
+        self.fence: str | None = None
+        self.anchors: list[str] = []
+        self.last_fence = next((i for i in reversed(range(len(lines))) if _FENCE.match(lines[i])), -1)
+
+    def read(self) -> list[Hunk]:
+        i = 0
+        while i < len(self.lines):
+            line = self.lines[i]
+            if line.startswith("@@"):
+                i = self._hunk(i)
+            elif line.startswith("*** ") and _CODEX.match(line):
+                i = self._codex_line(i)
+            elif self._is_header(i):
+                self._header(line, self.lines[i + 1])
+                i += 2
+            elif line and self.open and line[0] in "+- " and not self._is_signature(i):
+                i = self._take(i, None)
             else:
-                old.append(line)
-        elif re.match(r">{5,9} REPLACE\s*$", line):
-            kept = [
-                (block.a + k, block.b + k)
-                for block in difflib.SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks()
-                for k in range(block.size)
-            ]
-            hunks.append(Hunk(f"Block {len(hunks) + 1}", old, new, kept))
-            state, previous = "outside", ""
-        else:
-            new.append(line)
-    if state != "outside":
-        raise PatchError(f"Block {len(hunks) + 1} is not closed. End it with a line `>>>>>>> REPLACE`.")
-    return hunks
+                self._outside(line)
+                i += 1
+        if self.anchors:
+            raise PatchError(
+                f"Nothing follows the line `@@ {self.anchors[-1][:80]}`. Send the patch again with the lines behind it."
+            )
+        return self.hunks
+
+    def _outside(self, line: str) -> None:
+        if not line.strip():
+            return
+        self.target.check_outside(line)
+        if line.startswith(("--- ", "+++ ")):
+            self.open, self.doubtful = True, False
+        elif line.startswith("diff "):
+            self.open = self.creates = self.doubtful = False
+        elif fence := _FENCE.match(line):
+            self._fence_line(fence)
+        elif self.doubtful and (line[0] == "+" or (line[0] == "-" and collapsed(line[1:]) in self.target.known)):
+            raise PatchError(f"The line {line[:80]!r} stands outside any hunk. Begin each hunk with an `@@` line.")
+
+    def _fence_line(self, fence: re.Match[str]) -> None:
+        self.fence = fence[1] if self.fence is None else None
+        self.open = self.open and self.fence is not None
+        self.doubtful = False
+
+    def _header(self, old: str, new: str) -> None:
+        self.creates = old[4:].strip() == "/dev/null"
+        if new[4:].strip() == "/dev/null":
+            raise self.target.refuse("create or delete a file")
+        for line in (new,) if self.creates else (old, new):
+            self.target.check_outside(line)
+        self.open, self.doubtful = True, False
+
+    def _is_header(self, i: int) -> bool:
+        """A line `--- x` with `+++ y` behind it."""
+        here, behind = self.lines[i], self.lines[i + 1] if i + 1 < len(self.lines) else ""
+        return here.startswith("--- ") and behind.startswith("+++ ")
+
+    def _is_signature(self, i: int) -> bool:
+        """git's last lines: `-- ` and its version."""
+        return (
+            self.lines[i].rstrip() == "--" and i + 1 < len(self.lines) and bool(re.match(r"\d+\.\d+[\w.]*\s*$", self.lines[i + 1]))
+        )
+
+    def _codex_line(self, i: int) -> int:
+        line, target = self.lines[i].strip(), self.target
+        self.codex, self.doubtful = True, False
+        if line == "*** End of File":
+            if not self.hunks:
+                raise PatchError("`*** End of File` ends no hunk. Put it behind the hunk that is at the end of the file.")
+            self.hunks[-1].at_end = True
+            return i + 1
+        self.open = self.creates = False
+        if line.startswith("*** Delete File:"):
+            raise target.refuse("create or delete a file")
+        if line.startswith("*** Move to:"):
+            raise target.refuse("rename a file")
+        if line.startswith(("*** Update File:", "*** Add File:")):
+            target.check_name(line.split(":", 1)[1])
+            self.open, self.creates = True, line.startswith("*** Add")
+        return i + 1
+
+    def _hunk(self, i: int) -> int:
+        """Reads a line that begins with `@@`, and the hunk behind it."""
+        line = self.lines[i]
+        if line.startswith("@@@"):
+            raise PatchError("This is a combined diff of a merge. Send a plain unified diff.")
+        if self.codex and not self.open:
+            raise PatchError(f"The envelope must name the file first: `*** Update File: {self.target.path}`.")
+        self.doubtful = False
+        numbers = _NUMBERS.match(line)
+        if numbers is None:
+            anchor = line.strip("@").strip()
+            if not _NO_ANCHOR.fullmatch(anchor[:LONGEST_NAME]):
+                self.anchors.append(anchor)
+        return self._take(i + 1, numbers)
+
+    def _take(self, i: int, numbers: re.Match[str] | None) -> int:
+        """Takes the lines of a hunk from index `i` on; returns the index behind them."""
+        counts = (int(numbers[2] or 1), int(numbers[4] or 1)) if numbers else None
+        body, i = self._body(i, counts)
+        if not body:
+            return i  # behind an anchor: the next `@@` line stands below it
+        where = f" ({numbers[0][:60]})" if numbers else f" (@@ {self.anchors[-1][:60]})" if self.anchors else ""
+        label = f"Hunk {len(self.hunks) + 1}{where}"
+        if self.creates:
+            self.hunks.append(self._creation(label, body))
+            return i
+        hunk = _signed(label, body, self.target)
+        if numbers:
+            hunk.line = int(numbers[1])
+            if numbers[2] == "0":
+                hunk.line, hunk.after = None, int(numbers[1])
+                known = self.target.known
+                if hunk.after == 0 and known and any(collapsed(line) in known for line in hunk.readings[0].new if line.strip()):
+                    hunk.after = None  # "-0,0" is how a new file begins; here it may be meant as one
+        hunk.anchors, hunk.anchored, self.anchors = self.anchors, self.codex, []
+        self.hunks.append(hunk)
+        return i
+
+    def _creation(self, label: str, body: list[str]) -> Hunk:
+        if self.hunks:
+            raise PatchError(f"The patch writes {self.target.path} anew and edits it too. Send one of the two.")
+        if odd := next((line for line in body if line and line[0] not in "+\\"), None):
+            raise PatchError(f"{label}: the line {odd[:80]!r} of a file written anew does not begin with '+'. Prefix each line.")
+        return _rewrite(label, [line[1:] for line in body if not line.startswith("\\")], self.target, body[-1][:1] != "\\")
+
+    def _body(self, i: int, counts: tuple[int, int] | None) -> tuple[list[str], int]:
+        """Lines of one hunk from index i on, and the index behind them. Agents miscount, so counts only settle doubts: a line
+        `--- x` is a removal as long as the counts leave room for one."""
+        body: list[str] = []
+        old = new = 0
+        while i < len(self.lines):
+            line = self.lines[i]
+            sign = line[:1]
+            if sign in ("", " ", "+"):
+                pass
+            elif sign == "-":
+                room = counts is not None and (old < counts[0] or new < counts[1])
+                if (self._is_header(i) and not room) or self._is_signature(i):
+                    break
+            elif sign != "\\" and self._ends_at(i):
+                break
+            old += sign in (" ", "-", "")
+            new += sign in (" ", "+", "")
+            body.append(line)
+            i += 1
+        while body and body[-1] == "" and (counts is None or old > counts[0]):
+            body.pop()  # blank lines behind the hunk, not context
+            old -= 1
+        return body, i
+
+    def _ends_at(self, i: int) -> bool:
+        """Whether a line without a sign is behind the hunk; else it is context that lost its blank."""
+        line = self.lines[i]
+        if line.startswith(("@@", "diff --git ", "diff -")) or (line.startswith("*** ") and _CODEX.match(line)):
+            return True
+        known = collapsed(line) in self.target.known
+        if self.fence and line.strip().startswith(self.fence) and not line.strip().strip(self.fence[0]):
+            return not known or i == self.last_fence
+        self.doubtful = not known and not _DELIMITER.fullmatch(line.strip())
+        return not known
 
 
-# --- placing hunks ----------------------------------------------------------------------------------------------------
-
-
-def _split(text: str) -> list[tuple[str, str]]:
-    """Lines of a text as (content, line end); only CRLF and LF end a line, so that form feeds and the like survive."""
-    parts = re.split(r"(\r?\n)", text)
-    lines = [(parts[i], parts[i + 1]) for i in range(0, len(parts) - 1, 2)]
-    return lines if parts[-1] == "" else [*lines, (parts[-1], "")]
-
-
-def _exact(line: str) -> str:
-    return line
-
-
-def _no_trailing(line: str) -> str:
-    return line.rstrip()
-
-
-def _no_indent(line: str) -> str:
-    return " ".join(line.split())
-
-
-def _apply(hunks: list[Hunk], path: str, lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Places every hunk in the original lines, then replaces from the bottom up."""
-    crlf = sum(end == "\r\n" for _, end in lines)
-    newline = "\r\n" if crlf * 2 > len(lines) else "\n"
-    content = [line for line, _ in lines]
-    placed: list[tuple[int, Hunk]] = []
-    shift, floor = 0, 0
-    for hunk in hunks:
-        at, trimmed, expected = _place(hunk, content, path, shift, floor)
-        if trimmed.line is not None:
-            shift = at - expected
-        if trimmed.anchors or trimmed.line is not None:
-            floor = at + len(trimmed.old)
-        placed.append((at, trimmed))
-    placed.sort(key=lambda item: item[0])
-    for (at, hunk), (next_at, next_hunk) in pairwise(placed):
-        if at + len(hunk.old) > next_at:
-            raise PatchError(f"{hunk.label} and {next_hunk.label} change the same lines of {path}. Join them into one.")
-    result = list(lines)
-    for at, hunk in reversed(placed):
-        result[at : at + len(hunk.old)] = _replacement(hunk, lines[at : at + len(hunk.old)], newline)
-    last_hunk = placed[-1][1]
-    touches_end = placed[-1][0] + len(last_hunk.old) == len(lines)
-    return _line_ends(result, newline, had_final=not lines or lines[-1][1] != "", says=last_hunk.final_newline, asked=touches_end)
-
-
-def _line_ends(
-    lines: list[tuple[str, str]], newline: str, had_final: bool, says: bool | None, asked: bool
-) -> list[tuple[str, str]]:
-    """Gives every inner line an end, and the last one what the patch says or else what the file had."""
-    fixed = [(line, end or newline) for line, end in lines]
-    if fixed and not (says if asked and says is not None else had_final):
-        fixed[-1] = (fixed[-1][0], "")
-    return fixed
-
-
-def _replacement(hunk: Hunk, found: list[tuple[str, str]], newline: str) -> list[tuple[str, str]]:
-    """The lines to put in place of `found`: context as the file has it, new lines with the file's indentation."""
-    kept = {new: old for old, new in hunk.kept}
-    drift = _indent_drift(hunk.old, [line for line, _ in found])
-    result: list[tuple[str, str]] = []
-    for index, line in enumerate(hunk.new):
-        if index in kept:
-            result.append(found[kept[index]])
-        else:
-            result.append((_reindent(line, drift), newline))
-    return result
-
-
-def _indent_drift(old: list[str], found: list[str]) -> tuple[str, str] | None:
-    """(prefix in the patch, prefix in the file) where all lines of the hunk are indented otherwise by one same change."""
-    drift: tuple[str, str] | None = None
-    for patch_line, file_line in zip(old, found, strict=True):
-        if not patch_line.strip():
+def _signed(label: str, body: list[str], target: _Target) -> Hunk:
+    """A hunk from lines that begin with ' ', '-' or '+'. Context may have lost its leading blank."""
+    plain, bare = Reading([], [], []), Reading([], [], [])
+    final_newline = None
+    last = ""
+    for line in body:
+        mark, text = line[:1], line[1:]
+        if mark == "\\":  # no newline at end of file; said of the old text only, it means that the new one has one
+            final_newline = last == "-"
             continue
-        ours = patch_line[: len(patch_line) - len(patch_line.lstrip())]
-        theirs = file_line[: len(file_line) - len(file_line.lstrip())]
-        if theirs.endswith(ours):
-            pair = ("", theirs[: len(theirs) - len(ours)])
-        elif ours.endswith(theirs):
-            pair = (ours[: len(ours) - len(theirs)], "")
-        else:
+        for reading, shown in ((plain, text if mark == " " else line), (bare, line)):
+            if mark not in ("-", "+"):
+                assert reading.kept is not None
+                reading.kept.append((len(reading.old), len(reading.new)))
+            if mark != "+":
+                reading.old.append(text if mark == "-" else shown)
+            if mark != "-":
+                reading.new.append(text if mark == "+" else shown)
+        last = mark
+    unsigned = next((line for line in body if line and line[0] not in " -+\\"), None)
+    doubt = next((line for line in body if line[:1] in ("-", "+") and line[1:].strip() and collapsed(line) in target.known), None)
+    if unsigned and doubt:
+        raise PatchError(
+            f"{label}: the line {unsigned[:80]!r} begins with none of ' ', '-', '+', so {doubt[:80]!r} may be a line of "
+            f"{target.path} or a sign and a line. Prefix each line of the hunk."
+        )
+    readings = [plain, *([bare] if bare.old != plain.old and not doubt else []), *_without_blank_edges(plain)]
+    return Hunk(label, readings, final_newline=final_newline)
+
+
+def _without_blank_edges(reading: Reading) -> Iterator[Reading]:
+    """The reading without the blank first and last lines that its old and new text both have; nothing where there are none."""
+    old, new, above, below = reading.old, reading.new, 0, 0
+    while above < min(len(old), len(new)) and not old[above].strip() and not new[above].strip():
+        above += 1
+    while below < min(len(old), len(new)) - above and not old[-1 - below].strip() and not new[-1 - below].strip():
+        below += 1
+    if (above or below) and any(line.strip() for line in old):
+        end = len(old) - below
+        kept = None if reading.kept is None else [(i - above, j - above) for i, j in reading.kept if above <= i < end]
+        yield Reading(old[above:end], new[above : len(new) - below], kept)
+
+
+# --- SEARCH/REPLACE blocks --------------------------------------------------------------------------------------------
+
+_REPLACE_END = re.compile(r"[ \t]*(?:>{4,}|\+{5,})[ \t]*(?P<word>[A-Za-z]*)(?P<rest>.*)")
+_END_WORDS = {"replace", "updated", "update", "new", "after", "replacement"}
+_NUMBERED = re.compile(r"\s*(\d{1,7})(?:\s*[|│→]\s?|:\s|\t)(.*)")
+
+
+@dataclass
+class _SearchReader:
+    """Reads blocks of a text to find and a text to put in its place."""
+
+    target: _Target
+    hunks: list[Hunk] = field(default_factory=list[Hunk])
+
+    def read(self, lines: list[str]) -> list[Hunk]:
+        opened: re.Match[str] | None = None
+        body: list[str] = []
+        for line in lines:
+            start = _SEARCH.match(line) if line.lstrip()[:1] in ("<", "-") else None
+            if opened is None:
+                if start is None:
+                    self.target.check_outside(line)
+                else:
+                    opened, body = start, []
+                    self._check_rest(start["rest"] or start["dashed"] or "")
+            elif start is not None:
+                raise self._not_closed()
+            elif (end := _REPLACE_END.match(line) if line.lstrip()[:1] in (">", "+") else None) and self._closes(opened, end):
+                self._check_rest(end["rest"])
+                self.hunks.append(self._block(body))
+                opened = None
+            else:
+                body.append(line)
+        if opened is not None:
+            raise self._not_closed()
+        return self.hunks
+
+    @property
+    def _label(self) -> str:
+        return f"Block {len(self.hunks) + 1}"
+
+    def _not_closed(self) -> PatchError:
+        return PatchError(f"{self._label} is not closed. End it with a line `>>>>>>> REPLACE`.")
+
+    def _check_rest(self, rest: str) -> None:
+        for word in _NAME.findall(rest[:LONGEST_NAME]):
+            if _is_path(word):
+                self.target.check_name(word)
+
+    @staticmethod
+    def _closes(opened: re.Match[str], end: re.Match[str]) -> bool:
+        """Whether a line that looks like the end of a block is one: by its word, or for a block opened as git does, by any."""
+        by_git = re.fullmatch(r"[ \t]*<+[ \t]*(HEAD\b.*|ORIGINAL\b.*)?", opened[0], re.IGNORECASE)
+        return end["word"].lower() in _END_WORDS or bool(by_git and end[0].lstrip()[0] == ">")
+
+    def _block(self, body: list[str]) -> Hunk:
+        line = None
+        while body and (hint := re.fullmatch(r":(start|end)_line:\s*(\d{1,7})\s*", body[0])):
+            line = int(hint[2]) if hint[1] == "start" else line
+            body = body[1:]
+            if body and re.fullmatch(r"-{5,}\s*", body[0]):
+                body = body[1:]
+        old, new = self._halves(body)
+        if any(text.startswith("|||||||") for text in old):
+            raise PatchError(f"{self._label} has three parts. Send one SEARCH and one REPLACE part.")
+        given = Reading(old, new)
+        readings = [given, *_without_blank_edges(given)]
+        for made in (self._unfenced(given), self._unnumbered(given), self._unnamed(given)):
+            if made is not None:
+                readings += [made, *_without_blank_edges(made)]
+        return Hunk(self._label, readings, line=line, partial=True)
+
+    def _halves(self, body: list[str]) -> tuple[list[str], list[str]]:
+        """The text on either side of the divider. A heading may be underlined with `=` too: then only a divider of seven counts."""
+        dividers = [i for i, line in enumerate(body) if line.lstrip()[:1] == "=" and re.fullmatch(r"[ \t]*={5,}[ \t]*", line)]
+        if len(dividers) > 1:
+            dividers = [i for i in dividers if body[i].strip() == "======="]
+        if not dividers:
+            raise PatchError(f"{self._label} has no `=======` line between SEARCH and REPLACE. Add it.")
+        if len(dividers) > 1:
+            raise PatchError(f"{self._label} has more than one `=======` line. Send that part as a unified diff.")
+        return body[: dividers[0]], body[dividers[0] + 1 :]
+
+    @staticmethod
+    def _unfenced(given: Reading) -> Reading | None:
+        """Without fences around both texts."""
+        for text in (given.old, given.new):
+            if len(text) < 2 or not _FENCE.match(text[0]) or text[-1].strip() not in ("```", "~~~"):
+                return None
+        return Reading(given.old[1:-1], given.new[1:-1])
+
+    def _unnumbered(self, given: Reading) -> Reading | None:
+        """Without the line numbers that a reading tool put before each line of the old text, and perhaps the new."""
+        old = [_NUMBERED.fullmatch(line) for line in given.old]
+        new = [_NUMBERED.fullmatch(line) for line in given.new]
+        numbers = [int(match[1]) for match in old if match]
+        if not numbers or None in old or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             return None
-        if drift is not None and pair != drift:
+        if any(new) and not all(match or not line.strip() for match, line in zip(new, given.new, strict=True)):
             return None
-        drift = pair
-    return drift
+        return Reading(
+            [match[2] for match in old if match],
+            [match[2] if match else line for match, line in zip(new, given.new, strict=True)],
+        )
+
+    def _unnamed(self, given: Reading) -> Reading | None:
+        """Without the file's name as the first line of the old text."""
+        named = given.old and given.old[0].strip() and self.target.is_named(given.old[0])
+        return Reading(given.old[1:], given.new) if named else None
 
 
-def _reindent(line: str, drift: tuple[str, str] | None) -> str:
-    if drift is None or not line.strip() or not line.startswith(drift[0]):
-        return line
-    return drift[1] + line[len(drift[0]) :]
+# --- edits as JSON ----------------------------------------------------------------------------------------------------
+
+_PAIRS = (
+    ("old_string", "new_string"),
+    ("old_str", "new_str"),
+    ("oldText", "newText"),
+    ("old_text", "new_text"),
+    ("oldString", "newString"),
+    ("search", "replace"),
+    ("find", "replace"),
+)
+_PATHS = ("file_path", "filePath", "path", "file", "filename", "target_file")
+_WHOLE = ("content", "contents", "file_text", "new_content")
+_WRAPPED = ("patch", "input", "diff")
+_SAID = {"description", "explanation", "instruction", "instructions", "reason", "replace_all", "dryRun", "command"}
+_COMMANDS = {"str_replace", "edit", "update", "replace", "create", "write", "apply_patch"}
 
 
-def _place(hunk: Hunk, content: list[str], path: str, shift: int, floor: int) -> tuple[int, Hunk, int]:
-    """Index of the one place where the hunk fits, the hunk (perhaps with less context), and the index it asked for."""
-    expected = (hunk.line or 1) - 1
-    if not hunk.old:
-        return _place_insertion(hunk, content, path, expected + shift), hunk, expected
-    start = _after_anchors(hunk, content, path, floor)
-    for trimmed, offset in _with_less_context(hunk):
-        for view in (_exact, _no_trailing, _no_indent):
-            if view is _no_indent and not any(line.strip() for line in trimmed.old):
-                continue
-            places = _matches([view(line) for line in trimmed.old], [view(line) for line in content], start)
-            if hunk.at_end:
-                places = [at for at in places if at + len(trimmed.old) == len(content)] or places
-            if not places:
-                continue
-            if len(places) == 1:
-                return places[0], trimmed, expected + offset
-            if hunk.line is not None and offset == 0 and view is _exact:
-                wanted = expected + shift
-                places.sort(key=lambda at: abs(at - wanted))
-                if abs(places[0] - wanted) < abs(places[1] - wanted):
-                    return places[0], trimmed, expected
-            shown = ", ".join(str(at + 1) for at in sorted(places)[:8])
-            raise PatchError(
-                f"{hunk.label} is ambiguous: its lines stand in {path} at lines {shown}. Nothing was changed. "
-                "Add lines of context around the change until it fits one place only."
-            )
-    raise PatchError(_not_found(hunk, content, path))
+def _from_json(patch: str, target: _Target) -> list[Hunk] | None:
+    """The hunks of an agent's own edit tool, called by its arguments; None where the patch is no such thing."""
+    body = patch.strip()
+    if fenced := re.fullmatch(r"(?:```|~~~)\w*[ \t]*\r?\n(.*?)\r?\n(?:```|~~~)", body, re.DOTALL):
+        body = fenced[1].strip()
+    if body[:1] not in ("{", "["):
+        return None
+    try:
+        given = json.loads(body, strict=False)
+    except (ValueError, RecursionError):
+        return None
+    return _edits(given, target)
 
 
-def _place_insertion(hunk: Hunk, content: list[str], path: str, wanted: int) -> int:
-    """Where a hunk with nothing to match goes: an empty file, the end, or the line its header names."""
-    if not content:
-        return 0
-    if hunk.at_end:
-        return len(content)
-    if hunk.line is not None and 0 <= wanted <= len(content):
-        return wanted
+def _edits(given: Any, target: _Target) -> list[Hunk] | None:
+    hunks: list[Hunk] = []
+    edits = cast(list[Any], given) if isinstance(given, list) else [given]
+    for edit in edits:
+        made = _edit(cast(dict[str, Any], edit), target) if isinstance(edit, dict) else None
+        if made is None:
+            return None
+        hunks += made
+    for number, hunk in enumerate(hunks, start=1):
+        hunk.label = f"Edit {number}" if hunk.literal else hunk.label
+    return hunks or None
+
+
+def _edit(edit: dict[str, Any], target: _Target) -> list[Hunk] | None:
+    rest = {key: value for key, value in edit.items() if key not in _SAID and key not in _PATHS}
+    command = edit.get("command", "edit")
+    if isinstance(command, list):
+        words = cast(list[Any], command)
+        return _parse(words[1], target) if len(words) == 2 and words[0] == "apply_patch" and isinstance(words[1], str) else None
+    texts = {key: value.replace("\r\n", "\n") for key, value in rest.items() if isinstance(value, str)}
+    if "edits" in rest and len(rest) == 1:
+        made = _edits(rest["edits"], target) if isinstance(rest["edits"], list) else None
+    elif len(texts) != len(rest):
+        return None
+    elif pair := next((pair for pair in _PAIRS if set(pair) == set(texts)), None):
+        old, new = (texts[key] for key in pair)
+        reading = Reading(old.split("\n"), new.split("\n")) if old else Reading([], new.removesuffix("\n").split("\n"))
+        made = [Hunk("", [reading], literal=bool(old))]
+    elif len(texts) == 1 and set(texts) <= set(_WHOLE) and any(key in edit for key in _PATHS):
+        made = [_resembling(next(iter(texts.values())).split("\n"), target)]
+    elif len(texts) == 1 and set(texts) <= set(_WRAPPED):
+        inner = next(iter(texts.values()))
+        made = _parse(inner, target) if not inner.lstrip().startswith(("{", "[")) else None
+    else:
+        return None
+    if made is None or command not in _COMMANDS:
+        return None
+    for key in _PATHS:
+        if key in edit:
+            target.check_name(str(edit[key]))
+    return made
+
+
+# --- the whole new file -----------------------------------------------------------------------------------------------
+
+
+def _whole_file(lines: list[str], target: _Target) -> list[Hunk]:
+    """A rewrite from the text of the new file: alone, or in one fence. Prose may stand around the fence only."""
+    fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
+    shown = [line for line in lines if line.strip()]
+    own = [line for line in target.lines if line.strip()]
+    if own and shown[0] == own[0] and shown[-1] == own[-1]:
+        return [_resembling(lines, target)]
+    own_fences = any(_FENCE.match(line) for line in target.lines)
+    if len(fences) == 2 or (len(fences) > 2 and own_fences):
+        for line in [*lines[: fences[0] + 1], *lines[fences[-1] :]]:
+            target.check_outside(line)
+        return [_resembling(lines[fences[0] + 1 : fences[-1]], target)]
+    heredoc = re.search(r"<<-?\s*[\"']?(\w+)[\"']?", lines[0])
+    if heredoc and ">" in lines[0] and lines[0].rstrip() and heredoc[1] in lines:
+        target.check_outside(lines[0])
+        return [_resembling(lines[1 : lines.index(heredoc[1])], target)]
     raise PatchError(
-        f"{hunk.label} has no line to find in {path} ({len(content)} lines), so its place is unknown. Nothing was changed. "
-        "Include at least one unchanged line next to the insertion."
+        f"This is no patch: no `@@`, no `*** Begin Patch`, no `<<<<<<< SEARCH`, and not all of {target.path} either. Send {FORMS}."
     )
 
 
-def _after_anchors(hunk: Hunk, content: list[str], path: str, floor: int) -> int:
-    """Index from which to look: behind the Codex `@@` anchor lines, each found after the one before."""
-    start = floor if hunk.anchors else 0
-    for anchor in hunk.anchors:
-        stripped = [line.strip() for line in content]
-        found = next((i for i in range(start, len(content)) if stripped[i] == anchor), None)
-        if found is None:
-            found = next((i for i in range(start, len(content)) if stripped[i].startswith(anchor)), None)
-        if found is None:
-            near = difflib.get_close_matches(anchor, [line for line in stripped if line], n=3, cutoff=0.5)
-            hint = "".join(f"\n    {line}" for line in near) or " (no line is similar)"
+def _resembling(lines: list[str], target: _Target) -> Hunk:
+    """A rewrite of the file by a text that is plainly a new version of all of it, not a fragment and not cut off."""
+    old = [collapsed(line) for line in target.lines if line.strip()]
+    new = [collapsed(line) for line in lines if line.strip()]
+    common = sum(size for _, _, size in matching(old, new))
+    changes = changes_between(old, new)
+    at_edges = [change for change in changes if change[0] == 0 or change[1] == len(old)]
+    shorter = any(j - i > m - k for i, j, k, m in at_edges)
+    cut = bool(old and new) and old[-1] != new[-1] and old[-1].startswith(new[-1])
+    if target.lines and (common < 3 or 2 * common < RESEMBLES * (len(old) + len(new)) or shorter or cut):
+        raise PatchError(
+            f"This is no patch, and as the whole of {target.path} it would drop or change too much of it. Nothing was changed. "
+            f"Send {FORMS}."
+        )
+    while lines and not lines[-1].strip():
+        lines = lines[:-1]
+    while lines and not lines[0].strip() and target.lines[:1] != [""]:
+        lines = lines[1:]
+    return _rewrite("The new file", lines, target)
+
+
+def _rewrite(label: str, lines: list[str], target: _Target, final_newline: bool | None = None) -> Hunk:
+    """All of the file's lines give way to these; lines that both have stay as they are in the file."""
+    kept = [(i + n, j + n) for i, j, size in matching(target.lines, lines) for n in range(size)]
+    return Hunk(label, [Reading(target.lines, lines, kept)], line=1, final_newline=None if final_newline else final_newline)
+
+
+# --- what is left out -------------------------------------------------------------------------------------------------
+
+_ELIDED = re.compile(
+    r"\s*(?:#+|//+|--|<!--|/?\*+|;+|%)?\s*[\[(<{]?\s*(?:\.\.\.|…)\s*.*\b(?:rest|existing|unchanged|remain\w*|same|omitted|previous|other|"
+    r"code|before|above|below)\b.*"
+    r"|\s*(?:#+|//+|--|<!--|/?\*+|;+|%)\s*[\[(<{]?\s*(?:the )?(?:rest of|existing|remaining|unchanged|same|keep)\b.*"
+    r"(?:\.\.\.|…|\bunchanged|\bas before|\bstays?\b|\bremains?\b|\bhere\b).*",
+    re.IGNORECASE,
+)
+
+
+def _refuse_elision(hunk: Hunk, target: _Target) -> None:
+    """Refuses "... rest of the code unchanged ..." as a line of the file: it stands for lines, and would replace them."""
+    old = set(hunk.readings[0].old)
+    for line in hunk.readings[0].new:
+        if line not in old and len(line) < LONGEST_NAME and _ELIDED.fullmatch(line) and collapsed(line) not in target.known:
             raise PatchError(
-                f"{hunk.label}: the anchor {anchor!r} is not in {path} there. Nearest lines:{hint}\nCorrect the anchor."
+                f"{hunk.label} has the line {line.strip()[:80]!r} in place of lines of {target.path}. Nothing was changed. "
+                "Write those lines out, or leave them out of the patch."
             )
-        start = found
-    return start
-
-
-def _with_less_context(hunk: Hunk) -> Iterator[tuple[Hunk, int]]:
-    """The hunk, then with one and two lines of context less at its edges, as patch(1) does; the offset is what went above."""
-    yield hunk, 0
-    if hunk.line is None and not hunk.anchors:
-        return  # SEARCH text is meant to match in full
-    kept = {old for old, _ in hunk.kept}
-    lead = next((i for i in range(len(hunk.old)) if i not in kept), len(hunk.old))
-    trail = next((i for i in range(len(hunk.old)) if len(hunk.old) - 1 - i not in kept), len(hunk.old))
-    lead = min(lead, next((new for new in range(len(hunk.new)) if new not in {n for _, n in hunk.kept}), lead))
-    trail_new = next((i for i in range(len(hunk.new)) if len(hunk.new) - 1 - i not in {n for _, n in hunk.kept}), trail)
-    trail = min(trail, trail_new)
-    for fuzz in (1, 2):
-        above, below = min(fuzz, lead), min(fuzz, trail)
-        old = hunk.old[above : len(hunk.old) - below]
-        if (above or below) and any(line.strip() for line in old):
-            new = hunk.new[above : len(hunk.new) - below]
-            kept_pairs = [(o - above, n - above) for o, n in hunk.kept if above <= o < len(hunk.old) - below]
-            yield Hunk(hunk.label, old, new, kept_pairs, hunk.line, hunk.anchors, hunk.at_end, hunk.final_newline), above
-
-
-def _matches(old: list[str], content: list[str], start: int) -> list[int]:
-    first = old[0]
-    return [at for at in range(start, len(content) - len(old) + 1) if content[at] == first and content[at : at + len(old)] == old]
-
-
-def _not_found(hunk: Hunk, content: list[str], path: str) -> str:
-    """Names the nearest lines of the file and how they differ from what the patch expects."""
-    size = len(hunk.old)
-    wanted = "\n".join(_no_indent(line) for line in hunk.old)
-    best, best_ratio = 0, 0.0
-    matcher = difflib.SequenceMatcher(autojunk=False)
-    matcher.set_seq2(wanted)
-    plain = [_no_indent(line) for line in content]
-    words = {word for line in hunk.old for word in line.split()}
-    # Comparing every window in full is slow on long files: rank by shared words first.
-    scores = [sum(word in words for word in line.split()) for line in plain]
-    windows = range(max(1, len(content) - size + 1))
-    for at in sorted(windows, key=lambda at: -sum(scores[at : at + size]))[:12]:
-        matcher.set_seq1("\n".join(plain[at : at + size])[:20000])
-        ratio = matcher.ratio()
-        if ratio > best_ratio:
-            best, best_ratio = at, ratio
-    message = f"{hunk.label} does not fit {path}: its lines are not there. Nothing was changed."
-    if best_ratio < 0.4:
-        return message + " No part of the file is similar; read the file again and copy the lines from it."
-    found = content[best : best + size]
-    shown: list[str] = []
-    for line in list(difflib.ndiff(hunk.old, found))[:60]:
-        if not line.startswith("?"):
-            shown.append({"- ": "  patch: ", "+ ": "  file:  ", "  ": "         "}[line[:2]] + line[2:][:200])
-    return (
-        f"{message} The nearest lines are {best + 1} to {best + len(found)}; where they differ from the patch:\n"
-        + "\n".join(shown)
-        + "\nCopy the file's lines exactly and send the patch again."
-    )

@@ -20,6 +20,7 @@ from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.executors.local import LocalExecutor
 from autoresearch_mcp.files import locked, sha256
 from autoresearch_mcp.loop import changes, patches, rules
+from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.loop.recovery import Recovery
 from autoresearch_mcp.loop.worktree import FileText, Worktree
 from autoresearch_mcp.record.events import (
@@ -52,7 +53,7 @@ def open_ledger(workspace: Workspace) -> Ledger:
 class Judgement:
     experiment: ExperimentState | None
     """None where discard only took an edit back that never ran."""
-    undone: patches.Diff | None = None
+    undone: Diff | None = None
     """What discard took out of the file."""
     note: str = ""
 
@@ -172,7 +173,7 @@ class Session:
 
     # --- steps ---
 
-    def apply_patch(self, patch: str) -> tuple[patches.Diff, FileText]:
+    def apply_patch(self, patch: str) -> tuple[Diff, FileText]:
         """Changes the editable file; returns what changed and the new text. Raises PatchError, NotAllowedError."""
         with self._step("apply_patch"):
             rules.require("apply_patch", self.state, self.task, self.file())
@@ -180,7 +181,7 @@ class Session:
             after = patches.apply_patch(patch, name, before, root=str(self.worktree.root))
             content = after.encode("utf-8")
             self.worktree.write(content)
-            return patches.unified_diff(before, after, name), FileText.of(content)
+            return unified_diff(before, after, name), FileText.of(content)
 
     def run_experiment(self, description: str, hypothesis: str | None = None, replicate: bool = False) -> tuple[int, str]:
         """Commits the file and starts a run, or joins the run that is on. Returns the experiment's number and a note."""
@@ -231,7 +232,7 @@ class Session:
         with self._step("discard"):
             state, file = self.state, self.file()
             rules.require("discard", state, self.task, file)
-            undone = patches.unified_diff(file.best, file.text, self.task.files.editable)
+            undone = unified_diff(file.best, file.text, self.task.files.editable)
             experiment = rules.current(state)
             if experiment is None:
                 return Judgement(None, undone, self.worktree.write(self.blob(state.head_commit)))
@@ -301,7 +302,7 @@ class Session:
         parent, text = state.head_commit, content.decode("utf-8")
         commit = self.workspace.commit_file(parent, name, content, description)
         best = self.text_at(parent)
-        diff, change = patches.unified_diff(best, text, name), changes.between(name, best, text)
+        diff, change = unified_diff(best, text, name), changes.between(name, best, text)
         with self.ledger.transaction() as transaction:
             number = transaction.next_experiment()
             if failed := rules.current(state):  # this experiment is the attempt to mend it

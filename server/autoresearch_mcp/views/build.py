@@ -8,7 +8,8 @@ from itertools import islice
 from typing import TypeVar
 
 from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.loop import patches, rules
+from autoresearch_mcp.loop import rules
+from autoresearch_mcp.loop.diffs import unified_diff
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.record.state import ExperimentState, SessionState
 from autoresearch_mcp.run.sandbox import detect
@@ -218,7 +219,7 @@ def _diff(session: Session, old: str, new: str) -> str:
 
 @lru_cache(maxsize=16)
 def _diff_of_texts(old: str, new: str, path: str) -> str:
-    return patches.unified_diff(old, new, path).text
+    return unified_diff(old, new, path).text
 
 
 def _output(session: Session, experiment: ExperimentState) -> str:
