@@ -47,6 +47,9 @@ oom = "MemoryError"
 """
 SCORE = "print(open('result.txt').read())\n"
 WORK = "open('result.txt', 'w').write('1.0')\n"
+UNTIL_TOLD = "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.02)\n" + WORK
+"""A run that is on until `let_go`, however slow the machine is: what a test does meanwhile is sure to happen meanwhile."""
+PATIENCE = 120  # seconds for what takes one or two on a machine that is not busy
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -105,7 +108,7 @@ def open_session(root: Path, tag: str | None = None) -> Session:
 def run(session: Session, description: str = "an idea", **options: bool) -> int:
     """Runs an experiment to its end and returns its number."""
     number, _ = session.run_experiment(description, **options)
-    assert wait_until_ended(session, number, 60)
+    assert wait_until_ended(session, number, PATIENCE)
     settle_processes(session, number)
     return number
 
@@ -113,7 +116,7 @@ def run(session: Session, description: str = "an idea", **options: bool) -> int:
 def settle_processes(session: Session, number: int) -> None:
     """Waits until the supervisor itself is gone: the result is recorded a moment earlier."""
     spec = spec_of(session, number)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         from autoresearch_mcp.executors import local
 
@@ -137,7 +140,12 @@ def replace(session: Session, text: str) -> None:
     session.apply_patch("\n".join(lines) + "\n")
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def let_go(session: Session, number: int = 1) -> None:
+    """Lets an experiment of UNTIL_TOLD end."""
+    (spec_of(session, number).work / "go").touch()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -31,7 +31,12 @@ def ended(folder: Path, path: Path, required: str = "") -> subprocess.CompletedP
     """A test session on a machine whose programs are those in `path`."""
     (folder / "test_it.py").write_text(TESTS)
     path.mkdir(exist_ok=True)
-    environment = os.environ | {"PATH": str(path), "PYTHONPATH": str(ROOT / "tests"), REQUIRE: required}
+    environment = os.environ | {
+        "PATH": str(path),
+        "PYTHONPATH": str(ROOT / "tests"),
+        REQUIRE: required,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
     command = [sys.executable, "-m", "pytest", "-p", "needs", "-p", "no:cacheprovider", "test_it.py"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 

@@ -19,7 +19,7 @@ from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.web import MAX_REQUEST_BYTES, listen
 from clients.served import Served, serving
-from conftest import open_session, supervisor_of, text_of, wait_for
+from conftest import PATIENCE, UNTIL_TOLD, let_go, open_session, supervisor_of, text_of, wait_for
 
 Make = Callable[..., Session]
 INITIALIZE = {
@@ -65,19 +65,26 @@ def test_the_loop_runs_over_http_in_both_protocol_eras(notes: Session, serve: Ca
 
 
 def test_many_clients_share_one_workspace_and_one_run(toy: Make, serve: Callable[[Session], Served]):
-    session = toy("import time\ntime.sleep(2)\nopen('result.txt', 'w').write('1')\n")
+    session = toy(UNTIL_TOLD, budget_seconds="120")
 
     async def clients() -> None:
         served = serve(session)
         results: list[dict[str, object]] = []
+        waiting: set[int] = set()
 
-        async def one() -> None:
+        async def one(number: int) -> None:
+            async def waits(*_: object) -> None:
+                waiting.add(number)
+                if len(waiting) == 4:
+                    let_go(session)
+
             async with client_of(served) as client:
-                results.append((await client.call_tool("run_experiment", {"description": "baseline"})).structured_content or {})
+                answer = await client.call_tool("run_experiment", {"description": "baseline"}, progress_callback=waits)
+                results.append(answer.structured_content or {})
 
         async with anyio.create_task_group() as tasks:
-            for _ in range(4):
-                tasks.start_soon(one)
+            for number in range(4):
+                tasks.start_soon(one, number)
         assert [(result["experiment"], result["status"]) for result in results] == [(1, "scored")] * 4
 
     anyio.run(clients)
@@ -85,13 +92,19 @@ def test_many_clients_share_one_workspace_and_one_run(toy: Make, serve: Callable
 
 
 def test_a_client_that_goes_away_loses_nothing(toy: Make, serve: Callable[[Session], Served]):
-    session = toy("import time\ntime.sleep(3)\nopen('result.txt', 'w').write('1')\n")
+    session = toy(UNTIL_TOLD, budget_seconds="120")
 
     async def gone_and_back() -> None:
         served = serve(session)
-        with anyio.move_on_after(1.5):
+        with anyio.CancelScope() as patience:
+
+            async def enough(*_: object) -> None:
+                patience.cancel()
+
             async with client_of(served) as client:
-                await client.call_tool("run_experiment", {"description": "baseline"})
+                await client.call_tool("run_experiment", {"description": "baseline"}, progress_callback=enough)
+        assert patience.cancelled_caught
+        let_go(session)
         async with client_of(served) as client:
             result = await client.call_tool("get_score", {"wait_seconds": 30})
             assert (result.structured_content or {})["score"] == 1
@@ -100,7 +113,7 @@ def test_a_client_that_goes_away_loses_nothing(toy: Make, serve: Callable[[Sessi
 
 
 def test_the_run_outlives_the_http_server(toy: Make, serve: Callable[[Session], Served]):
-    session = toy("import time\ntime.sleep(3)\nopen('result.txt', 'w').write('1')\n")
+    session = toy(UNTIL_TOLD, budget_seconds="120")
 
     async def start() -> Served:
         served = serve(session)
@@ -111,8 +124,9 @@ def test_the_run_outlives_the_http_server(toy: Make, serve: Callable[[Session], 
     served = anyio.run(start)
     supervisor = supervisor_of(session, 1)
     served.process.terminate()
-    assert served.process.wait(10) in (0, -15)
+    assert served.process.wait(PATIENCE) in (0, -15)
     assert supervisor.is_running()
+    let_go(session)
     wait_for(lambda: open_session(session.workspace.root).experiment(1).score == 1)
 
 
@@ -155,7 +169,7 @@ def test_the_token_is_the_owners_alone_and_status_shows_it(notes: Session, serve
         == served.token
     )
     served.process.terminate()
-    served.process.wait(10)
+    served.process.wait(PATIENCE)
     assert serve(notes).token == served.token  # for as long as the workspace lives
 
 

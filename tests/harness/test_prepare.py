@@ -259,6 +259,7 @@ def test_shards_are_downloaded_tokenised_and_split(hub: Hub, tmp_path: Path):
     assert fetched == set(hub.files)
 
 
+@pytest.mark.slow
 def test_a_broken_download_is_tried_again_and_resumed(hub: Hub, tmp_path: Path):
     hub.fail_next = ["shard_00001.parquet"]
     hub.cut_next = ["shard_00002.parquet"]

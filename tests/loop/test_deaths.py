@@ -52,6 +52,7 @@ def die(session: Session, step: str, point: str, moment: str) -> None:
     assert result.returncode == -signal.SIGKILL, result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "point", "moment"), POINTS)
 def test_a_death_in_a_step_leaves_a_state_that_the_next_server_mends(toy: Make, step: str, point: str, moment: str):
     session = toy()
