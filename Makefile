@@ -3,7 +3,7 @@
 # make check   what to run after each edit: lint, format, types, and the tests but the slow ones
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: setup demo test check lint format types benchmarks
 setup: $(VENV)/.ready

@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.task import parse_task
-from autoresearch_mcp.workspace import create
 from conftest import ROOT, connect, open_session, text_of
 
 ORIGINAL = Path(__file__).with_name("original_shape.py")
