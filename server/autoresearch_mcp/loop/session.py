@@ -6,7 +6,7 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -250,6 +250,10 @@ class Session:
         if spec is not None:
             self.executor.stop(spec)
         return experiment
+
+    def chores(self) -> list[Callable[[], object]]:
+        """What a server does in its spare time: finds the sandbox before anybody asks for it, makes refs that something removed."""
+        return [detect, self.recovery.restore_refs]
 
     def refresh(self) -> None:
         """Notices a run that nobody supervises any more. Cheap where there is none."""

@@ -312,7 +312,7 @@ def history(session: Session, search: str | None = None) -> History:
     )
     if search is not None:
         words = search.lower().split()
-        found = [e for e in state.experiments if all(word in _searchable(e) for word in words)]
+        found = [e for e in state.experiments if _has(e, words)]
         answer.matches = [_row(state, e) for e in nlargest(LATEST, found, key=lambda e: _rank(state, e))]
     return _placed(answer, session)
 
@@ -321,10 +321,11 @@ def _rank(state: SessionState, experiment: ExperimentState) -> tuple[bool, float
     return experiment.score is not None, state.sign * (experiment.score or 0.0)
 
 
-def _searchable(experiment: ExperimentState) -> str:
+def _has(experiment: ExperimentState, words: list[str]) -> bool:
     committed = experiment.committed
-    learned = experiment.verdict.learned if experiment.verdict else None
-    return " ".join(filter(None, (committed.description, committed.hypothesis, learned))).lower()
+    learned = experiment.verdict.learned if experiment.verdict else ""
+    text = f"{committed.description}\n{committed.hypothesis}\n{learned}".lower()
+    return all(word in text for word in words)
 
 
 def _row(state: SessionState, experiment: ExperimentState) -> Row:
