@@ -232,7 +232,7 @@ class Workspace:
     def _link(self, worktree: Path, entry: Path) -> None:
         """Both directions, as gitrepository-layout(5) has them: they are absolute, so a moved workspace breaks them."""
         for path, content in ((worktree / ".git", f"gitdir: {entry}\n"), (entry / "gitdir", f"{worktree / '.git'}\n")):
-            if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            if not path.is_file() or path.read_bytes() != content.encode():
                 write_atomic(path, content.encode())
 
     def _add_around(self, path: Path, branch: str) -> None:

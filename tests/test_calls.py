@@ -1,0 +1,206 @@
+"""No failure inside reaches a client as anything but an answer in words, and none stops the server."""
+
+import importlib
+import inspect
+import itertools
+import json
+import logging
+import os
+import pkgutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import anyio
+import pytest
+from git.exc import GitCommandError
+from mcp.client import Client
+from mcp.types import TextContent
+
+import autoresearch_mcp
+from autoresearch_mcp import app, calls
+from autoresearch_mcp.loop.session import Session
+from conftest import connect, open_session, run, text_of, wait_for
+
+ROOMS = ("loop", "record", "views", "executors", "workspace", "files", "data", "text", "run.spec", "run.progress", "run.sandbox")
+FAULTS = (
+    OSError(28, "No space left on device", "/somewhere"),
+    sqlite3.OperationalError("disk I/O error"),
+    GitCommandError(["git", "update-ref"], 128, b"fatal: unable to write", b""),
+    PermissionError(13, "Permission denied", "/somewhere"),
+    KeyError("missing"),
+    MemoryError(),
+)
+
+
+def modules() -> list[ModuleType]:
+    found = [m.name for m in pkgutil.walk_packages(autoresearch_mcp.__path__, "autoresearch_mcp.") if ".inside" not in m.name]
+    wanted = [name for name in found if name.removeprefix("autoresearch_mcp.").startswith(ROOMS) and not name.endswith(".host")]
+    return [importlib.import_module(name) for name in wanted]
+
+
+def functions() -> Iterator[tuple[str, object, str]]:
+    """(name, owner, attribute) of every function and method of the rooms behind the tools."""
+    for module in modules():
+        for name, value in vars(module).items():
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+                yield f"{module.__name__}.{name}", module, name
+            elif inspect.isclass(value) and value.__module__ == module.__name__:
+                for inner, method in vars(value).items():
+                    if isinstance(method, FunctionType | property | classmethod) and (
+                        not inner.startswith("__") or inner == "__init__"
+                    ):
+                        yield f"{module.__name__}.{name}.{inner}", value, inner
+
+
+@contextmanager
+def failing(owner: object, name: str, error: Exception) -> Iterator[None]:
+    """The function raises, wherever it is called from: also where it was imported by name."""
+    original = inspect.getattr_static(owner, name)
+
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    broken = property(fail) if isinstance(original, property) else classmethod(fail) if isinstance(original, classmethod) else fail
+    places = [(owner, name)]
+    if isinstance(owner, ModuleType):
+        ours = [module for key, module in sys.modules.items() if key.startswith("autoresearch_mcp")]
+        places = [(module, key) for module in ours for key, value in vars(module).items() if value is original]
+    try:
+        for place, key in places:
+            setattr(place, key, broken)
+        yield
+    finally:
+        for place, key in places:
+            setattr(place, key, original)
+
+
+CALLS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("status", {}),
+    ("read_notes", {}),
+    ("apply_patch", {"patch": "@@\n # Notes on the loop\n+\n+budget metric\n"}),
+    ("run_experiment", {"description": "an idea", "replicate": True, "wait_seconds": 0}),
+    ("get_score", {"wait_seconds": 0}),
+    ("history", {"search": "idea"}),
+    ("read_reference", {"name": "diff:1"}),
+    ("stop_experiment", {}),
+    ("keep", {"learned": "x"}),
+    ("discard", {"learned": "y"}),
+)
+
+
+@pytest.mark.timeout(600)
+def test_whatever_fails_inside_every_tool_answers_in_words(notes: Session, monkeypatch: pytest.MonkeyPatch):
+    """Every function behind the tools is made to fail in turn, each time with another error, and every tool is called."""
+    run(notes)
+    notes.keep()
+    monkeypatch.setattr(calls, "WAIT_DEFAULT", 0.1)  # stop_experiment waits by itself
+    told = 0
+
+    async def go() -> None:
+        nonlocal told
+        async with Client(app.build_server(notes)) as client:
+            for (name, owner, attribute), error in zip(functions(), itertools.cycle(FAULTS)):
+                with failing(owner, attribute, error):
+                    for tool, arguments in CALLS:
+                        result = await client.call_tool(tool, arguments)
+                        text = text_of(result)
+                        told += result.is_error
+                        assert "Error executing tool" not in text and "Traceback" not in text, (name, tool, text)
+                        assert not result.is_error or len(text) > 40, (name, tool, text)
+
+    logging.getLogger("autoresearch_mcp").disabled = True  # hundreds of tracebacks
+    try:
+        anyio.run(go)
+    finally:
+        logging.getLogger("autoresearch_mcp").disabled = False
+    assert told > 300
+    session = open_session(notes.workspace.root)  # and what was left is a state to go on from
+    wait_for(lambda: (session.refresh(), not session.state.running)[1])
+    assert session.ledger.verify() > 0
+    if "discard" in session.position().allowed:
+        session.discard()
+    elif session.position().allowed[0] == "keep":
+        session.keep()
+    assert session.position().phase == "ready"
+
+
+def test_wrong_arguments_are_explained_without_the_librarys_words(notes: Session):
+    async def go() -> list[str]:
+        async with Client(app.build_server(notes)) as client:
+            wrong = (
+                ("read_notes", {"start_line": "many"}),
+                ("read_notes", {"start_line": 0}),
+                ("apply_patch", {}),
+                ("nonsense", {}),
+            )
+            answers = [await client.call_tool(name, arguments) for name, arguments in wrong]
+            assert all(answer.is_error for answer in answers)
+            return [text_of(answer) for answer in answers]
+
+    many, zero, lacking, unknown = anyio.run(go)
+    assert "start_line: " in many and "Correct them and call read_notes again" in many
+    assert "greater than or equal to 1" in zero and "patch: Field required" in lacking and "nonsense" in unknown
+    assert not any("Error executing" in text or "pydantic" in text for text in (many, zero, lacking, unknown))
+
+
+BROKEN = """
+import sys
+from autoresearch_mcp.views import build
+def history(*_): raise KeyError("x" * 2000)
+build.history = history
+sys.argv[1:] = ["serve", "--workspace", sys.argv[1]]
+from autoresearch_mcp.cli import main
+main()
+"""
+
+
+def test_errors_that_nobody_reads_never_stop_the_server(notes: Session):
+    """stderr is a pipe that nobody drains; each error's traceback is longer than a line."""
+    command = [sys.executable, "-c", BROKEN, str(notes.workspace.root)]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert server.stdin is not None and server.stdout is not None and server.stderr is not None
+
+    def ask(number: int, method: str, **params: object) -> dict[str, dict[str, object]]:
+        server.stdin.write(json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}) + "\n")
+        server.stdin.flush()
+        return json.loads(server.stdout.readline())
+
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    ask(0, "initialize", **hello)
+    server.stdin.write('{"jsonrpc": "2.0", "method": "notifications/initialized"}\n')
+    for number in range(1, 400):
+        answer = ask(number, "tools/call", name="history", arguments={})
+        assert answer["result"]["isError"], answer
+    server.stdin.close()
+    assert server.wait(60) == 0
+    said = server.stderr.read()
+    assert (
+        said.startswith("autoresearch-mcp: KeyError") and "Traceback" not in said and max(map(len, said.splitlines())) <= calls.LINE
+    )
+    logs = sorted(notes.workspace.state_dir.glob("server.log*"))
+    assert "Traceback" in logs[0].read_text() and sum(path.stat().st_size for path in logs) <= 2 * calls.LOG_BYTES
+
+
+def test_the_log_and_its_line_survive_a_full_disk_and_a_closed_stderr(tmp_path: Path):
+    code = (
+        "import os, sys, logging; from pathlib import Path; from autoresearch_mcp.calls import log_to\n"
+        "log_to(Path(sys.argv[1]))\nos.close(2)\nlogging.getLogger('x').error('said')\nprint('alive')\n"
+    )
+    for path in ("/dev/full", str(tmp_path / "log"), str(tmp_path / "no" / "folder")):
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, env=dict(os.environ))
+        assert done.stdout == "alive\n", (path, done.stderr)
+
+
+def test_a_real_client_sees_the_words_too(notes: Session):
+    async def go() -> str:
+        async with connect(notes.workspace.root) as client:
+            answer = await client.call_tool("keep", {})
+            assert answer.is_error and isinstance(answer.content[0], TextContent)
+            return answer.content[0].text
+
+    assert anyio.run(go).startswith("keep is not allowed now")
