@@ -2,9 +2,9 @@
 
     python benchmarks/patches.py
 
-Real edits of real files (train.py, program.md, a TOML, notes with CRLF) are written in every form of FORMS; the result that each must
-have is known. Beside them stand patches that must be refused: HOSTILE ones, which ask for more than an edit of the one file, and
-AMBIGUOUS ones, which fit nowhere or in several places. tests/loop/test_patches.py asserts the figures.
+Real edits of real files (train.py, program.md, a TOML, notes with CRLF) are written in every form of FORMS; the result that each
+must have is known. Beside them stand patches that must be refused: hostile ones, which ask for more than an edit of the one
+file, and ambiguous ones, which fit nowhere or in several places. tests/loop/test_patches.py asserts the figures.
 """
 
 import difflib
@@ -76,7 +76,7 @@ EDITS = [
         TRAIN,
         (
             "def norm(x):\n    return F.rms_norm(x, (x.size(-1),))\n",
-            "def norm(x):\n    scale = x.float().pow(2).mean(-1, keepdim=True)\n    return x * torch.rsqrt(scale + 1e-6).type_as(x)\n",
+            "def norm(x):\n    scale = x.float().pow(2).mean(-1, keepdim=True)\n    return x * torch.rsqrt(scale + 1e-6)\n",
         ),
     ),
     edit("insertion", "train.py", TRAIN, ("import math\nimport time\n", "import math\nimport os\nimport time\n")),
@@ -108,9 +108,7 @@ def hunks(edit: Edit, context: int = 3) -> list[Hunk]:
 
 def signed(edit: Edit, hunk: Hunk) -> list[str]:
     old, new = (lines[start:end] for lines, start, end in zip(edit.lines, hunk[::2], hunk[1::2], strict=True))
-    return [line for line in difflib.ndiff(old, new, None, None) if False] or [
-        line for line in list(difflib.unified_diff(old, new, n=999, lineterm=""))[3:]
-    ]
+    return list(difflib.unified_diff(old, new, n=len(old), lineterm=""))[3:]
 
 
 def numbers(hunk: Hunk, off: int = 0) -> str:
@@ -202,12 +200,16 @@ UNIFIED: dict[str, Callable[[Edit], str]] = {
     "line in words": unified(header=lambda hunk: f"@@ line {hunk[0] + 1} @@"),
     "section": sections,
     "no file": lambda edit: body(edit),
-    "no hunk line": lambda edit: f"--- a/{edit.path}\n+++ b/{edit.path}\n" + "".join(f"{x}\n" for x in signed(edit, hunks(edit)[0]))
-    if len(hunks(edit)) == 1
-    else "",
-    "signs alone": lambda edit: "".join(f"{line}\n" for line in signed(edit, hunks(edit, 2)[0]))
-    if len(hunks(edit)) == 1 and "\n-" in PLAIN(edit).split("@@", 2)[-1]
-    else "",
+    "no hunk line": lambda edit: (
+        f"--- a/{edit.path}\n+++ b/{edit.path}\n" + "".join(f"{x}\n" for x in signed(edit, hunks(edit)[0]))
+        if len(hunks(edit)) == 1
+        else ""
+    ),
+    "signs alone": lambda edit: (
+        "".join(f"{line}\n" for line in signed(edit, hunks(edit, 2)[0]))
+        if len(hunks(edit)) == 1 and "\n-" in PLAIN(edit).split("@@", 2)[-1]
+        else ""
+    ),
     "little context": unified(context=1),
     "fence": around(*fence("diff"), PLAIN),
     "patch fence": around(*fence("patch"), PLAIN),
@@ -223,7 +225,7 @@ UNIFIED: dict[str, Callable[[Edit], str]] = {
     "no blank before context": mapped(PLAIN, bare_context),
     "no blank at the margin": mapped(PLAIN, bare_at_margin),
     "indented": mapped(PLAIN, lambda line: f"    {line}"),
-    "indented in a list": around("1. The change:\n\n", "\n2. Then run it.\n", mapped(PLAIN, lambda line: f"   {line}" if line else line)),
+    "indented in a list": around("1. The change:\n\n", "\n2. Then run it.\n", mapped(PLAIN, lambda line: f"   {line}")),
     "trailing white space gone": mapped(PLAIN, str.rstrip),
     "trailing white space added": mapped(PLAIN, lambda line: f"{line}  " if line.startswith(" ") else line),
     "carriage returns": lambda edit: PLAIN(edit).replace("\n", "\r\n"),
@@ -232,8 +234,10 @@ UNIFIED: dict[str, Callable[[Edit], str]] = {
     "hunk by hunk in fences": lambda edit: "Then:\n".join(f"```diff\n{part}```\n" for part in parts(edit)),
     "byte order mark": around("\ufeff", "", PLAIN),
     "dev null": lambda edit: f"--- /dev/null\n+++ b/{edit.path}\n{rewrite_of(edit)}",
-    "git new file": lambda edit: f"diff --git a/{edit.path} b/{edit.path}\nnew file mode 100644\nindex 0000000..f735c2d\n"
-    f"--- /dev/null\n+++ b/{edit.path}\n{rewrite_of(edit)}",
+    "git new file": lambda edit: (
+        f"diff --git a/{edit.path} b/{edit.path}\nnew file mode 100644\nindex 0000000..f735c2d\n"
+        f"--- /dev/null\n+++ b/{edit.path}\n{rewrite_of(edit)}"
+    ),
 }
 
 
@@ -297,9 +301,11 @@ CODEX: dict[str, Callable[[Edit], str]] = {
     "diff in an envelope": around("*** Begin Patch\n", "*** End Patch\n", PLAIN),
     "no blank before context": mapped(ENVELOPE, bare_context),
     "insertion behind an anchor": only_insertion,
-    "add file": lambda edit: f"*** Begin Patch\n*** Add File: {edit.path}\n"
-    + "".join(f"+{line}\n" for line in edit.new.splitlines())
-    + "*** End Patch\n",
+    "add file": lambda edit: (
+        f"*** Begin Patch\n*** Add File: {edit.path}\n"
+        + "".join(f"+{line}\n" for line in edit.new.splitlines())
+        + "*** End Patch\n"
+    ),
     "indented": mapped(ENVELOPE, lambda line: f"  {line}"),
     "carriage returns": lambda edit: ENVELOPE(edit).replace("\n", "\r\n"),
 }
@@ -322,7 +328,8 @@ def parts_of_lines(edit: Edit) -> list[tuple[str, str]]:
         end = 0
         while end < min(len(old), len(new)) and old[-1 - end] == new[-1 - end]:
             end += 1
-        end = max(0, end - 1)
+        while end and not old[len(old) - end].isspace():
+            end -= 1  # up to the end of a word
         old, new = old[: len(old) - end].strip(), new[: len(new) - end].strip()
         if edit.old.count(old) != 1 or old == edit.old:
             return []
@@ -337,11 +344,13 @@ def blocks(
     lead: str = "",
     tail: str = "",
     text: Callable[[str], str] = str,
+    after: Callable[[str], str] | None = None,
     cut: Callable[[Edit], list[tuple[str, str]]] = pairs,
 ) -> Callable[[Edit], str]:
     def write(edit: Edit) -> str:
         made = [
-            f"{lead}{open}\n{text(old)}\n{divide}\n{text(new) + chr(10) if new else ''}{close}\n{tail}" for old, new in cut(edit)
+            f"{lead}{open}\n{text(old)}\n{divide}\n{(after or text)(new) + chr(10) if new else ''}{close}\n{tail}"
+            for old, new in cut(edit)
         ]
         return "\n".join(made).replace("{}", edit.path)
 
@@ -398,7 +407,7 @@ SEARCH: dict[str, Callable[[Edit], str]] = {
     "nine": blocks("<<<<<<<<< SEARCH", "=========", ">>>>>>>>> REPLACE"),
     "no blank": blocks("<<<<<<<SEARCH", "=======", ">>>>>>>REPLACE"),
     "blank edges": blocks(text=lambda text: f"\n{text}\n"),
-    "trailing white space": blocks(text=lambda text: text.replace("\n", "  \n")),
+    "trailing white space": blocks(text=lambda text: text.replace("\n", "  \n"), after=str),
     "numbers with bars": blocks(text=lambda text: numbered(text, "{:4d} | ")),
     "numbers with tabs": blocks(text=lambda text: numbered(text, "{:6d}\t")),
     "numbers with arrows": blocks(text=lambda text: numbered(text, "{:5d}→")),
@@ -433,12 +442,14 @@ CALLS: dict[str, Callable[[Edit], str]] = {
     "find and replace": call("find", "replace", path="{}"),
     "texts": call("oldText", "newText"),
     "not everywhere": call("old_string", "new_string", replace_all=False, file_path="{}"),
-    "part of a line": lambda edit: json.dumps([{"old_string": old, "new_string": new} for old, new in parts_of_lines(edit)])
-    if parts_of_lines(edit)
-    else "",
+    "part of a line": lambda edit: (
+        json.dumps([{"old_string": old, "new_string": new} for old, new in parts_of_lines(edit)]) if parts_of_lines(edit) else ""
+    ),
     "list": lambda edit: json.dumps(calls(edit), indent=2),
     "edits": lambda edit: json.dumps({"file_path": edit.path, "edits": calls(edit)}),
-    "edits alone": lambda edit: json.dumps({"edits": [{"oldText": x["old_string"], "newText": x["new_string"]} for x in calls(edit)]}),
+    "edits alone": lambda edit: json.dumps(
+        {"edits": [{"oldText": x["old_string"], "newText": x["new_string"]} for x in calls(edit)]}
+    ),
     "fenced": lambda edit: f"```json\n{json.dumps({'edits': calls(edit)}, indent=2)}\n```",
     "carriage returns": lambda edit: json.dumps(
         [{key: value.replace("\n", "\r\n") for key, value in one.items()} for one in calls(edit)]
@@ -536,7 +547,7 @@ HARMFUL = {
     "rename": "diff --git a/train.py b/train.py\nrename from train.py\nrename to t.py\n" + OURS,
     "copy": "diff --git a/train.py b/train.py\ncopy from train.py\ncopy to t.py\n" + OURS,
     "mode": "diff --git a/train.py b/train.py\nold mode 100644\nnew mode 100755\n" + OURS,
-    "symlink": "diff --git a/train.py b/train.py\nnew file mode 120000\n--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+/etc/passwd\n",
+    "symlink": "diff --git a/train.py b/train.py\nnew file mode 120000\n--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+/etc\n",
     "index of a symlink": "diff --git a/train.py b/train.py\nindex 1111111..2222222 120000\n" + OURS,
     "executable": "diff --git a/train.py b/train.py\nnew file mode 100755\n--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+x = 1\n",
     "binary": "diff --git a/train.py b/train.py\nGIT binary patch\nliteral 3\nabc\n",
@@ -591,7 +602,11 @@ DOUBTFUL: list[tuple[str, str, str]] = [
     ("code.py", REPEATED, "*** Begin Patch\n*** Add File: code.py\n+a = 1\n+# ... rest of the file unchanged\n*** End Patch\n"),
     ("code.py", REPEATED, REPEATED[: REPEATED.index("if b")]),  # cut off
     ("code.py", REPEATED, f"```\n{REPEATED.replace('max = 1', 'max = 2')[12:]}```\n"),  # its head is gone
-    ("code.py", REPEATED, f"```\n{REPEATED.replace('max = 1', 'max = 2')}```\nor\n```\n{REPEATED.replace('max = 1', 'max = 3')}```\n"),
+    (
+        "code.py",
+        REPEATED,
+        f"```\n{REPEATED.replace('max = 1', 'max = 2')}```\nor\n```\n{REPEATED.replace('max = 1', 'max = 3')}```\n",
+    ),
     ("code.py", REPEATED, '{"old_string": "b = 0", "new_string": "b = 1"}'),
     ("code.py", REPEATED, '{"old_string": "B = 0", "new_string": "b = 1"}'),
     ("code.py", REPEATED, '{"old_string": "b  = 0", "new_string": "b = 1"}'),
@@ -602,6 +617,7 @@ DOUBTFUL: list[tuple[str, str, str]] = [
     ("code.py", REPEATED, "<<<<<<< SEARCH\nmax = 1\n<<<<<<< SEARCH\n=======\nmax = 2\n>>>>>>> REPLACE\n"),
     ("code.py", REPEATED, search("c = 3", "if a:\n        c = 4")),  # indented by the file, or not
     ("code.py", REPEATED, search("max = 1", "max = 2") + search("max = 1", "max = 3")),
+    ("notes.md", LISTED, "@@\n-Text that stays.\n+Text that goes.\n@@\nLast words of it.\nThe last words.\n"),  # no signs
     ("notes.md", LISTED, "@@\n# Plan\n\n- one\n- two\n+- three\n"),  # list items, or lines to remove
     ("notes.md", LISTED, "@@\nText that stays.\n\n+ more\n-Last words of it.\n+The end.\n"),
     ("notes.md", LISTED, "Here is the new file.\n\n" + LISTED.replace("stays", "goes")),  # prose, or text

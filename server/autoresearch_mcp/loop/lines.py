@@ -40,12 +40,10 @@ class Lines:
 
     def __init__(self, path: str, text: str):
         self.path = path
-        lines = split_lines(text)
-        self.content = [content(line) for line in lines]
-        self.ends = [line[len(shown) :] for line, shown in zip(lines, self.content, strict=True)]
-        crlf = sum(end == "\r\n" for end in self.ends)
-        self.newline = "\r\n" if crlf * 2 > len(lines) else "\n"
-        self.final = not self.ends or self.ends[-1] != ""
+        self.lines = split_lines(text)
+        self.content = [content(line) for line in self.lines]
+        self.newline = "\r\n" if text.count("\r\n") * 2 > len(self.lines) else "\n"
+        self.final = text.endswith("\n") or not text
         self._strings: dict[View, tuple[dict[str, str], str]] = {}
         self._joined = self._collapsed = ""
         self._line_starts: list[int] = []
