@@ -341,6 +341,8 @@ def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
         ("a.md", "q\n" * 900, block("q\n", "r\n") * 24_000),
         ("a.md", "x " * 500_000, block("y " * 500_000 + "\n", "z\n")),
         ("a.md", "a\n", "/a." * 300_000),
+        ("a.md", "a\n", "--- a" + " " * 900_000 + "x\n@@\n-a\n+b\n"),
+        ("a.md", "a\n", "@@\n-a\n+b\n-- \n1." + "1" * 900_000 + "!\n"),
         ("a.md", "a\n", "[" * 1_000_000),
         ("a.toml", "x = 1\n", f"@@\n-x = 1\n+{'a.' * 500_000}b = 1\n"),
         ("a.py", "f(x)\n" * 200_000, "@@ -1,0 +2 @@\n+g(x)\n"),

@@ -5,9 +5,11 @@ linear; similarity is that of bags of words, not of characters, and of a dozen c
 """
 
 import re
+import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from heapq import nlargest
 from itertools import accumulate
 
@@ -86,6 +88,16 @@ class Lines:
             return []
         places = _occurrences(self._collapsed, "\n" + collapsed(beginning), self._collapsed_starts[start])
         return [bisect_right(self._collapsed_starts, at) - 1 for at in places]
+
+    @cached_property
+    def _depths(self) -> list[int]:
+        """How far each line is indented; a blank one as deep as can be."""
+        return [len(line) - len(line.lstrip()) if line.strip() else sys.maxsize for line in self.content]
+
+    def block_end(self, at: int) -> int:
+        """Index behind the lines that are indented deeper than line `at`; what a line like `def f():` encloses."""
+        depths, own = self._depths, self._depths[at]
+        return next((end for end in range(at + 1, len(depths)) if depths[end] <= own), len(depths))
 
     def find_text(self, old: str) -> list[tuple[int, int]]:
         """The first few (start, end) of a text in the whole file, its line ends read as LF."""

@@ -2,7 +2,7 @@
 at once. Nothing here touches the disk.
 
 Forms: unified diff; Codex `*** Begin Patch` envelope; SEARCH/REPLACE blocks; the arguments of agents' own edit tools as JSON; the
-whole new file. Here they are read into hunks; target.py knows the names that the file may go by, placing.py puts the hunks into the text.
+whole new file. Here they are read into hunks; target.py knows the names that the file may go by, placing.py puts hunks into text.
 
 What a writer may leave out or wrap around (line numbers, counts, fences, prose, a heredoc) is forgiven where one meaning is left.
 Three things never are: a patch that names another file, even besides ours; a line that would be written without being understood;
@@ -29,10 +29,8 @@ MAX_BYTES = 1 << 20
 FORMS = "a unified diff, a `*** Begin Patch` envelope, or SEARCH/REPLACE blocks (<<<<<<< SEARCH, =======, >>>>>>> REPLACE)"
 RESEMBLES = 0.6  # share of lines that a whole new file must have in common with the old one; a fragment of it has less
 MOST_LINES = 100_000  # of a patch: about 0.5 s to read; the whole of a file under the limit has some 30,000
-MOST_TOKENS = 400_000  # of a Python file; a megabyte of code as people write it has 250,000, and reading these takes 0.3 s
+MOST_TOKENS = 400_000  # of a Python file; a megabyte of code as people write it has 250,000; these take about a second to read
 MOST_DOTS = 4_000_000  # squares of their number in each line of TOML: tomllib's time and memory for a dotted key
-
-
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -204,7 +202,7 @@ class _DiffReader:
     def _is_signature(self, i: int) -> bool:
         """git's last lines: `-- ` and its version."""
         return (
-            self.lines[i].rstrip() == "--" and i + 1 < len(self.lines) and bool(re.match(r"\d+\.\d+[\w.]*\s*$", self.lines[i + 1]))
+            self.lines[i].rstrip() == "--" and i + 1 < len(self.lines) and bool(re.match(r"\d+\.\d[\w.]*\s*$", self.lines[i + 1]))
         )
 
     def _codex_line(self, i: int) -> int:

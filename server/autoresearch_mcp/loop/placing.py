@@ -15,7 +15,7 @@ from autoresearch_mcp.loop.diffs import changes_between, content, matching, visi
 from autoresearch_mcp.loop.hunks import Hunk, Reading
 from autoresearch_mcp.loop.lines import MOST_FOUND, WIDTH, Lines, View, collapsed, exact, nearest_window, no_trailing, similar_lines
 
-MOST_PLACEMENTS = 20_000_000  # hunks times lines of the file; each costs some nanoseconds for each way of looking
+MOST_PLACEMENTS = 5_000_000  # hunks times lines of the file; each costs some nanoseconds for each way of looking
 NEAR = 3  # lines that a hunk's line number may be off and still decide between equal places
 SHOWN_LINES = 30
 
@@ -128,7 +128,8 @@ class _Look:
         if len(places) == 1:
             return places[0]
         certain = len(places) < MOST_FOUND or len(self.anchors) == 1
-        inside = {at for at in places if any(anchor <= at < _block_end(self.file, anchor) for anchor in self.anchors)}
+        blocks = [(anchor, self.file.block_end(anchor)) for anchor in self.anchors]
+        inside = {at for at in places if any(start <= at < end for start, end in blocks)}
         if certain and len(inside) == 1:
             return inside.pop()
         if exact and self.asked is not None:
@@ -227,15 +228,6 @@ def _anchor_lines(hunk: Hunk, file: Lines, floor: int) -> list[int]:
             return []
         start = found[0]
     return found
-
-
-def _block_end(file: Lines, at: int) -> int:
-    """Index behind the lines that are indented deeper than line `at`; what an anchor like `def f():` encloses."""
-    own = len(_indent(file.content[at]))
-    end = at + 1
-    while end < len(file.content) and (not file.content[end].strip() or len(_indent(file.content[end])) > own):
-        end += 1
-    return end
 
 
 def _with_less_context(hunk: Hunk, file: Lines) -> Iterator[tuple[Reading, int]]:

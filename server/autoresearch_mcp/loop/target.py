@@ -44,6 +44,8 @@ class Target:
 
     def is_named(self, named: str, in_diff: bool = False) -> bool:
         """Whether this name is the file's: relative, with a prefix as diffs have it, or in full."""
+        if len(named) > 4 * LONGEST_NAME:
+            return False
         name = _DATE.sub("", named.split("\t")[0].strip()).strip("\"'`")
         if bracket := re.fullmatch(r"(\S.*?)\s+[(\[<]([^()\[\]<>]*)[)\]>]", name[:LONGEST_NAME]):
             if any(is_path(word) and not self.is_named(word) for word in NAME.findall(bracket[2])):
