@@ -119,6 +119,12 @@ def _parse(patch: str, target: Target) -> list[Hunk]:
     return _whole_file(lines, target)
 
 
+def _mixed() -> PatchError:
+    return PatchError(
+        "The patch mixes SEARCH/REPLACE blocks with a diff, of which one would be lost. Send it in one form."
+    )
+
+
 def _dedented(lines: list[str], indent: re.Match[str] | None) -> list[str]:
     """The lines without the indentation of the first line that is part of a patch, as in a list of prose."""
     prefix = indent[0] if indent else ""
@@ -172,6 +178,8 @@ class _DiffReader:
         if not line.strip():
             return
         self.target.check_outside(line)
+        if line.lstrip()[:1] in ("<", "-") and _SEARCH.match(line):
+            raise _mixed()
         if line.startswith(("--- ", "+++ ")):
             self.open, self.doubtful = True, False
         elif line.startswith("diff "):
@@ -360,7 +368,7 @@ class _SearchReader:
             start = _SEARCH.match(line) if line.lstrip()[:1] in ("<", "-") else None
             if opened is None:
                 if start is None:
-                    self.target.check_outside(line)
+                    self._outside(line)
                 else:
                     opened, body = start, []
                     self._check_rest(start["rest"] or start["dashed"] or "")
@@ -375,6 +383,13 @@ class _SearchReader:
         if opened is not None:
             raise self._not_closed()
         return self.hunks
+
+    def _outside(self, line: str) -> None:
+        self.target.check_outside(line)
+        if line.startswith("@@") or (line.startswith("*** ") and _CODEX.match(line)):
+            raise _mixed()
+        if line.startswith("=======") or ((end := _REPLACE_END.match(line)) and end["word"].lower() in _END_WORDS):
+            raise PatchError(f"The line {line[:80]!r} stands outside any block. Begin each block with a line `<<<<<<< SEARCH`.")
 
     @property
     def _label(self) -> str:
