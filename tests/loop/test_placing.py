@@ -71,6 +71,13 @@ def test_part_of_a_text_is_found_once_or_refused():
         place([hunk("x = 1", "x = 2", partial=True)], "a.md", "# x = 1\nx  =  1\n")
 
 
+def test_a_part_of_a_line_is_not_replaced_by_all_of_it():
+    text = "rate = 1\nbetas = (0.8, 0.9)\n"
+    with pytest.raises(PatchError, match="does not fit"):
+        place([hunk("rate = 1\nbetas =", "rate = 2\nbetas = (0.8, 0.9)", partial=True)], "a.md", text)
+    assert place([hunk("rate = 1\nbetas =", "rate = 2\nbeta =", partial=True)], "a.md", text) == "rate = 2\nbeta = (0.8, 0.9)\n"
+
+
 def test_the_last_line_end_goes_only_where_a_call_takes_it():
     assert place([hunk("six\n", "seven", literal=True)], "a.md", TEXT) == TEXT.replace("six\n", "seven")
     assert place([hunk("six\n", "", literal=True)], "a.md", TEXT) == TEXT.replace("six\n", "")

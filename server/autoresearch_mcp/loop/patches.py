@@ -120,9 +120,7 @@ def _parse(patch: str, target: Target) -> list[Hunk]:
 
 
 def _mixed() -> PatchError:
-    return PatchError(
-        "The patch mixes SEARCH/REPLACE blocks with a diff, of which one would be lost. Send it in one form."
-    )
+    return PatchError("The patch mixes SEARCH/REPLACE blocks with a diff, of which one would be lost. Send it in one form.")
 
 
 def _dedented(lines: list[str], indent: re.Match[str] | None) -> list[str]:

@@ -159,6 +159,9 @@ class _Look:
             if not literal:
                 if file.cuts_a_word(*spans[0]) or (len(reading.old) == 1 and not before.strip() and not rest.strip()):
                     continue  # by chance inside another word; or a whole line but for its indentation
+                new = reading.new or [""]
+                if _brings_back(new[-1], rest) or _brings_back(new[0][::-1], before[::-1]):
+                    continue  # the rest of the line would stand there twice
                 if other := [at for at in file.find(reading.old, collapsed) if at != first]:
                     raise self._ambiguous(sorted([first + 1, *(at + 1 for at in other)]))
             lines = (before + "\n".join(reading.new) + rest).split("\n")
@@ -177,6 +180,11 @@ class _Look:
         if last < len(file.content):
             ended[-1] = lines[-1] + file.lines[last][len(file.content[last]) :]
         return Placed(self.hunk.label, first, min(last + 1, len(file.content)), ended, final)
+
+
+def _brings_back(line: str, rest: str) -> bool:
+    """Whether the end of a new line is what stands behind it already."""
+    return bool(rest.strip()) and line.rstrip().endswith(rest.strip())
 
 
 def _nearest_to(file: Lines, old: list[str], wanted: int) -> int | None:
