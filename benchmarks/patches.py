@@ -2,9 +2,9 @@
 
     python benchmarks/patches.py
 
-Real edits of real files (train.py, program.md, a TOML, notes with CRLF) are written in every form of FORMS; the result that each must
-have is known. Beside them stand patches that must be refused: HOSTILE ones, which ask for more than an edit of the one file, and
-AMBIGUOUS ones, which fit nowhere or in several places. tests/loop/test_patches.py asserts the figures.
+Real edits of real files (train.py, program.md, a TOML, notes with CRLF) are written in every form of FORMS; the result that each
+must have is known. Beside them stand patches that must be refused: hostile ones, which ask for more than an edit of the one
+file, and ambiguous ones, which fit nowhere or in several places. tests/loop/test_patches.py asserts the figures.
 """
 
 import difflib
@@ -76,7 +76,7 @@ EDITS = [
         TRAIN,
         (
             "def norm(x):\n    return F.rms_norm(x, (x.size(-1),))\n",
-            "def norm(x):\n    scale = x.float().pow(2).mean(-1, keepdim=True)\n    return x * torch.rsqrt(scale + 1e-6).type_as(x)\n",
+            "def norm(x):\n    scale = x.float().pow(2).mean(-1, keepdim=True)\n    return x * torch.rsqrt(scale + 1e-6)\n",
         ),
     ),
     edit("insertion", "train.py", TRAIN, ("import math\nimport time\n", "import math\nimport os\nimport time\n")),
@@ -108,9 +108,7 @@ def hunks(edit: Edit, context: int = 3) -> list[Hunk]:
 
 def signed(edit: Edit, hunk: Hunk) -> list[str]:
     old, new = (lines[start:end] for lines, start, end in zip(edit.lines, hunk[::2], hunk[1::2], strict=True))
-    return [line for line in difflib.ndiff(old, new, None, None) if False] or [
-        line for line in list(difflib.unified_diff(old, new, n=999, lineterm=""))[3:]
-    ]
+    return list(difflib.unified_diff(old, new, n=len(old), lineterm=""))[3:]
 
 
 def numbers(hunk: Hunk, off: int = 0) -> str:
@@ -227,9 +225,7 @@ UNIFIED: dict[str, Callable[[Edit], str]] = {
     "no blank before context": mapped(PLAIN, bare_context),
     "no blank at the margin": mapped(PLAIN, bare_at_margin),
     "indented": mapped(PLAIN, lambda line: f"    {line}"),
-    "indented in a list": around(
-        "1. The change:\n\n", "\n2. Then run it.\n", mapped(PLAIN, lambda line: f"   {line}" if line else line)
-    ),
+    "indented in a list": around("1. The change:\n\n", "\n2. Then run it.\n", mapped(PLAIN, lambda line: f"   {line}")),
     "trailing white space gone": mapped(PLAIN, str.rstrip),
     "trailing white space added": mapped(PLAIN, lambda line: f"{line}  " if line.startswith(" ") else line),
     "carriage returns": lambda edit: PLAIN(edit).replace("\n", "\r\n"),
@@ -332,7 +328,8 @@ def parts_of_lines(edit: Edit) -> list[tuple[str, str]]:
         end = 0
         while end < min(len(old), len(new)) and old[-1 - end] == new[-1 - end]:
             end += 1
-        end = max(0, end - 1)
+        while end and not old[len(old) - end].isspace():
+            end -= 1  # up to the end of a word
         old, new = old[: len(old) - end].strip(), new[: len(new) - end].strip()
         if edit.old.count(old) != 1 or old == edit.old:
             return []
@@ -347,11 +344,13 @@ def blocks(
     lead: str = "",
     tail: str = "",
     text: Callable[[str], str] = str,
+    after: Callable[[str], str] | None = None,
     cut: Callable[[Edit], list[tuple[str, str]]] = pairs,
 ) -> Callable[[Edit], str]:
     def write(edit: Edit) -> str:
         made = [
-            f"{lead}{open}\n{text(old)}\n{divide}\n{text(new) + chr(10) if new else ''}{close}\n{tail}" for old, new in cut(edit)
+            f"{lead}{open}\n{text(old)}\n{divide}\n{(after or text)(new) + chr(10) if new else ''}{close}\n{tail}"
+            for old, new in cut(edit)
         ]
         return "\n".join(made).replace("{}", edit.path)
 
@@ -408,7 +407,7 @@ SEARCH: dict[str, Callable[[Edit], str]] = {
     "nine": blocks("<<<<<<<<< SEARCH", "=========", ">>>>>>>>> REPLACE"),
     "no blank": blocks("<<<<<<<SEARCH", "=======", ">>>>>>>REPLACE"),
     "blank edges": blocks(text=lambda text: f"\n{text}\n"),
-    "trailing white space": blocks(text=lambda text: text.replace("\n", "  \n")),
+    "trailing white space": blocks(text=lambda text: text.replace("\n", "  \n"), after=str),
     "numbers with bars": blocks(text=lambda text: numbered(text, "{:4d} | ")),
     "numbers with tabs": blocks(text=lambda text: numbered(text, "{:6d}\t")),
     "numbers with arrows": blocks(text=lambda text: numbered(text, "{:5d}→")),
@@ -548,7 +547,7 @@ HARMFUL = {
     "rename": "diff --git a/train.py b/train.py\nrename from train.py\nrename to t.py\n" + OURS,
     "copy": "diff --git a/train.py b/train.py\ncopy from train.py\ncopy to t.py\n" + OURS,
     "mode": "diff --git a/train.py b/train.py\nold mode 100644\nnew mode 100755\n" + OURS,
-    "symlink": "diff --git a/train.py b/train.py\nnew file mode 120000\n--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+/etc/passwd\n",
+    "symlink": "diff --git a/train.py b/train.py\nnew file mode 120000\n--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+/etc\n",
     "index of a symlink": "diff --git a/train.py b/train.py\nindex 1111111..2222222 120000\n" + OURS,
     "executable": "diff --git a/train.py b/train.py\nnew file mode 100755\n--- /dev/null\n+++ b/train.py\n@@ -0,0 +1 @@\n+x = 1\n",
     "binary": "diff --git a/train.py b/train.py\nGIT binary patch\nliteral 3\nabc\n",
@@ -618,6 +617,7 @@ DOUBTFUL: list[tuple[str, str, str]] = [
     ("code.py", REPEATED, "<<<<<<< SEARCH\nmax = 1\n<<<<<<< SEARCH\n=======\nmax = 2\n>>>>>>> REPLACE\n"),
     ("code.py", REPEATED, search("c = 3", "if a:\n        c = 4")),  # indented by the file, or not
     ("code.py", REPEATED, search("max = 1", "max = 2") + search("max = 1", "max = 3")),
+    ("notes.md", LISTED, "@@\n-Text that stays.\n+Text that goes.\n@@\nLast words of it.\nThe last words.\n"),  # no signs
     ("notes.md", LISTED, "@@\n# Plan\n\n- one\n- two\n+- three\n"),  # list items, or lines to remove
     ("notes.md", LISTED, "@@\nText that stays.\n\n+ more\n-Last words of it.\n+The end.\n"),
     ("notes.md", LISTED, "Here is the new file.\n\n" + LISTED.replace("stays", "goes")),  # prose, or text

@@ -1,6 +1,9 @@
 """Untrusted text made fit to show, and tracebacks made short."""
 
-from autoresearch_mcp.text import plain, short_tracebacks, untrusted
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoresearch_mcp.text import plain, short_tracebacks, split_lines, untrusted
 
 
 def test_plain_text_and_its_mark():
@@ -41,3 +44,11 @@ def test_an_excerpt_shows_where_the_syntax_is_wrong():
         ^
 SyntaxError: invalid syntax"""
     assert short_tracebacks(log) == "  /run/train.py:5: x = = 3\nSyntaxError: invalid syntax"
+
+
+@given(st.text(alphabet="a\n\r\x0b\x0c\x1c\x85\u2028"))
+def test_only_lf_and_crlf_end_a_line_and_nothing_is_lost(text: str):
+    lines = split_lines(text)
+    assert "".join(lines) == text
+    assert all(line.endswith("\n") for line in lines[:-1]) and all("\n" not in line[:-1] for line in lines)
+    assert len(lines) == text.count("\n") + (not text.endswith("\n") and text != "")

@@ -1,6 +1,10 @@
 """What counts as the same change, and which places it is in."""
 
-from autoresearch_mcp.loop.changes import Change, between, places_of
+import time
+
+import pytest
+
+from autoresearch_mcp.loop.changes import MOST_TOKENS, Change, between, places_of
 
 MODEL = '''\
 """A model."""
@@ -79,3 +83,38 @@ def test_a_large_file_is_compared_in_a_moment():
     lines = [f"value_{i} = {i}" for i in range(20_000)]
     new = [*lines[:10_000], "extra = 1", *lines[10_000:]]
     assert between("big.py", "\n".join(lines), "\n".join(new)).places == ["extra"]  # type: ignore[union-attr]
+
+
+def test_a_python_file_that_does_not_parse_or_is_huge_is_compared_by_words_with_the_other():
+    broken = MODEL.replace("def train():", "def train(:")
+    fixed = between("train.py", broken, MODEL)
+    assert fixed and fixed.places == ["def train(", "def train()"]  # the one line, not the whole file
+    huge = "a = 1\n" * (MOST_TOKENS // 3 + 1)
+    assert between("big.py", huge, huge + "b = 2  # new\n").digest != between("big.py", huge, huge + "b = 2\n").digest  # type: ignore[union-attr]
+
+
+def test_what_splits_lines_elsewhere_opens_no_place():
+    assert places_of("notes.md", "# One\x0c# two\n## Three\u2028## four\n") == ["One\x0c# two", "Three\u2028## four"]
+    assert places_of("notes.md", "#   Wide   \n[[table]]  \n.style  {\n  inside:\nend of it\n#none\n") == [
+        "Wide",
+        "table",
+        ".style",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("x\n" * 6_000, "y\n" + "x\n" * 3_000 + "z\n" + "x\n" * 3_001),
+        ("#" + " " * 900_000 + "x\n", "a" + " " * 900_000 + "x\n"),
+        ("a" + ":" * 1_000_000, "[" * 500_000 + "]" * 500_000 + "x"),
+        ("# " + "h" * 500_000 + "\na" * 200_000, "# " + "g" * 500_000 + "\nb" * 200_000),
+        ("f(x)\n" * 200_000, "g(x)\n" * 200_000),
+    ],
+)
+def test_no_two_files_take_long_to_compare(old: str, new: str):
+    started = time.process_time()
+    for path in ("a.md", "a.py"):
+        between(path, old, new)
+        places_of(path, old)
+    assert time.process_time() - started < 8  # of four calls; single ones took 5 s to hours, or 100 GB

@@ -1,4 +1,9 @@
-import difflib
+import contextlib
+import json
+import runpy
+import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -115,9 +120,27 @@ def test_codex_end_of_file():
     assert result == FILE + "# the end\n"
 
 
-def test_codex_without_end_is_refused():
-    with pytest.raises(PatchError, match="End Patch"):
-        apply_patch(codex("@@\n-DEPTH = 4\n+DEPTH = 8\n").replace("*** End Patch\n", ""), "train.py", FILE)
+def test_codex_needs_neither_its_first_nor_its_last_line():
+    whole = codex("@@\n-DEPTH = 4\n+DEPTH = 8\n")
+    for line in ("*** Begin Patch\n", "*** End Patch\n"):
+        assert "DEPTH = 8" in apply_patch(whole.replace(line, ""), "train.py", FILE)
+    with pytest.raises(PatchError, match="name the file first"):
+        apply_patch(whole.replace("*** Update File: train.py\n", ""), "train.py", FILE)
+
+
+def test_an_insertion_stands_behind_its_anchor_if_there_is_one_such_line():
+    inserted = apply_patch(codex("@@ def twice(x):\n+    x = x + 0\n"), "train.py", FILE)
+    assert inserted == FILE.replace("def twice(x):\n", "def twice(x):\n    x = x + 0\n")
+    with pytest.raises(PatchError, match="2 times"):
+        apply_patch(codex("@@ b:\n+c\n", "notes.md"), "notes.md", "b:\na\nb:\na\n")
+
+
+def test_an_anchor_decides_between_equal_lines_by_what_it_encloses():
+    text = "def f():\n    x = 1\n\n\ndef g():\n    x = 1\n\n\ndef h():\n    x = 1\n"
+    changed = apply_patch(codex("@@ def g():\n-    x = 1\n+    x = 2\n"), "train.py", text)
+    assert changed == text.replace("g():\n    x = 1", "g():\n    x = 2")
+    with pytest.raises(PatchError, match="ambiguous"):
+        apply_patch(codex("@@\n-    x = 1\n+    x = 2\n"), "train.py", text)
 
 
 # --- SEARCH/REPLACE ---
@@ -180,12 +203,18 @@ def test_broken_blocks_are_refused(patch: str):
         ("@@ -1 +1 @@\n-import math\n+import\0math\n", "binary"),
         (codex("@@\n-DEPTH = 4\n+DEPTH = 8\n", "prepare.py"), "prepare.py"),
         ("*** Begin Patch\n*** Delete File: train.py\n*** End Patch", "create or delete"),
-        ("*** Begin Patch\n*** Add File: evil.py\n+x\n*** End Patch", "create or delete"),
+        ("*** Begin Patch\n*** Add File: evil.py\n+x\n*** End Patch", "evil.py"),
         (codex("*** Move to: t.py\n@@\n-DEPTH = 4\n+DEPTH = 8\n"), "rename"),
         ("prepare.py\n" + block("DEPTH = 4\n", "DEPTH = 8\n"), "prepare.py"),
         (unified("-DEPTH = 4\n+DEPTH = (\n"), "syntax error"),
         (unified("-DEPTH = 4\n+DEPTH = 4\n"), "changes nothing"),
-        ("@@ -1 +1 @@\nDEPTH = 4\n", "no hunk|outside|begins with none"),
+        ("@@ -1 +1 @@\nDEPTH = 4\n", "no line that begins"),
+        ("@@ -1 +1 @@\n", "no hunk"),
+        (unified("-DEPTH = 4\n+DEPTH = 8\n") + block("WIDTH = 64\n", "WIDTH = 32\n"), "mixes"),
+        (block("WIDTH = 64\n", "WIDTH = 32\n") + "@@\n-DEPTH = 4\n+DEPTH = 8\n", "mixes"),
+        (block("WIDTH = 64\n", "WIDTH = 32\n") + "SEARCH:\nDEPTH = 4\n=======\nDEPTH = 8\n>>>>>>> REPLACE\n", "outside any block"),
+        ("@@\n-DEPTH = 4\n+DEPTH = 8\nnot in the file\n+HEADS = 2\n", "outside any hunk"),
+        ("@@\n" + "+\n" * 100_001, "more than 100000 lines"),
         (unified("-DEPTH = 4\n+" + "x" * (1 << 20) + "\n"), "larger"),
     ],
 )
@@ -245,6 +274,91 @@ def test_tabs_unicode_and_odd_line_separators_survive():
     assert apply_patch(patch, "train.py", text) == text.replace("naïve — 你好", "🎉")
 
 
+# --- as models really write them ---
+
+corpus = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "patches.py"), run_name="corpus")
+
+
+def test_of_plausible_patches_nearly_all_are_applied_and_none_otherwise_than_meant():
+    cases = list(corpus["plausible"]())
+    outcomes = Counter(corpus["outcome"](case) for case in cases)
+    assert len(cases) >= 1000 and outcomes["misapplied"] == 0
+    assert outcomes["right"] >= 0.99 * len(cases)
+
+
+@pytest.mark.parametrize("kind", ["hostile", "ambiguous"])
+def test_what_is_hostile_or_ambiguous_is_never_applied(kind: str):
+    assert [case.name for case in corpus[kind]() if corpus["outcome"](case) != "refused"] == []
+
+
+def test_what_a_refusal_says_of_another_file_and_of_ours_by_its_full_name():
+    change = "--- {0}\n+++ {0}\n@@\n-DEPTH = 4\n+DEPTH = 8\n"
+    assert "DEPTH = 8" in apply_patch(change.format("/ideas/main/train.py"), "train.py", FILE, "/ideas/main")
+    for root in (None, "/ideas", "/ideas/mai", "/main"):
+        with pytest.raises(PatchError, match="touches '/ideas/main/train.py'"):
+            apply_patch(change.format("/ideas/main/train.py"), "train.py", FILE, root)
+
+
+def test_a_file_in_a_folder_is_named_without_prefixes():
+    patch = "diff --git lab/t.txt lab/t.txt\n--- lab/t.txt\n+++ lab/t.txt\n@@ -1 +1 @@\n-a\n+b\n"
+    assert apply_patch(patch, "lab/t.txt", "a\n") == "b\n"
+    with pytest.raises(PatchError, match="touches"):
+        apply_patch(patch, "t.txt", "a\n")
+
+
+def test_a_search_for_a_part_of_a_line_takes_no_part_of_a_word_or_number():
+    text = "LOGIT_CAP = 15.0  # capped\nMAX = 100\n"
+    assert apply_patch(block("CAP = 15.0\n", "x\n").replace("CAP", "LOGIT_CAP"), "a.md", text) == "x  # capped\nMAX = 100\n"
+    assert apply_patch(block("  # capped\n", ""), "a.md", text) == "LOGIT_CAP = 15.0\nMAX = 100\n"
+    for inside in ("CAP = 15.0", "LOGIT_CAP = 15", "= 10", "AX = 100"):
+        with pytest.raises(PatchError):
+            apply_patch(block(f"{inside}\n", "x\n"), "a.md", text)
+        edited = apply_patch(json.dumps({"old_string": inside, "new_string": "x"}), "a.md", text)  # as edit tools do, to the letter
+        assert edited == text.replace(inside, "x")
+
+
+def test_a_loose_fit_writes_no_guessed_indentation():
+    tabs = "def f(x):\n\tif x:\n\t\treturn 1\n\treturn 2\n"
+    kept = apply_patch("@@\n def f(x):\n     if x:\n-        return 1\n+        return 3\n     return 2\n", "f.py", tabs)
+    assert kept == tabs.replace("1", "3")
+    with pytest.raises(PatchError, match="how deep"):
+        apply_patch("@@\n def f(x):\n     if x:\n-        return 1\n+            return 3\n     return 2\n", "f.py", tabs)
+
+
+def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
+    for odd in "\r\x0b\x0c\x1c\x85\u2028\u2029":
+        text = f"a{odd}b\nc\n"
+        assert apply_patch("@@ -2 +2 @@\n-c\n+d\n", "a.md", text) == f"a{odd}b\nd\n"
+        assert apply_patch(f"@@ -1 +1 @@\n-a{odd}b\n+a{odd}e\n", "a.md", text) == f"a{odd}e\nc\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "patch"),
+    [
+        (
+            "a.md",
+            "".join(f"v{i} = {i}\n" for i in range(20_000)),
+            block("".join(f"v{i} = {i + 1}\n" for i in range(20_000)), "x\n"),
+        ),
+        ("a.md", "a\nb\n" * 100_000, block("a\nb\n" * 49_000 + "b\n", "x\n")),
+        ("a.md", "a\n" * 200_000, "".join(f"@@ -{30 * i + 1},2 +{30 * i + 1},2 @@\n a\n-a\n+b\n" for i in range(6_000))),
+        ("a.md", "q\n" * 900, block("q\n", "r\n") * 24_000),
+        ("a.md", "x " * 500_000, block("y " * 500_000 + "\n", "z\n")),
+        ("a.md", "a\n", "/a." * 300_000),
+        ("a.md", "a\n", "--- a" + " " * 900_000 + "x\n@@\n-a\n+b\n"),
+        ("a.md", "a\n", "@@\n-a\n+b\n-- \n1." + "1" * 900_000 + "!\n"),
+        ("a.md", "a\n", "[" * 1_000_000),
+        ("a.toml", "x = 1\n", f"@@\n-x = 1\n+{'a.' * 500_000}b = 1\n"),
+        ("a.py", "f(x)\n" * 200_000, "@@ -1,0 +2 @@\n+g(x)\n"),
+    ],
+)
+def test_no_patch_keeps_the_lock_for_long(path: str, text: str, patch: str):
+    started = time.process_time()
+    with contextlib.suppress(PatchError):
+        apply_patch(patch, path, text)
+    assert time.process_time() - started < 4  # some took minutes, one 60 GB; all take about half a second
+
+
 # --- properties ---
 
 lines = st.lists(st.text(alphabet="ab(){}=+- \tß", min_size=0, max_size=12), min_size=1, max_size=25)
@@ -275,8 +389,55 @@ def test_unique_lines_are_found_whatever_the_header_says(old: list[str], data: s
     assert apply_patch(codex(f"@@\n-{old[at]}\n+changed = 1\n", "notes.md"), "notes.md", before) == expected
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="ab. \n", min_size=1, max_size=60), st.data())
+def test_a_call_of_an_edit_tool_does_what_it_says_or_nothing(text: str, data: st.DataObject):
+    start = data.draw(st.integers(0, len(text) - 1))
+    old = text[start : data.draw(st.integers(start + 1, len(text)))]
+    new = data.draw(st.text(alphabet="xy \n", max_size=10))
+    at = text.find(old)
+    once = text.find(old, at + 1) < 0
+    try:
+        result = apply_patch(json.dumps({"old_string": old, "new_string": new}), "notes.md", text)
+    except PatchError:
+        assert not once or old == new
+    else:
+        assert once and result == text.replace(old, new)
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="@+- \n*abSEARCHPLBginPtch<>=/.`~\r\0", max_size=300))
+@given(st.lists(st.sampled_from("abc"), min_size=4, max_size=12), st.data())
+def test_a_diff_of_repeated_lines_is_applied_where_its_numbers_say_or_not_at_all(old: list[str], data: st.DataObject):
+    at = data.draw(st.integers(0, len(old) - 1))
+    before, after = "\n".join(old) + "\n", "\n".join([*old[:at], "new", *old[at + 1 :]]) + "\n"
+    assert apply_patch(unified_diff(before, after, "notes.md").text, "notes.md", before) == after
+    body = "".join(f"{line}\n" for line in unified_diff(before, after, "notes.md").text.split("\n")[3:-1])
+    try:
+        assert apply_patch("@@ @@\n" + body, "notes.md", before) == after
+    except PatchError as error:
+        assert "ambiguous" in str(error)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(corpus["EDITS"]), st.data())
+def test_a_mangled_patch_changes_nothing_but_what_it_names(edit, data: st.DataObject):
+    """A line lost, doubled or cut: what is applied all the same removes only lines that the patch removes, adds only what it adds."""
+    form = data.draw(st.sampled_from([corpus["UNIFIED"]["plain"], corpus["CODEX"]["plain"], corpus["SEARCH"]["plain"]]))
+    patch = form(edit).split("\n")
+    at = data.draw(st.integers(0, len(patch) - 1))
+    cut = [] if "<<<" in patch[0] else [[patch[at][: len(patch[at]) // 2]]]  # half a line to search for is a part of a line
+    patch[at : at + 1] = data.draw(st.sampled_from([[], [patch[at]] * 2, *cut]))
+    try:
+        result = apply_patch("\n".join(patch), edit.path, edit.old)
+    except PatchError:
+        return
+    diff = unified_diff(edit.old, result, edit.path)
+    given = {text.strip() for line in patch for text in (line, line[1:])}
+    assert {line.strip() for line in (*diff.added, *diff.removed)} <= given
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet='@+- \n*abSEARCHPLBginPtch<>=/.`~{}[]":,\r\0\u2028', max_size=300))
 def test_nonsense_never_raises_anything_else(patch: str):
     try:
         result = apply_patch(patch, "notes.md", FILE)
@@ -284,9 +445,3 @@ def test_nonsense_never_raises_anything_else(patch: str):
         assert str(error)
     else:
         assert result != FILE
-
-
-def test_the_diff_is_what_difflib_says():
-    diff = unified_diff("a\nb", "a\nc", "x.md").text
-    assert diff.count("\\ No newline at end of file\n") == 2
-    assert list(difflib.unified_diff(["a\n"], ["a\n"])) == []

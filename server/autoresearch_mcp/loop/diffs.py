@@ -29,6 +29,11 @@ Range = tuple[int, int]
 
 # What would move the cursor, end a line for some readers, or turn the direction of text.
 _INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_PICTURES = {
+    code: chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"<U+{code:04X}>"
+    for code in (*range(0xA0), *range(0x2000, 0x2070), 0xFEFF)
+    if _INVISIBLE.match(chr(code))
+}
 
 
 @dataclass(frozen=True)
@@ -44,18 +49,15 @@ class Diff:
 def unified_diff(old: str, new: str, path: str) -> Diff:
     """Diff of the file `path` from `old` to `new`, with three lines of context."""
     before, after = split_lines(old), split_lines(new)
-    both = before + after
-    crlf = sum(line.endswith("\r\n") for line in both)
-    mixed = crlf > 0 and any(line.endswith("\n") and not line.endswith("\r\n") for line in both)
     changes = changes_between(before, after)
+    crlf = old.count("\r\n") + new.count("\r\n")
+    mixed = 0 < crlf < old.count("\n") + new.count("\n")  # then a CR before the line end is part of what is shown
     shown: list[str] = []
 
     def show(sign: str, lines: list[str]) -> None:
-        for line in lines:
-            ended = line.endswith("\n")
-            shown.append(sign + (line if mixed or not ended else content(line)).removesuffix("\n"))
-            if not ended:
-                shown.append("\\ No newline at end of file")
+        shown.extend([sign + (line.removesuffix("\n") if mixed else content(line)) for line in lines])
+        if lines and not lines[-1].endswith("\n"):
+            shown.append("\\ No newline at end of file")
 
     for group in _groups(changes):
         (a, b), (c, d) = _with_context(group, len(before))
@@ -177,9 +179,4 @@ def _range(start: int, end: int) -> str:
 
 def visible(text: str) -> str:
     """Text whose control characters, but tab and line feed, are pictures (␍) or code points (<U+2028>)."""
-    return _INVISIBLE.sub(_picture, text)
-
-
-def _picture(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"<U+{code:04X}>"
+    return text.translate(_PICTURES) if _INVISIBLE.search(text) else text

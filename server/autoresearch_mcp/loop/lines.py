@@ -5,9 +5,11 @@ linear; similarity is that of bags of words, not of characters, and of a dozen c
 """
 
 import re
+import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from heapq import nlargest
 from itertools import accumulate
 
@@ -40,12 +42,10 @@ class Lines:
 
     def __init__(self, path: str, text: str):
         self.path = path
-        lines = split_lines(text)
-        self.content = [content(line) for line in lines]
-        self.ends = [line[len(shown) :] for line, shown in zip(lines, self.content, strict=True)]
-        crlf = sum(end == "\r\n" for end in self.ends)
-        self.newline = "\r\n" if crlf * 2 > len(lines) else "\n"
-        self.final = not self.ends or self.ends[-1] != ""
+        self.lines = split_lines(text)
+        self.content = [content(line) for line in self.lines]
+        self.newline = "\r\n" if text.count("\r\n") * 2 > len(self.lines) else "\n"
+        self.final = text.endswith("\n") or not text
         self._strings: dict[View, tuple[dict[str, str], str]] = {}
         self._joined = self._collapsed = ""
         self._line_starts: list[int] = []
@@ -88,6 +88,16 @@ class Lines:
             return []
         places = _occurrences(self._collapsed, "\n" + collapsed(beginning), self._collapsed_starts[start])
         return [bisect_right(self._collapsed_starts, at) - 1 for at in places]
+
+    @cached_property
+    def _depths(self) -> list[int]:
+        """How far each line is indented; a blank one as deep as can be."""
+        return [len(line) - len(line.lstrip()) if line.strip() else sys.maxsize for line in self.content]
+
+    def block_end(self, at: int) -> int:
+        """Index behind the lines that are indented deeper than line `at`; what a line like `def f():` encloses."""
+        depths, own = self._depths, self._depths[at]
+        return next((end for end in range(at + 1, len(depths)) if depths[end] <= own), len(depths))
 
     def find_text(self, old: str) -> list[tuple[int, int]]:
         """The first few (start, end) of a text in the whole file, its line ends read as LF."""

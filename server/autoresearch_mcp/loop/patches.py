@@ -2,7 +2,7 @@
 at once. Nothing here touches the disk.
 
 Forms: unified diff; Codex `*** Begin Patch` envelope; SEARCH/REPLACE blocks; the arguments of agents' own edit tools as JSON; the
-whole new file. Here they are read into hunks; placing.py puts the hunks into the text.
+whole new file. Here they are read into hunks; target.py knows the names that the file may go by, placing.py puts hunks into text.
 
 What a writer may leave out or wrap around (line numbers, counts, fences, prose, a heredoc) is forgiven where one meaning is left.
 Three things never are: a patch that names another file, even besides ours; a line that would be written without being understood;
@@ -14,22 +14,24 @@ import re
 import symtable
 import tomllib
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, cast
 
 from autoresearch_mcp.errors import PatchError
-from autoresearch_mcp.loop.diffs import changes_between, content, matching
+from autoresearch_mcp.loop.diffs import changes_between, matching
+from autoresearch_mcp.loop.hunks import Hunk, Reading, without_blank_edges
 from autoresearch_mcp.loop.lines import collapsed
-from autoresearch_mcp.loop.placing import Hunk, Reading, place
-from autoresearch_mcp.text import split_lines
+from autoresearch_mcp.loop.placing import place
+from autoresearch_mcp.loop.target import LONGEST_NAME, NAME, Target, is_path
 
 MAX_BYTES = 1 << 20
 FORMS = "a unified diff, a `*** Begin Patch` envelope, or SEARCH/REPLACE blocks (<<<<<<< SEARCH, =======, >>>>>>> REPLACE)"
 RESEMBLES = 0.6  # share of lines that a whole new file must have in common with the old one; a fragment of it has less
-LONGEST_NAME = 300
+MOST_LINES = 100_000  # of a patch: about 0.5 s to read; the whole of a file under the limit has some 30,000
+MOST_TOKENS = 400_000  # of a Python file; a megabyte of code as people write it has 250,000; these take about a second to read
+MOST_DOTS = 4_000_000  # squares of their number in each line of TOML: tomllib's time and memory for a dotted key
+_TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> str:
@@ -37,9 +39,11 @@ def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> st
     patch may name the file in full. Raises PatchError with the reason and the next step."""
     if len(patch.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise PatchError(f"The patch is larger than {MAX_BYTES} bytes. Send a smaller one, with only the lines that change.")
+    if patch.count("\n") > MOST_LINES:
+        raise PatchError(f"The patch has more than {MOST_LINES} lines. Send a smaller one, with only the lines that change.")
     if "\0" in patch or re.search(r"^(GIT binary patch|Binary files .* differ$)", patch, re.MULTILINE):
         raise PatchError(f"The patch is binary; {path} is text. Send {FORMS}.")
-    target = _Target(path, root, text)
+    target = Target(path, root, text)
     hunks = _parse(patch, target)
     if not hunks:
         raise PatchError(f"The patch has no hunk, so it would change nothing. Send {FORMS} with at least one change.")
@@ -63,10 +67,14 @@ def check_syntax(path: str, text: str) -> None:
             case ".py":
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
+                    if len(text) > MOST_TOKENS and len(_TOKEN.findall(text)) > MOST_TOKENS:
+                        raise ValueError(f"more than {MOST_TOKENS} words and signs are data, not a program; make it smaller")
                     symtable.symtable(text, path, "exec")  # reads it as ast.parse does, in a third of the time
             case ".json":
                 json.loads(text)
             case ".toml":
+                if sum(line.count(".") ** 2 for line in text.split("\n")) > MOST_DOTS:
+                    raise ValueError("too many dots in a line; write tables in place of dotted keys")
                 tomllib.loads(text)
             case _:
                 pass
@@ -81,115 +89,6 @@ def check_syntax(path: str, text: str) -> None:
         raise PatchError(f"The result is not valid, so nothing was changed: {path}: {reason}. Correct the patch.") from error
 
 
-# --- the one file, and the names it goes by ---------------------------------------------------------------------------
-
-PREFIXES = ["a", "b", "c", "i", "o", "w", "old", "new", "orig", "original", "modified", "before", "after"]
-SIDES = {"a", "b", "old", "new", "original", "modified", "updated", "before", "after", "current"}  # instead of a name
-COPIES = (".orig", ".original", ".old", ".bak", ".new", ".modified", "~")
-_NAME = re.compile(r"[\w.~@+/\\-]+")
-_DATE = re.compile(r"\s+(?:\d{4}-\d\d-\d\d|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) )[^/\\]*$")
-_ALONE = re.compile(
-    r"(?:(?:\d+[.)]|[#>*-]+)\s+)?(?:(?:the|file|filename|filepath|path|in|edit|update|modify|change|changes|patch|for|to)\b:?\s*)*"
-    r"[`*\"'(\[]*(?P<name>[\w.~@+/\\-]+)[`*\"')\]]*\s*:?[`*]*",
-    re.IGNORECASE,
-)
-_TAGGED = re.compile(
-    r"<(?:path|file|filename|file_path)>([^<>]*)</|\b(?:path|file|filename|file_path|title)\s*=\s*[\"']([^\"']*)[\"']"
-)
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The one file that a patch may change."""
-
-    path: str
-    root: str | None
-    text: str
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return [content(line) for line in split_lines(self.text)]
-
-    @cached_property
-    def known(self) -> frozenset[str]:
-        """Its lines, white space collapsed."""
-        return frozenset(map(collapsed, self.lines))
-
-    def is_named(self, named: str, in_diff: bool = False) -> bool:
-        """Whether this name is the file's: relative, with a prefix as diffs have it, or in full."""
-        name = _DATE.sub("", named.split("\t")[0].strip()).strip("\"'`")
-        if bracket := re.fullmatch(r"(\S.*?)\s+[(\[<]([^()\[\]<>]*)[)\]>]", name[:LONGEST_NAME]):
-            if any(_is_path(word) and not self.is_named(word) for word in _NAME.findall(bracket[2])):
-                return False
-            name = bracket[1].strip("\"'`")
-        if "\\" not in self.path:
-            name = name.replace("\\", "/")
-        if ".." in name.split("/"):
-            return False
-        name = re.sub(r"/(?:\.?/)+", "/", name)
-        while name.startswith("./"):
-            name = name[2:]
-        names = {name}
-        if in_diff:
-            names |= {name.removesuffix(copy) for copy in COPIES}
-            if name in SIDES:
-                return True
-        own = {self.path} | ({f"{self.root.rstrip('/')}/{self.path}"} if self.root else set[str]())
-        for one in names:
-            prefix, _, rest = one.partition("/")
-            if one in own or (prefix in (PREFIXES if in_diff else ("a", "b")) and own & {rest, f"/{rest}"}):
-                return True
-        return False
-
-    def check_name(self, named: str, in_diff: bool = False) -> None:
-        if not self.is_named(named, in_diff):
-            shown = named.strip().split("\t")[0].strip('"')[:LONGEST_NAME]
-            raise PatchError(f"The patch touches {shown!r}. Only {self.path} can be changed; send a patch for {self.path} alone.")
-
-    def check_two_names(self, named: str) -> None:
-        """Of a `diff` line; either name may have blanks in it."""
-        words = re.sub(r"^(?:-\S+ +)*", "", named[: 2 * LONGEST_NAME]).split(" ")
-        pairs = ((" ".join(words[:at]), " ".join(words[at:])) for at in range(1, len(words)))
-        if not any(self.is_named(one, True) and self.is_named(other, True) for one, other in pairs):
-            self.check_name(next((word for word in words if not self.is_named(word, True)), named))
-
-    def refuse(self, what: str) -> PatchError:
-        return PatchError(
-            f"The patch would {what}. Only the text of {self.path} can be changed; send a patch that edits its lines."
-        )
-
-    def check_outside(self, line: str) -> None:
-        """Refuses a line around the hunks that asks for more than an edit of this file. Prose passes."""
-        if re.match(r"(rename|copy) (from|to) ", line):
-            raise self.refuse("rename or copy a file")
-        if re.match(r"(old|new) mode |new file mode (?!100644)|index \S+ 1[26]0000", line):
-            raise self.refuse("change a file's mode")
-        if line.startswith(("deleted file mode", "Only in ")):
-            raise self.refuse("create or delete a file")
-        if line.startswith(("diff --git ", "diff --cc ", "diff -")):
-            return self.check_two_names(line.removeprefix("diff "))
-        if line.startswith(("--- ", "+++ ", "Index: ")):
-            return self.check_name(line.split(" ", 1)[1], in_diff=True)
-        if len(line) > LONGEST_NAME:
-            return None
-        if fence := re.match(r"\s*(?:`{3,}|~{3,})(.+)", line):
-            named = [word for word in _NAME.findall(fence[1]) if _is_path(word)]
-        elif "<<" in line:  # a heredoc, and what it would be written to
-            named = [word for word in _NAME.findall(line) if re.search(r"\.[A-Za-z]\w*$", word)]
-            named += re.findall(r"(?<!<)>\s*[\"']?([^\s\"'<>|]+)", line)
-        elif alone := _ALONE.fullmatch(line.strip()):
-            named = [alone["name"]] if _is_path(alone["name"]) else []
-        else:
-            named = [one or other for one, other in _TAGGED.findall(line)]
-        for name in named:
-            self.check_name(name)
-        return None
-
-
-def _is_path(word: str) -> bool:
-    return bool(re.search(r"[\w~.][/\\]\S|^[/\\~].*\w|[\w~-]\.[A-Za-z]\w*$", word))
-
-
 # --- which form it is -------------------------------------------------------------------------------------------------
 
 _CODEX = re.compile(r"[ \t]*\*\*\* (?:(?:Begin|End) Patch\s*$|(?:Update|Add|Delete) File:|Move to:|End of File\s*$)")
@@ -202,7 +101,7 @@ _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})([^`]*)$")
 _MARKER = re.compile(f"^(?:(?P<codex>{_CODEX.pattern})|(?P<search>{_SEARCH.pattern})|(?P<diff>{_DIFF.pattern}))", re.M | re.I)
 
 
-def _parse(patch: str, target: _Target) -> list[Hunk]:
+def _parse(patch: str, target: Target) -> list[Hunk]:
     patch = patch.removeprefix("\ufeff")
     if not patch.strip():
         raise PatchError(f"The patch is empty. Send {FORMS}.")
@@ -218,6 +117,10 @@ def _parse(patch: str, target: _Target) -> list[Hunk]:
     if fenced or (signs <= {"+", "-", " "} and {"+", "-"} <= signs):
         return _DiffReader(target, lines, bare=True).read()
     return _whole_file(lines, target)
+
+
+def _mixed() -> PatchError:
+    return PatchError("The patch mixes SEARCH/REPLACE blocks with a diff, of which one would be lost. Send it in one form.")
 
 
 def _dedented(lines: list[str], indent: re.Match[str] | None) -> list[str]:
@@ -236,7 +139,7 @@ _DELIMITER = re.compile(r"[A-Z_]{2,}")
 class _DiffReader:
     """Reads hunks whose lines begin with ' ', '-' or '+'."""
 
-    def __init__(self, target: _Target, lines: list[str], bare: bool = False):
+    def __init__(self, target: Target, lines: list[str], bare: bool = False):
         self.target, self.lines = target, lines
         self.hunks: list[Hunk] = []
         self.codex = False  # inside an envelope, where `@@` lines are anchors that must be found
@@ -273,6 +176,8 @@ class _DiffReader:
         if not line.strip():
             return
         self.target.check_outside(line)
+        if line.lstrip()[:1] in ("<", "-") and _SEARCH.match(line):
+            raise _mixed()
         if line.startswith(("--- ", "+++ ")):
             self.open, self.doubtful = True, False
         elif line.startswith("diff "):
@@ -303,7 +208,7 @@ class _DiffReader:
     def _is_signature(self, i: int) -> bool:
         """git's last lines: `-- ` and its version."""
         return (
-            self.lines[i].rstrip() == "--" and i + 1 < len(self.lines) and bool(re.match(r"\d+\.\d+[\w.]*\s*$", self.lines[i + 1]))
+            self.lines[i].rstrip() == "--" and i + 1 < len(self.lines) and bool(re.match(r"\d+\.\d[\w.]*\s*$", self.lines[i + 1]))
         )
 
     def _codex_line(self, i: int) -> int:
@@ -343,10 +248,14 @@ class _DiffReader:
         """Takes the lines of a hunk from index `i` on; returns the index behind them."""
         counts = (int(numbers[2] or 1), int(numbers[4] or 1)) if numbers else None
         body, i = self._body(i, counts)
-        if not body:
+        if not any(body):
             return i  # behind an anchor: the next `@@` line stands below it
         where = f" ({numbers[0][:60]})" if numbers else f" (@@ {self.anchors[-1][:60]})" if self.anchors else ""
         label = f"Hunk {len(self.hunks) + 1}{where}"
+        if not any(line[:1] in ("+", "-") for line in body):
+            raise PatchError(
+                f"{label} has no line that begins with '-' or '+', so it would change nothing. Mark what goes and comes."
+            )
         if self.creates:
             self.hunks.append(self._creation(label, body))
             return i
@@ -406,7 +315,7 @@ class _DiffReader:
         return not known
 
 
-def _signed(label: str, body: list[str], target: _Target) -> Hunk:
+def _signed(label: str, body: list[str], target: Target) -> Hunk:
     """A hunk from lines that begin with ' ', '-' or '+'. Context may have lost its leading blank."""
     plain, bare = Reading([], [], []), Reading([], [], [])
     final_newline = None
@@ -432,21 +341,8 @@ def _signed(label: str, body: list[str], target: _Target) -> Hunk:
             f"{label}: the line {unsigned[:80]!r} begins with none of ' ', '-', '+', so {doubt[:80]!r} may be a line of "
             f"{target.path} or a sign and a line. Prefix each line of the hunk."
         )
-    readings = [plain, *([bare] if bare.old != plain.old and not doubt else []), *_without_blank_edges(plain)]
+    readings = [plain, *([bare] if bare.old != plain.old and not doubt else []), *without_blank_edges(plain)]
     return Hunk(label, readings, final_newline=final_newline)
-
-
-def _without_blank_edges(reading: Reading) -> Iterator[Reading]:
-    """The reading without the blank first and last lines that its old and new text both have; nothing where there are none."""
-    old, new, above, below = reading.old, reading.new, 0, 0
-    while above < min(len(old), len(new)) and not old[above].strip() and not new[above].strip():
-        above += 1
-    while below < min(len(old), len(new)) - above and not old[-1 - below].strip() and not new[-1 - below].strip():
-        below += 1
-    if (above or below) and any(line.strip() for line in old):
-        end = len(old) - below
-        kept = None if reading.kept is None else [(i - above, j - above) for i, j in reading.kept if above <= i < end]
-        yield Reading(old[above:end], new[above : len(new) - below], kept)
 
 
 # --- SEARCH/REPLACE blocks --------------------------------------------------------------------------------------------
@@ -460,7 +356,7 @@ _NUMBERED = re.compile(r"\s*(\d{1,7})(?:\s*[|│→]\s?|:\s|\t)(.*)")
 class _SearchReader:
     """Reads blocks of a text to find and a text to put in its place."""
 
-    target: _Target
+    target: Target
     hunks: list[Hunk] = field(default_factory=list[Hunk])
 
     def read(self, lines: list[str]) -> list[Hunk]:
@@ -470,7 +366,7 @@ class _SearchReader:
             start = _SEARCH.match(line) if line.lstrip()[:1] in ("<", "-") else None
             if opened is None:
                 if start is None:
-                    self.target.check_outside(line)
+                    self._outside(line)
                 else:
                     opened, body = start, []
                     self._check_rest(start["rest"] or start["dashed"] or "")
@@ -486,6 +382,13 @@ class _SearchReader:
             raise self._not_closed()
         return self.hunks
 
+    def _outside(self, line: str) -> None:
+        self.target.check_outside(line)
+        if line.startswith("@@") or (line.startswith("*** ") and _CODEX.match(line)):
+            raise _mixed()
+        if line.startswith("=======") or ((end := _REPLACE_END.match(line)) and end["word"].lower() in _END_WORDS):
+            raise PatchError(f"The line {line[:80]!r} stands outside any block. Begin each block with a line `<<<<<<< SEARCH`.")
+
     @property
     def _label(self) -> str:
         return f"Block {len(self.hunks) + 1}"
@@ -494,8 +397,8 @@ class _SearchReader:
         return PatchError(f"{self._label} is not closed. End it with a line `>>>>>>> REPLACE`.")
 
     def _check_rest(self, rest: str) -> None:
-        for word in _NAME.findall(rest[:LONGEST_NAME]):
-            if _is_path(word):
+        for word in NAME.findall(rest[:LONGEST_NAME]):
+            if is_path(word):
                 self.target.check_name(word)
 
     @staticmethod
@@ -515,10 +418,10 @@ class _SearchReader:
         if any(text.startswith("|||||||") for text in old):
             raise PatchError(f"{self._label} has three parts. Send one SEARCH and one REPLACE part.")
         given = Reading(old, new)
-        readings = [given, *_without_blank_edges(given)]
+        readings = [given, *without_blank_edges(given)]
         for made in (self._unfenced(given), self._unnumbered(given), self._unnamed(given)):
             if made is not None:
-                readings += [made, *_without_blank_edges(made)]
+                readings += [made, *without_blank_edges(made)]
         return Hunk(self._label, readings, line=line, partial=True)
 
     def _halves(self, body: list[str]) -> tuple[list[str], list[str]]:
@@ -578,7 +481,7 @@ _SAID = {"description", "explanation", "instruction", "instructions", "reason", 
 _COMMANDS = {"str_replace", "edit", "update", "replace", "create", "write", "apply_patch"}
 
 
-def _from_json(patch: str, target: _Target) -> list[Hunk] | None:
+def _from_json(patch: str, target: Target) -> list[Hunk] | None:
     """The hunks of an agent's own edit tool, called by its arguments; None where the patch is no such thing."""
     body = patch.strip()
     if fenced := re.fullmatch(r"(?:```|~~~)\w*[ \t]*\r?\n(.*?)\r?\n(?:```|~~~)", body, re.DOTALL):
@@ -592,7 +495,7 @@ def _from_json(patch: str, target: _Target) -> list[Hunk] | None:
     return _edits(given, target)
 
 
-def _edits(given: Any, target: _Target) -> list[Hunk] | None:
+def _edits(given: Any, target: Target) -> list[Hunk] | None:
     hunks: list[Hunk] = []
     edits = cast(list[Any], given) if isinstance(given, list) else [given]
     for edit in edits:
@@ -605,7 +508,7 @@ def _edits(given: Any, target: _Target) -> list[Hunk] | None:
     return hunks or None
 
 
-def _edit(edit: dict[str, Any], target: _Target) -> list[Hunk] | None:
+def _edit(edit: dict[str, Any], target: Target) -> list[Hunk] | None:
     rest = {key: value for key, value in edit.items() if key not in _SAID and key not in _PATHS}
     command = edit.get("command", "edit")
     if isinstance(command, list):
@@ -638,7 +541,7 @@ def _edit(edit: dict[str, Any], target: _Target) -> list[Hunk] | None:
 # --- the whole new file -----------------------------------------------------------------------------------------------
 
 
-def _whole_file(lines: list[str], target: _Target) -> list[Hunk]:
+def _whole_file(lines: list[str], target: Target) -> list[Hunk]:
     """A rewrite from the text of the new file: alone, or in one fence. Prose may stand around the fence only."""
     fences = [i for i, line in enumerate(lines) if _FENCE.match(line)]
     shown = [line for line in lines if line.strip()]
@@ -659,7 +562,7 @@ def _whole_file(lines: list[str], target: _Target) -> list[Hunk]:
     )
 
 
-def _resembling(lines: list[str], target: _Target) -> Hunk:
+def _resembling(lines: list[str], target: Target) -> Hunk:
     """A rewrite of the file by a text that is plainly a new version of all of it, not a fragment and not cut off."""
     old = [collapsed(line) for line in target.lines if line.strip()]
     new = [collapsed(line) for line in lines if line.strip()]
@@ -680,7 +583,7 @@ def _resembling(lines: list[str], target: _Target) -> Hunk:
     return _rewrite("The new file", lines, target)
 
 
-def _rewrite(label: str, lines: list[str], target: _Target, final_newline: bool | None = None) -> Hunk:
+def _rewrite(label: str, lines: list[str], target: Target, final_newline: bool | None = None) -> Hunk:
     """All of the file's lines give way to these; lines that both have stay as they are in the file."""
     kept = [(i + n, j + n) for i, j, size in matching(target.lines, lines) for n in range(size)]
     return Hunk(label, [Reading(target.lines, lines, kept)], line=1, final_newline=None if final_newline else final_newline)
@@ -697,7 +600,7 @@ _ELIDED = re.compile(
 )
 
 
-def _refuse_elision(hunk: Hunk, target: _Target) -> None:
+def _refuse_elision(hunk: Hunk, target: Target) -> None:
     """Refuses "... rest of the code unchanged ..." as a line of the file: it stands for lines, and would replace them."""
     old = set(hunk.readings[0].old)
     for line in hunk.readings[0].new:

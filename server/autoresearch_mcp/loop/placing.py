@@ -7,61 +7,27 @@ get the file's indentation or, where that cannot be told, none at all. The price
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from autoresearch_mcp.errors import PatchError
-from autoresearch_mcp.loop.diffs import changes_between, matching, visible
+from autoresearch_mcp.loop.diffs import changes_between, content, matching, visible
+from autoresearch_mcp.loop.hunks import Hunk, Reading
 from autoresearch_mcp.loop.lines import MOST_FOUND, WIDTH, Lines, View, collapsed, exact, nearest_window, no_trailing, similar_lines
 
-MOST_PLACEMENTS = 20_000_000  # hunks times lines of the file; each costs some nanoseconds for each way of looking
+MOST_PLACEMENTS = 5_000_000  # hunks times lines of the file; each costs some nanoseconds for each way of looking
 NEAR = 3  # lines that a hunk's line number may be off and still decide between equal places
 SHOWN_LINES = 30
 
 
-@dataclass
-class Reading:
-    """One way to read a hunk: `old` lines give way to `new` ones. Lines carry no line end."""
-
-    old: list[str]
-    new: list[str]
-    kept: list[tuple[int, int]] | None = None
-    """Pairs (index in old, index in new) of context lines, whose own version in the file survives; None where they are what
-    old and new have in common."""
-
-
-@dataclass
-class Hunk:
-    """One replacement, as a patch asks for it."""
-
-    label: str
-    readings: list[Reading]
-    """The likeliest first; they differ in what a careless writer may have added or left out."""
-    line: int | None = None
-    """1-based line where the patch says it belongs; it decides between equal places only."""
-    after: int | None = None
-    """Number of the line that a hunk without any old lines is to stand behind."""
-    anchors: list[str] = field(default_factory=list[str])
-    """Codex `@@` lines: text that stands somewhere before the hunk."""
-    anchored: bool = False
-    """The anchors must be in the file; else they are a hint only."""
-    at_end: bool = False
-    final_newline: bool | None = None
-    """What the patch says of the file's last line end; None where it says nothing."""
-    partial: bool = False
-    """The old text may be a part of a line."""
-    literal: bool = False
-    """The old text is found character by character, once, or not at all."""
-
-
 @dataclass(frozen=True)
 class Placed:
-    """Lines from `at` to `end` (an index behind them) give way to `lines`, each with its line end."""
+    """Lines from `at` to `end` (an index behind them) give way to `lines`, with their ends."""
 
     label: str
     at: int
     end: int
-    lines: list[tuple[str, str]]
+    lines: list[str]
     final_newline: bool | None = None
 
 
@@ -90,18 +56,18 @@ def place(hunks: list[Hunk], path: str, text: str) -> str:
 
 
 def _joined(file: Lines, placed: list[Placed]) -> str:
-    result: list[tuple[str, str]] = []
+    result: list[str] = []
     at = 0
     for found in placed:
-        result += zip(file.content[at : found.at], file.ends[at : found.at], strict=True)
+        result += file.lines[at : found.at]
         result += found.lines
         at = found.end
-    result += zip(file.content[at:], file.ends[at:], strict=True)
-    final = placed[-1].final_newline if placed[-1].end == len(file.content) else None
-    lines = [line + (end or file.newline) for line, end in result]
-    if lines and not (file.final if final is None else final):
-        lines[-1] = result[-1][0]
-    return "".join(lines)
+    result += file.lines[at:]
+    ended = [line if line.endswith("\n") else line + file.newline for line in result]
+    final = placed[-1].final_newline if placed[-1].end == len(file.lines) else None
+    if ended and not (file.final if final is None else final):
+        ended[-1] = content(ended[-1])
+    return "".join(ended)
 
 
 # --- finding the place ------------------------------------------------------------------------------------------------
@@ -162,13 +128,15 @@ class _Look:
         if len(places) == 1:
             return places[0]
         certain = len(places) < MOST_FOUND or len(self.anchors) == 1
-        inside = {at for at in places if any(anchor <= at < _block_end(self.file, anchor) for anchor in self.anchors)}
+        blocks = [(anchor, self.file.block_end(anchor)) for anchor in self.anchors]
+        inside = {at for at in places if any(start <= at < end for start, end in blocks)}
         if certain and len(inside) == 1:
             return inside.pop()
         if exact and self.asked is not None:
-            nearest = {_nearest_to(self.file, reading.old, self.asked + shift) for shift in (0, self.shift)} - {None}
+            wanted = (self.asked, self.asked + self.shift)  # as it says, and off by as much as the hunk before
+            nearest = {at for line in wanted if (at := _nearest_to(self.file, reading.old, line)) is not None}
             if len(nearest) == 1:
-                return nearest.pop() or 0
+                return nearest.pop()
         raise self._ambiguous([at + 1 for at in places])
 
     def _ambiguous(self, lines: list[int]) -> PatchError:
@@ -191,6 +159,9 @@ class _Look:
             if not literal:
                 if file.cuts_a_word(*spans[0]) or (len(reading.old) == 1 and not before.strip() and not rest.strip()):
                     continue  # by chance inside another word; or a whole line but for its indentation
+                new = reading.new or [""]
+                if _brings_back(new[-1], rest) or _brings_back(new[0][::-1], before[::-1]):
+                    continue  # the rest of the line would stand there twice
                 if other := [at for at in file.find(reading.old, collapsed) if at != first]:
                     raise self._ambiguous(sorted([first + 1, *(at + 1 for at in other)]))
             lines = (before + "\n".join(reading.new) + rest).split("\n")
@@ -205,11 +176,15 @@ class _Look:
                 final = False
             else:
                 lines.pop()
-            own = file.newline
-        else:
-            own = file.ends[last]
-        ends = [*([file.newline] * (len(lines) - 1)), own]
-        return Placed(self.hunk.label, first, min(last + 1, len(file.content)), list(zip(lines, ends, strict=False)), final)
+        ended = [line + file.newline for line in lines]
+        if last < len(file.content):
+            ended[-1] = lines[-1] + file.lines[last][len(file.content[last]) :]
+        return Placed(self.hunk.label, first, min(last + 1, len(file.content)), ended, final)
+
+
+def _brings_back(line: str, rest: str) -> bool:
+    """Whether the end of a new line is what stands behind it already."""
+    return bool(rest.strip()) and line.rstrip().endswith(rest.strip())
 
 
 def _nearest_to(file: Lines, old: list[str], wanted: int) -> int | None:
@@ -240,7 +215,7 @@ def _insertion(hunk: Hunk, file: Lines, shift: int, anchors: list[int]) -> Place
             f"{hunk.label} has no line to find in {file.path} ({size} lines), so {why}. Nothing was changed. "
             "Include at least one unchanged line next to the insertion."
         )
-    lines = [(line, file.newline) for line in hunk.readings[0].new]
+    lines = [line + file.newline for line in hunk.readings[0].new]
     return Placed(hunk.label, at, at, lines, hunk.final_newline)
 
 
@@ -261,15 +236,6 @@ def _anchor_lines(hunk: Hunk, file: Lines, floor: int) -> list[int]:
             return []
         start = found[0]
     return found
-
-
-def _block_end(file: Lines, at: int) -> int:
-    """Index behind the lines that are indented deeper than line `at`; what an anchor like `def f():` encloses."""
-    own = len(_indent(file.content[at]))
-    end = at + 1
-    while end < len(file.content) and (not file.content[end].strip() or len(_indent(file.content[end])) > own):
-        end += 1
-    return end
 
 
 def _with_less_context(hunk: Hunk, file: Lines) -> Iterator[tuple[Reading, int]]:
@@ -305,7 +271,7 @@ def _stale(reading: Reading, file: Lines, edge: range) -> int:
 # --- what is written there --------------------------------------------------------------------------------------------
 
 
-def _replacement(hunk: Hunk, reading: Reading, file: Lines, at: int) -> list[tuple[str, str]]:
+def _replacement(hunk: Hunk, reading: Reading, file: Lines, at: int) -> list[str]:
     """The lines to put at index `at`: context as the file has it, new lines with the file's indentation."""
     found = file.content[at : at + len(reading.old)]
     kept = reading.kept
@@ -315,10 +281,10 @@ def _replacement(hunk: Hunk, reading: Reading, file: Lines, at: int) -> list[tup
     indents = _indents(reading.old, found, {old for old, _ in kept})
     if hunk.partial and len(reading.old) == 1 and indents.shift != ("", ""):
         _check_first_line(hunk, reading, file.path, found[0])
-    result: list[tuple[str, str]] = []
+    result: list[str] = []
     for index, line in enumerate(reading.new):
         if index in own:
-            result.append((found[own[index]], file.ends[at + own[index]]))
+            result.append(file.lines[at + own[index]])
         else:
             indented = indents(line)
             if indented is None:
@@ -326,7 +292,7 @@ def _replacement(hunk: Hunk, reading: Reading, file: Lines, at: int) -> list[tup
                     f"{hunk.label} is indented otherwise than {file.path}, so how deep the line {line.strip()[:80]!r} belongs is "
                     "unknown. Nothing was changed. Copy the file's indentation and send the patch again."
                 )
-            result.append((indented, file.newline))
+            result.append(indented + file.newline)
     return result
 
 
@@ -337,7 +303,7 @@ class _Indents:
     shift: tuple[str, str] | None
     """(prefix in the patch, prefix in the file) where one and the same makes all the difference."""
     table: dict[str, str]
-    """Else each indentation of the patch with the file's."""
+    """Where that does not apply, an indentation of the patch with the file's."""
 
     def __call__(self, line: str) -> str | None:
         """A new line as the file would have it; None where that is unknown."""
@@ -356,7 +322,7 @@ def _indents(old: list[str], found: list[str], kept: set[int]) -> _Indents:
     for some in (pairs, going):
         shifts = {_shift(ours, theirs) for _, ours, theirs in some}
         if len(shifts) == 1 and None not in shifts:
-            return _Indents(shifts.pop(), {})
+            return _Indents(shifts.pop(), {theirs: theirs for _, _, theirs in pairs})  # or indented as the file is already
     if not pairs:
         return _Indents(("", ""), {})
     table: dict[str, str] = {}
