@@ -89,7 +89,7 @@ class Run(Section):
     log_bytes: int = Field(default=8 * 2**20, ge=4096)
     """How much of the run's output is kept."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, so that a machine without one refuses."""
+    """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
 
