@@ -119,10 +119,12 @@ def test_the_rooms_are_named():
 
 
 def test_every_failure_and_every_level_is_explained():
-    failures = section(DOCS / "operations.md", "A run without a score")
-    assert [name for name in FAILURES if f"`{name}`" not in failures] == []
-    levels = section(DOCS / "trust.md", "The sandbox")
-    assert [name for name in LEVELS if f"| `{name}` |" not in levels] == []
+    for page, heading, names in (
+        ("operations.md", "A run without a score", FAILURES),
+        ("trust.md", "The sandbox", LEVELS),
+    ):
+        first_cells = " ".join(re.findall(r"^\| (.*?) \|", section(DOCS / page, heading), re.MULTILINE))
+        assert set(re.findall(r"`(\w+)`", first_cells)) == set(names)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
