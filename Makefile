@@ -4,7 +4,7 @@
 # make docs    write docs/reference.md anew, after a command, a key of autoresearch.toml or a tool has changed
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: setup demo test check docs lint format types benchmarks
 setup: $(VENV)/.ready

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from autoresearch_mcp.create import create
-from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
+from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run.sandbox import ALLOCATOR
 
 TARGET_SECONDS = {"cpu": 5.0, "tiny": 5.0, "gpu": 3.0}  # gpu: 1 % of a 300 s run
@@ -33,7 +33,9 @@ def trusted(session: Session) -> tuple[float, int, dict[str, float]]:
     """Wall seconds of one supervised run, its steps, and where its time went."""
     started = time.perf_counter()
     number, _ = session.run_experiment("trusted", replicate=bool(session.state.experiments))
-    assert wait_until_ended(session, number, 3600)
+    while session.experiment(number).running:
+        time.sleep(0.1)
+        session.refresh()
     wall = time.perf_counter() - started
     run = session.experiment(number).runs[-1]
     assert run.ended is not None and run.ended.score is not None, run.ended

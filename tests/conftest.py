@@ -15,7 +15,7 @@ from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from autoresearch_mcp.create import create
-from autoresearch_mcp.loop.session import Session, open_ledger, wait_until_ended
+from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
@@ -112,9 +112,15 @@ def open_session(root: Path, tag: str | None = None) -> Session:
 def run(session: Session, description: str = "an idea", **options: bool) -> int:
     """Runs an experiment to its end and returns its number."""
     number, _ = session.run_experiment(description, **options)
-    assert wait_until_ended(session, number, PATIENCE)
+    wait_for(lambda: is_over(session, number))
     settle_processes(session, number)
     return number
+
+
+def is_over(session: Session, number: int) -> bool:
+    """Whether the experiment's run has ended, or is found to be lost."""
+    session.refresh()
+    return not session.experiment(number).running
 
 
 def settle_processes(session: Session, number: int) -> None:

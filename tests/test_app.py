@@ -75,7 +75,7 @@ async def whole_loop(root: Path, mode: str) -> None:
         await call("run_experiment", description="a longer title")
         text, judged = await call("discard", learned="titles cost")
         assert text.startswith("Experiment 3: discard") and "undone_diff" not in judged  # git has it
-        _, changed = await call("apply_patch", patch="@@\n-  #  Notes on the   loop\n+# Never run\n")
+        _, changed = await call("apply_patch", patch="@@\n-#  Notes on the   loop\n+# Never run\n")
         assert changed["as_written"] is False and "-# Notes on the loop" in str(changed["diff"])  # the white space had drifted
         _, judged = await call("discard")
         assert "+# Never run" in str(judged["undone_diff"])

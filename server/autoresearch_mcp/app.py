@@ -197,7 +197,9 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
 async def _beside(session: Session, subscribers: Subscribers, _: object) -> AsyncGenerator[None]:
     """What goes on while the server serves."""
     async with anyio.create_task_group() as tasks, announcing(partial(blocking, partial(_seen, session)), subscribers):
-        tasks.start_soon(calls.in_spare_time, session.recovery.restore_refs)
+        tasks.start_soon(blocking, lambda: session.state.descriptions.index())
+        for work in session.chores():
+            tasks.start_soon(calls.in_spare_time, work)
         yield
         tasks.cancel_scope.cancel()
 

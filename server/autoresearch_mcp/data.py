@@ -7,7 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
-from autoresearch_mcp.errors import TaskError
+from autoresearch_mcp.errors import NotAllowedError, TaskError
 from autoresearch_mcp.files import file_sha256, is_locked, locked, read_json, sha256, write_json
 from autoresearch_mcp.task import Task, expand
 
@@ -41,6 +41,17 @@ class DataFolder:
     def missing(self) -> list[str]:
         return [name for name in self.names if not (self.path / name).is_file()]
 
+    def require(self, workspace: Path) -> None:
+        """Raises NotAllowedError while there is no data to run with."""
+        if not (missing := self.missing()):
+            return
+        if self.in_preparation:
+            raise NotAllowedError("The data is being prepared right now. Call status in a minute, then run_experiment again.")
+        raise NotAllowedError(
+            f"The data is not prepared ({', '.join(missing)} missing in {self.path}). "
+            f"A human must run: autoresearch-mcp prepare --workspace {workspace}"
+        )
+
     @property
     def in_preparation(self) -> bool:
         """Whether some process is preparing it now."""
@@ -53,7 +64,7 @@ class DataFolder:
                 raise TaskError(f"The task needs {', '.join(self.missing())} in {self.path}, and it has no [data] prepare command.")
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self._lock, timeout=24 * 3600):
+        with locked(self._lock, "prepare the data", timeout=24 * 3600):
             if not force and not self.missing():
                 print(f"data:       ready in {self.path}", flush=True)
             else:

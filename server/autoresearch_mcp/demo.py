@@ -63,13 +63,13 @@ IDEAS = (
         "steps count more than layers and batch size here",
     ),
     Idea(
-        "logits capped at half",
+        "logits capped at a twentieth",
         "a tight cap might regularise",
         """\
 <<<<<<< SEARCH
 LOGIT_CAP = 15.0  # logits are squashed smoothly into (-cap, cap)
 =======
-LOGIT_CAP = 0.5  # logits are squashed smoothly into (-cap, cap)
+LOGIT_CAP = 0.05  # logits are squashed smoothly into (-cap, cap)
 >>>>>>> REPLACE
 """,
         "discard",

@@ -91,13 +91,13 @@ def test_a_ledger_that_is_busy_is_tried_again(dead: Session):
 def test_a_table_that_cannot_be_written_is_said_and_is_no_error(dead: Session, capsys: pytest.CaptureFixture[str]):
     spec = spec_of(dead, 1)
     assert record(spec, RESULT, patience=0)
-    dead.results_path.unlink(missing_ok=True)
-    dead.results_path.mkdir()
+    dead.results.path.unlink(missing_ok=True)
+    dead.results.path.mkdir()
     bring_up_to_date(spec)
-    assert "results.tsv is not up to date" in capsys.readouterr().err
-    dead.results_path.rmdir()
+    assert "results.tsv could not be written" in capsys.readouterr().err
+    dead.results.path.rmdir()
     bring_up_to_date(spec)
-    assert "4.5" in dead.results_path.read_text()
+    assert "4.5" in dead.results.path.read_text()
 
 
 def test_a_run_that_the_ledger_does_not_know_is_not_recorded(dead: Session, capsys: pytest.CaptureFixture[str]):

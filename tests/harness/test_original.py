@@ -7,8 +7,8 @@ from pathlib import Path
 import anyio
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.task import parse_task
-from autoresearch_mcp.workspace import create
 from conftest import ROOT, connect, open_session, text_of
 
 ORIGINAL = Path(__file__).with_name("original_shape.py")
@@ -31,7 +31,7 @@ def test_its_way_to_say_that_the_loss_exploded_has_a_name():
     assert not re.search(patterns["nan"], "FAILED to do something\nFAIL: x\n")
 
 
-@pytest.mark.training
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_runs_to_a_recorded_score(tmp_path: Path):
     task = tmp_path / "task"

@@ -5,9 +5,9 @@ import pytest
 
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
 from autoresearch_mcp.loop.rules import PLATEAU
-from autoresearch_mcp.loop.session import Session, wait_until_ended
+from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.views import build
-from conftest import TOY, WORK, git, log_of, open_session, replace, run, supervisor_of, wait_for
+from conftest import TOY, WORK, git, is_over, log_of, open_session, replace, run, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 
@@ -221,13 +221,13 @@ def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
     number, _ = session.run_experiment("slow")
     wait_for(lambda: session.progress().phase == "training")
     session.stop()
-    assert wait_until_ended(session, number, 30)
+    wait_for(lambda: is_over(session, number))
     session.discard()
     replace(session, "import time\ntime.sleep(60)\n")
     number, _ = session.run_experiment("slow, once more")
     assert number == 3
     session.stop()
-    assert wait_until_ended(session, number, 30)
+    wait_for(lambda: is_over(session, number))
 
 
 def test_a_plateau_is_noticed_and_says_where_to_look(toy: Make):

@@ -1,15 +1,18 @@
 import json
+import random
+import shutil
 import sqlite3
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from autoresearch_mcp.errors import LedgerError
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, SessionStarted, Settled, VerdictGiven
-from autoresearch_mcp.record.exports import export_json, results_tsv
-from autoresearch_mcp.record.ledger import Ledger
+from autoresearch_mcp.record.exports import Results, export_json, results_tsv
+from autoresearch_mcp.record.ledger import Ledger, chain_hash
 from autoresearch_mcp.text import format_score
 
 
@@ -155,3 +158,121 @@ def test_an_unreadable_ledger_is_a_clear_error(tmp_path: Path):
     (tmp_path / "ledger.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(LedgerError, match="cannot be opened"):
         Ledger(tmp_path / "ledger.db")
+
+
+def test_a_ledger_of_the_first_version_opens_and_is_written_on(tmp_path: Path):
+    """ledger-0.1.0.db was written by version 0.1.0: two sessions, kept, repeated, discarded, crashed, too slow, undecided."""
+    path = tmp_path / "ledger.db"
+    shutil.copy(Path(__file__).with_name("ledger-0.1.0.db"), path)
+    ledger = Ledger(path)
+    first, second = ledger.state().sessions["first"], ledger.state().sessions["second"]
+    assert [e.label for e in first.experiments] == ["keep", "keep", "discard", "error", "discard", "timeout", "oom"]
+    assert first.best is not None and (first.best.number, first.best.score) == (2, 2.0)
+    assert (
+        first.baseline is not None
+        and first.baseline.scores == [1.42, 1.43]
+        and first.noise_floor == pytest.approx(0.01414, rel=1e-3)
+    )
+    assert list(first.lessons) == ["where we start", "less is not more"]
+    assert [e.number for e in second.awaiting] == [9] and second.awaiting[0].score == 3.0
+    before = ledger.verify()
+    ledger.append(VerdictGiven(experiment=9, verdict="keep", reason="r"))
+    for reader in (ledger, Ledger(path)):
+        assert reader.verify() == before + 1 and reader.state().sessions["second"].best is not None
+
+
+def test_an_event_of_an_unknown_kind_is_a_ledger_error_that_says_who_wrote_it(ledger: Ledger):
+    body = '{"format":2,"by":"7.1.0","kind":"wave","experiment":1}'
+    with sqlite3.connect(ledger.path) as db:
+        seq, previous = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq + 1, 1.0, body, previous, chain_hash(previous, 1.0, body)))
+    with pytest.raises(LedgerError, match=r"'wave'.*written by autoresearch-mcp 7\.1\.0"):
+        ledger.state()
+
+
+def test_a_hash_of_an_unknown_algorithm_is_said(ledger: Ledger):
+    with sqlite3.connect(ledger.path) as db:
+        seq, previous = db.execute("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+        db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq + 1, 1.0, "{}", previous, "blake9:00"))
+    with pytest.raises(LedgerError, match="'blake9'"):
+        ledger.state()
+
+
+def test_the_chain_names_its_algorithm(ledger: Ledger):
+    with sqlite3.connect(ledger.path) as db:
+        assert all(digest.startswith("sha256:") for (digest,) in db.execute("SELECT hash FROM events"))
+
+
+def test_what_was_changed_below_the_checkpoint_is_found_by_verify(ledger: Ledger, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoresearch_mcp.record.ledger.CHECKPOINT_EVERY", 1)
+    experiment(ledger, 2.0, verdict="keep")
+    ledger.state()  # notes the checkpoint
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("DROP TRIGGER events_are_not_changed")
+        db.execute("UPDATE events SET body = replace(body, '2.0', '1.0')")
+    again = Ledger(ledger.path)
+    assert again.state().experiments[1].score == 1.0  # the price of a fast opening
+    with pytest.raises(LedgerError, match="does not verify at event 4"):
+        again.verify()
+
+
+def test_the_state_keeps_what_a_view_asks_as_counting_all_over_would(ledger: Ledger):
+    """A night of random events; what is kept up to date equals what follows from the whole."""
+    chance = random.Random(7)
+    for number in range(1, 60):
+        scores = [chance.choice([None, round(chance.uniform(1, 3), 3)]) for _ in range(chance.randint(1, 3))]
+        verdict = chance.choice(["keep", "discard", "discard"]) if any(scores) else "discard"
+        with ledger.transaction() as transaction:
+            transaction.append(
+                ExperimentCommitted(
+                    experiment=number, session="t", commit="", parent="", file_sha256=str(number % 7), lines=1, added=1, removed=1,
+                    description="", change_sha256=str(number % 5), places=chance.sample(["a", "b", "c"], 2),
+                )
+            )  # fmt: skip
+        for score in scores:
+            with ledger.transaction() as transaction:
+                run = transaction.next_run()
+                transaction.append(RunStarted(run=run, experiment=number, seed=1, conditions=""))
+            fields = {"outcome": "scored"} if score is not None else {"outcome": "crash", "failure": chance.choice(["oom", "nan"])}
+            ledger.append(RunEnded.model_validate({"run": run, "score": score, **fields}))
+        learned = chance.choice(["x", "y", None])
+        ledger.append(VerdictGiven.model_validate({"experiment": number, "verdict": verdict, "reason": "", "learned": learned}))
+    session = ledger.state().sessions["t"]
+    done = session.experiments
+    kept = [e for e in done if e.verdict and e.verdict.verdict == "keep"]
+    assert session.kept == kept and session.counts == dict(Counter(e.label for e in done)) and not session.awaiting
+    after = [e for e in done if e.number > kept[-1].number]
+    assert session.since_best == len(after)
+    scored = sorted((e for e in after if e.score is not None), key=lambda e: e.score or 0.0)
+    assert [e.score for e in session.near_misses] == [e.score for e in scored[:2]]
+    for name, place in session.places.items():
+        tried = [e for e in done if name in e.committed.places]
+        best = min((e.score for e in tried if e.score is not None), default=None)
+        assert (place.tried, place.kept) == (len(tried), sum(e in kept for e in tried))
+        assert (place.nearest.score if place.nearest else None) == best
+    last = {e.verdict.learned: e.number for e in done if e.verdict and e.verdict.learned}
+    assert session.lessons == last and list(session.lessons.values()) == sorted(last.values())
+    assert session.by_file["3"] == [e for e in done if e.committed.file_sha256 == "3"]
+    assert [session.experiment(e.number) for e in done] == done and session.experiment(999) is None
+
+
+def test_of_two_writers_of_results_the_later_one_writes_the_newer_state(ledger: Ledger, tmp_path: Path):
+    """The one that folded its state long ago must not bring it back."""
+    path = tmp_path / "results.tsv"
+    slow, fast = Results(ledger, path), Results(Ledger(ledger.path), path)
+    ledger.state()
+    experiment(fast.ledger, 1.0, verdict="keep", description="the newer")
+    assert fast.write() == "" and slow.write() == ""
+    assert "the newer" in path.read_text()
+
+
+def test_results_that_cannot_be_written_are_said_and_come_back(ledger: Ledger, tmp_path: Path):
+    path = tmp_path / "results.tsv"
+    experiment(ledger, 1.0, verdict="keep")
+    path.mkdir()
+    assert "could not be written" in Results(ledger, path).write()
+    path.rmdir()
+    assert Results(ledger, path).restore() == "" and "\tkeep\t" in path.read_text()
+    path.write_text("somebody's edit")
+    Results(ledger, path).restore()
+    assert "somebody" not in path.read_text()

@@ -6,8 +6,7 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 """
 
 import re
-import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -193,7 +192,7 @@ class Session:
             description = _one_line(description, DESCRIPTION)
             if not description:
                 raise NotAllowedError("description is empty. Say in a few words what this experiment tries, then call again.")
-            self._require_data()
+            self.data.require(self.workspace.root)
             changed = self.worktree.restore(self.pinned)
             content = self.read().text.encode("utf-8")
             patches.check_syntax(self.task.files.editable, content.decode())
@@ -252,6 +251,10 @@ class Session:
             self.executor.stop(spec)
         return experiment
 
+    def chores(self) -> list[Callable[[], object]]:
+        """What a server does in its spare time: finds the sandbox before anybody asks for it, makes refs that something removed."""
+        return [detect, self.recovery.restore_refs]
+
     def refresh(self) -> None:
         """Notices a run that nobody supervises any more. Cheap where there is none."""
         if self.recovery.lost():
@@ -266,16 +269,6 @@ class Session:
         with locked(_lock(self.workspace, self.tag), name):
             self.recovery.finish()
             yield
-
-    def _require_data(self) -> None:
-        if not (missing := self.data.missing()):
-            return
-        if self.data.in_preparation:
-            raise NotAllowedError("The data is being prepared right now. Call status in a minute, then run_experiment again.")
-        raise NotAllowedError(
-            f"The data is not prepared ({', '.join(missing)} missing in {self.data.path}). "
-            f"A human must run: autoresearch-mcp prepare --workspace {self.workspace.root}"
-        )
 
     def _pinned_conditions(self) -> str:
         """The conditions, which must be those of the session's first run: other data would make scores incomparable."""
@@ -393,14 +386,3 @@ def _record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
             task_sha256=task.sha256,
         )
     )
-
-
-def wait_until_ended(session: Session, experiment: int, seconds: float, interval: float = 0.1) -> bool:
-    """Blocks until the experiment's run has ended or `seconds` are over; whether it ended."""
-    deadline = time.monotonic() + seconds
-    while session.experiment(experiment).running:
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(interval)
-        session.refresh()
-    return True

@@ -27,9 +27,19 @@ class Descriptions:
     def add(self, number: int, text: str) -> None:
         self._read.append((number, text))
 
+    def index(self) -> None:
+        """Takes what was added into the index, so that the next question is answered at once."""
+        read, self._read = self._read, []
+        for number, text in read:
+            words = tuple(_WORD.findall(text.lower()))
+            self._words[number] = words
+            self._first.setdefault(frozenset(words), number)
+            for word in set(words):
+                self._having.setdefault(word, []).append(number)
+
     def similar(self, number: int) -> int | None:
         """The first earlier description that is nearly the one of `number`."""
-        self._index()
+        self.index()
         words = self._words[number]
         same = self._first[frozenset(words)]
         if same < number:
@@ -58,15 +68,6 @@ class Descriptions:
                     break
                 found.add(number)
         return sorted(found)
-
-    def _index(self) -> None:
-        for number, text in self._read:
-            words = tuple(_WORD.findall(text.lower()))
-            self._words[number] = words
-            self._first.setdefault(frozenset(words), number)
-            for word in set(words):
-                self._having.setdefault(word, []).append(number)
-        self._read.clear()
 
 
 def _numbers(words: tuple[str, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """From a session's state to what is shown of it: each function makes one answer."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from heapq import nlargest
 from itertools import islice
@@ -14,7 +14,7 @@ from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.record.state import ExperimentState, SessionState
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
-from autoresearch_mcp.text import plain, split_lines, tail, untrusted
+from autoresearch_mcp.text import plain, tail, untrusted
 from autoresearch_mcp.views.answers import (
     Answer,
     FileView,
@@ -27,6 +27,7 @@ from autoresearch_mcp.views.answers import (
     Status,
     Theme,
 )
+from autoresearch_mcp.views.paging import Page, page
 
 CURVE_POINTS = 3
 CURVE_BYTES = 2 << 20  # of the log's end that are searched for them
@@ -34,7 +35,6 @@ LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
 LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
 THEMES = 10  # places shown
-PAGE = 34_000  # bytes of a file in one answer: Codex shows its models 10,000 tokens of 4 bytes and cuts the middle out of more
 DIFF = 2000  # characters of the best's diff in status; a whole status stays under 2,000 tokens
 A = TypeVar("A", bound=Answer)
 
@@ -42,41 +42,6 @@ OF_EXPERIMENTS = ("log:<experiment>", "diff:<experiment>", "diff:best")  # what 
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Page:
-    """Lines `first` to `last` of a text of `total`, counted from 1."""
-
-    text: str
-    first: int
-    last: int
-    total: int
-    cut: bool
-    """More was asked for than an answer holds."""
-
-    @property
-    def whole(self) -> bool:
-        return self.last - self.first + 1 == self.total
-
-    def then(self, tool: str, step: str) -> str:
-        """The next step: to read on, where the page was cut."""
-        return f"call {tool} with start_line={self.last + 1} to read on; then {step}" if self.cut else step
-
-
-def page(text: str, start: int | None = None, end: int | None = None) -> Page:
-    """The lines asked for, as many as fit into PAGE bytes and one at least. Raises NotFoundError for a range that is not there."""
-    lines = split_lines(text)
-    first, last = start or 1, min(end or len(lines), len(lines))
-    if lines and not first <= last:
-        raise NotFoundError(
-            f"Lines {first} to {end or 'the end'} are not there: it has {len(lines)} lines. Ask for a range inside it."
-        )
-    shown, size = first - 1, 0
-    while shown < last and (size := size + len(lines[shown].encode())) <= PAGE:
-        shown += 1
-    shown = max(shown, min(first, last))
-    return Page("".join(lines[first - 1 : shown]), first, shown, len(lines), cut=shown < last)
 
 
 def file_view(session: Session, start: int | None = None, end: int | None = None) -> FileView:
@@ -347,7 +312,7 @@ def history(session: Session, search: str | None = None) -> History:
     )
     if search is not None:
         words = search.lower().split()
-        found = [e for e in state.experiments if all(word in _searchable(e) for word in words)]
+        found = [e for e in state.experiments if _has(e, words)]
         answer.matches = [_row(state, e) for e in nlargest(LATEST, found, key=lambda e: _rank(state, e))]
     return _placed(answer, session)
 
@@ -356,10 +321,11 @@ def _rank(state: SessionState, experiment: ExperimentState) -> tuple[bool, float
     return experiment.score is not None, state.sign * (experiment.score or 0.0)
 
 
-def _searchable(experiment: ExperimentState) -> str:
+def _has(experiment: ExperimentState, words: list[str]) -> bool:
     committed = experiment.committed
-    learned = experiment.verdict.learned if experiment.verdict else None
-    return " ".join(filter(None, (committed.description, committed.hypothesis, learned))).lower()
+    learned = experiment.verdict.learned if experiment.verdict else ""
+    text = f"{committed.description}\n{committed.hypothesis}\n{learned}".lower()
+    return all(word in text for word in words)
 
 
 def _row(state: SessionState, experiment: ExperimentState) -> Row:
