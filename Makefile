@@ -1,11 +1,12 @@
 # make demo    set everything up and watch the loop run
 # make test    set everything up and run all tests; what this machine lacks is skipped, and named at the end
 # make check   what to run after each edit: lint, format, types, and the tests but the slow ones
+# make docs    write docs/reference.md anew, after a command, a key of autoresearch.toml or a tool has changed
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
-.PHONY: setup demo test check lint format types benchmarks
+.PHONY: setup demo test check docs lint format types benchmarks
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -21,6 +22,9 @@ test: setup
 
 check: lint format types
 	$(PYTEST) -m 'not slow'
+
+docs: setup
+	$(BIN)/python docs/reference.py
 
 lint: setup
 	$(BIN)/ruff check .

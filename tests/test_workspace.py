@@ -211,9 +211,12 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(notes: Session):
     tree = git(root, "write-tree")
     foreign = git(root, "-c", "user.name=a", "-c", "user.email=b", "commit-tree", tree, "-m", "mine")
     git(root, "update-ref", f"refs/heads/{branch}", foreign)
-    with pytest.raises(WorkspaceError, match="which this session did not make"):
+    with pytest.raises(WorkspaceError, match="which this session did not make") as refused:
         open_session(root)
     assert git(root, "rev-parse", branch) == foreign
+    _, advice = str(refused.value).split("put it back: git ")
+    git(root, *advice.split())  # `git branch -f` would not: the branch is checked out in the session's worktree
+    assert open_session(root).state.head_commit == git(root, "rev-parse", branch)
 
 
 def test_a_deleted_worktree_comes_back(notes: Session):

@@ -71,10 +71,11 @@ class Files(Section):
 
 class Run(Section):
     command: Command | None = None
-    """Run in the sandbox before scoring; None where there is nothing to run and the file itself is scored."""
+    """Run in the sandbox before scoring; left out where there is nothing to run and the file itself is scored."""
     outputs: list[RelativePath] = []
     """Files the run leaves for the scoring command, taken over as regular files, bounded in size."""
     output_bytes: int = Field(default=16 * 2**30, gt=0)
+    """How large one of these files may be."""
     budget_seconds: Seconds = 300
     """Training time. It starts when data.train is handed over; without such data, with the command."""
     startup_seconds: Seconds = 120
@@ -88,6 +89,7 @@ class Run(Section):
     log_bytes: int = Field(default=8 * 2**20, ge=4096)
     """How much of the run's output is kept."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
 
@@ -106,7 +108,9 @@ class Run(Section):
 
 class Metric(Section):
     name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
+    """Of the score; it makes the tool `get_<name>`."""
     direction: Literal["minimize", "maximize"]
+    """Which way is better."""
     command: Command
     """Prints the score as its last line: a number, or a JSON object with the key `score`."""
     starts_early: bool = False
@@ -142,21 +146,34 @@ class Sandbox(Section):
     minimum: Literal["none", "seatbelt", "landlock", "bubblewrap"] = "none"
     """The run is refused where the machine cannot enforce at least this."""
     memory_mb: int | None = Field(default=None, gt=0)
+    """MiB that all processes of a run may hold together; where it is left out, nine tenths of the machine's memory."""
     processes: int = Field(default=512, gt=0)
+    """How many processes a run may have at once."""
     disk_mb: int = Field(default=16384, gt=0)
+    """MiB that a run may write."""
 
 
 class Task(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
+    """Of the task; its prepared data is cached under it."""
     goal: str = Field(min_length=1, max_length=500)
+    """What the agent is told to achieve, in a sentence."""
     preset: str | None = None
+    """Which of [presets] applies; `init` pins it here."""
     files: Files
+    """What the agent edits, and what it can only read."""
     run: Run = Run()
+    """What happens before the score: the command, its clock and its outputs."""
     metric: Metric
+    """The number, and the trusted command that computes it."""
     data: Data = Data()
+    """What is prepared once, outside the repository, and who may see which part of it."""
     sandbox: Sandbox = Sandbox()
+    """What a run may use, and how well it must be confined."""
     failures: dict[str, str] = {}
+    """Regular expressions by failure name: a run without a score is named by the first one that its log matches."""
     presets: dict[str, dict[str, Any]] = {}
+    """Variants by name: tables of the keys that differ, laid over the rest where `preset` names them."""
 
     @field_validator("failures")
     @classmethod

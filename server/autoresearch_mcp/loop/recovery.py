@@ -52,7 +52,7 @@ class Recovery:
         if here not in known and all(experiment.committed.commit != here for experiment in state.experiments):
             raise WorkspaceError(
                 f"The branch {started.branch} stands at {str(here)[:7]}, which this session did not make. Start another session "
-                f"with --session NAME, or put it back: git branch -f {started.branch} {state.head_commit[:7]}"
+                f"with --session NAME, or put it back: git update-ref refs/heads/{started.branch} {state.head_commit[:7]}"
             )
         if here != state.head_commit:
             self._workspace.set_ref(f"refs/heads/{started.branch}", state.head_commit)
