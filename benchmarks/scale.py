@@ -27,6 +27,7 @@ from autoresearch_mcp.record.events import Event, ExperimentCommitted, RunEnded,
 SIZES = (1_000, 10_000, 100_000)
 EVENTS = 5  # of an experiment
 REPEATS = 5
+THOUGHT = 2.0  # seconds between tools/list and the first call: no model answers faster
 CALLS = ("status", "history", "history search", "read_notes", "apply_patch", "keep")
 
 
@@ -43,6 +44,7 @@ def build(folder: Path, experiments: int) -> Path:
         events += night(number, text, commit, base, conditions, last=number == experiments)
     with ledger.transaction() as transaction:
         transaction.events = events
+    ledger.state()  # notes the checkpoint, as the servers of such a night have done all along
     ledger.close()
     session.worktree.write(texts[-1].encode())
     return workspace.root
@@ -94,6 +96,7 @@ async def measure(root: Path) -> dict[str, float]:
     async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ)))) as client:
         await client.list_tools()
         figures["tools/list s"] = time.monotonic() - started
+        await anyio.sleep(THOUGHT)
         server = next(p for p in psutil.Process().children(recursive=True) if str(root) in p.cmdline())
 
         async def call(name: str, **values: object) -> float:

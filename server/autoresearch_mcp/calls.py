@@ -10,7 +10,8 @@ import os
 import select
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -50,11 +51,25 @@ async def blocking(work: Callable[[], T]) -> T:
     return await anyio.to_thread.run_sync(work, limiter=_ONE_AT_A_TIME)
 
 
-async def in_spare_time(work: Callable[[], object]) -> None:
-    """Does blocking work that no call waits for, in a thread that ends with the server. What fails is logged."""
-    try:
+async def in_spare_time(delay: float, work: Callable[[], object]) -> None:
+    """Does work on the session that no call waits for, `delay` seconds from now. What fails is logged."""
+    await anyio.sleep(delay)
+    with _logging():
+        await blocking(work)
+
+
+async def beside_the_calls(delay: float, work: Callable[[], object]) -> None:
+    """The same for long work that needs no session to itself: calls go on, and a server that ends does not wait for it."""
+    await anyio.sleep(delay)
+    with _logging():
         await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
-    except AutoresearchError as error:
+
+
+@contextmanager
+def _logging() -> Generator[None]:
+    try:
+        yield
+    except (AutoresearchError, OSError) as error:
         _log.warning("%s", error)
 
 

@@ -6,7 +6,7 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 """
 
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,7 +99,8 @@ class Session:
         session = cls(workspace, ledger, tag)
         with session._step("start"):
             session.recovery.ensure_branch()
-        session.results.restore()
+        if not session.results.path.exists():
+            session.results.write()
         return session
 
     # --- what there is ---
@@ -251,9 +252,10 @@ class Session:
             self.executor.stop(spec)
         return experiment
 
-    def chores(self) -> list[Callable[[], object]]:
-        """What a server does in its spare time: finds the sandbox before anybody asks for it, makes refs that something removed."""
-        return [detect, self.recovery.restore_refs]
+    def warm_up(self) -> None:
+        """What would make the first steps in a long session slow, done before anybody asks; results.tsv is brought up to date."""
+        self.state.descriptions.index()
+        self.results.restore()
 
     def refresh(self) -> None:
         """Notices a run that nobody supervises any more. Cheap where there is none."""

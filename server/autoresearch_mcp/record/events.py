@@ -105,9 +105,16 @@ Event = Annotated[
     SessionStarted | ExperimentCommitted | RunStarted | RunEnded | VerdictGiven | Settled, Field(discriminator="kind")
 ]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
-_EVENTS: TypeAdapter[list[Event]] = TypeAdapter(list[Event])
-KINDS = ("session", "experiment", "run", "ended", "verdict", "settled")
-_TODAY = f'{{"format":{FORMAT},'
+_LISTS: dict[str, TypeAdapter[Any]] = {
+    "session": TypeAdapter(list[SessionStarted]),
+    "experiment": TypeAdapter(list[ExperimentCommitted]),
+    "run": TypeAdapter(list[RunStarted]),
+    "ended": TypeAdapter(list[RunEnded]),
+    "verdict": TypeAdapter(list[VerdictGiven]),
+    "settled": TypeAdapter(list[Settled]),
+}
+"""By kind: how many rows of it are read at once, in less than half the time of one list of all kinds."""
+_TODAY = f'{{"format":{FORMAT},"kind":"'
 
 
 # --- older formats ----------------------------------------------------------------------------------------------------
@@ -124,19 +131,27 @@ _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
 """By format: how a row of it becomes one of the next."""
 
 
-def write_event(event: EventBody) -> str:
+def write_event(event: Event) -> str:
     """The row of an event, in today's format."""
-    return f'{_TODAY}"by":"{__version__}",{event.model_dump_json()[1:]}'
+    rest = event.model_dump_json(exclude={"kind"}, exclude_defaults=True)[1:]
+    return f'{_TODAY}{event.kind}","by":"{__version__}",{rest}'
 
 
 def read_events(bodies: list[str]) -> list[Event]:
     """Events of rows in any format. Raises LedgerError for what this version does not know, and says who wrote it."""
-    if all(body.startswith(_TODAY) for body in bodies):
-        try:
-            return _EVENTS.validate_json(f"[{','.join(bodies)}]")  # all at once: half the time of one by one
-        except ValidationError:
-            pass  # one by one, to say which
-    return [read_event(body) for body in bodies]
+    kinds: list[str] = []
+    by_kind: dict[str, list[str]] = {kind: [] for kind in _LISTS}
+    for body in bodies:
+        kind = body[len(_TODAY) : body.find('"', len(_TODAY))] if body.startswith(_TODAY) else ""
+        if kind not in by_kind:
+            return [read_event(body) for body in bodies]  # of an older format, or not known: then it is said which
+        kinds.append(kind)
+        by_kind[kind].append(body)
+    try:
+        read = {kind: iter(_LISTS[kind].validate_json(f"[{','.join(rows)}]")) for kind, rows in by_kind.items()}
+    except ValidationError:
+        return [read_event(body) for body in bodies]
+    return [next(read[kind]) for kind in kinds]
 
 
 def read_event(body: str) -> Event:
@@ -146,7 +161,7 @@ def read_event(body: str) -> Event:
         writer = content.get("by", "0.1.0")
     except (ValueError, AttributeError) as error:
         raise LedgerError(f"A row of the ledger is no event ({error}): {body[:80]!r}. Restore the ledger from a backup.") from error
-    if form > FORMAT or (form == FORMAT and content.get("kind") not in KINDS):
+    if form > FORMAT or (form == FORMAT and content.get("kind") not in _LISTS):
         raise LedgerError(
             f"The ledger holds an event of the kind {content.get('kind')!r}, format {form}, written by autoresearch-mcp {writer}; "
             f"this is {__version__}, which does not know it. Install that version or a later one."

@@ -85,22 +85,15 @@ class Ledger:
         """What the events so far add up to. Do not keep it: later calls update it in place. Raises LedgerError."""
         with self._lock:
             try:
+                if self._seq == 0:
+                    self._take_what_was_checked()
                 rows = self._rows(after=self._seq)
-                if not rows:
-                    return self._state
-                self._check(rows, self._checkpoint() if self._seq == 0 else 0)
+                self._check(rows, self._seq, self._hash)
             except sqlite3.Error as error:
                 raise LedgerError(f"The ledger {self.path} cannot be read: {error}. Restore it from a backup.") from error
-            for row, event in zip(rows, read_events([row[2] for row in rows]), strict=True):
-                try:
-                    self._state.apply(row[1], event)
-                except KeyError as error:
-                    raise LedgerError(
-                        f"Event {row[0]} of the ledger {self.path} names {error}, which was never recorded. "
-                        "Restore it from a backup."
-                    ) from error
-                self._seq, self._hash = row[0], row[4]
-            self._note_checkpoint()
+            if rows:
+                self._fold([(row[1], row[2]) for row in rows], rows[-1][0], rows[-1][4])
+                self._note_checkpoint()
             return self._state
 
     @property
@@ -116,7 +109,7 @@ class Ledger:
                 rows = self._rows(after=0)
             except sqlite3.Error as error:
                 raise LedgerError(f"The ledger {self.path} cannot be read: {error}. Restore it from a backup.") from error
-            self._check(rows, 0, (0, GENESIS))
+            self._check(rows, 0, GENESIS)
             return len(rows)
 
     @contextmanager
@@ -163,9 +156,8 @@ class Ledger:
     def _rows(self, after: int) -> list[Row]:
         return self._db.execute("SELECT seq, at, body, previous, hash FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
 
-    def _check(self, rows: list[Row], checked: int, last: tuple[int, str] | None = None) -> None:
-        """Raises LedgerError unless the rows continue the chain. Those up to `checked` are taken without hashing them again."""
-        seq, previous = last or (self._seq, self._hash)
+    def _check(self, rows: list[Row], seq: int, previous: str) -> None:
+        """Raises LedgerError unless the rows continue the chain after the event `seq` with the hash `previous`."""
         for number, at, body, before, digest in rows:
             algorithm = digest.partition(":")[0] if ":" in digest else ""
             if algorithm not in ("", ALGORITHM):
@@ -173,19 +165,36 @@ class Ledger:
                     f"Event {number} of the ledger {self.path} is chained by {algorithm!r}, which this version does not know. "
                     "Install the version of autoresearch-mcp that wrote it, or a later one."
                 )
-            broken = number != seq + 1 or before != previous
-            if broken or (number > checked and digest != chain_hash(before, at, body, algorithm)):
+            if number != seq + 1 or before != previous or digest != chain_hash(before, at, body, algorithm):
                 raise LedgerError(
                     f"The ledger {self.path} does not verify at event {number}: its chain of hashes is broken, so somebody "
                     "changed it. Restore it from a backup, or start a new workspace; nothing was written."
                 )
             seq, previous = number, digest
 
-    def _checkpoint(self) -> int:
-        """The event up to which the chain was found to hold; 0 where none is noted or it is not of this chain."""
-        noted = self._db.execute("SELECT c.seq FROM checkpoint c JOIN events e ON e.seq = c.seq AND e.hash = c.hash").fetchone()
-        self._noted = noted[0] if noted else 0
-        return self._noted
+    def _take_what_was_checked(self) -> None:
+        """Folds the events up to the checkpoint, where one is noted and is of this chain, without hashing them again."""
+        query = "SELECT c.seq, c.hash FROM checkpoint c JOIN events e ON e.seq = c.seq AND e.hash = c.hash"
+        noted: tuple[int, str] | None = self._db.execute(query).fetchone()
+        if noted is None:
+            return
+        rows: list[tuple[float, str]] = self._db.execute(
+            "SELECT at, body FROM events WHERE seq <= ? ORDER BY seq", (noted[0],)
+        ).fetchall()
+        if len(rows) == noted[0]:
+            self._noted = noted[0]
+            self._fold(rows, *noted)
+
+    def _fold(self, rows: list[tuple[float, str]], seq: int, digest: str) -> None:
+        """Takes the events (at, body) up to `seq`, whose hash is `digest`, into the state."""
+        for (at, body), event in zip(rows, read_events([body for _, body in rows]), strict=True):
+            try:
+                self._state.apply(at, event)
+            except KeyError as error:
+                raise LedgerError(
+                    f"The ledger {self.path} names {error}, which was never recorded: {body[:200]}. Restore it from a backup."
+                ) from error
+        self._seq, self._hash = seq, digest
 
     def _note_checkpoint(self) -> None:
         if self._seq - self._noted < CHECKPOINT_EVERY or self._db.in_transaction:

@@ -201,9 +201,11 @@ class SessionState:
             self._running.pop(experiment.number, None)
         if event.score is None:
             return
-        experiment.scores.append(event.score)
-        experiment.score = sum(experiment.scores) / len(experiment.scores)
-        if len(experiment.scores) > 1:
+        scores = experiment.scores
+        scores.append(event.score)
+        experiment.score = event.score
+        if len(scores) > 1:
+            experiment.score = sum(scores) / len(scores)
             self.noise.put(experiment.number, experiment.scores)
             self.near_misses.sort(key=self._rank, reverse=True)
         for name in experiment.committed.places:
@@ -252,8 +254,6 @@ class LedgerState:
     def apply(self, at: float, event: Event) -> None:
         """Takes the next event in. Raises KeyError for one that names what was never recorded."""
         match event:
-            case SessionStarted():
-                self.sessions[event.tag] = SessionState(event, at)
             case ExperimentCommitted():
                 experiment = ExperimentState(event, at)
                 self.experiments[event.experiment] = experiment
@@ -263,23 +263,27 @@ class LedgerState:
                 run = RunState(event, at)
                 self.runs[event.run] = run
                 self.last_run = max(self.last_run, event.run)
-                experiment = self.experiments[event.experiment]
-                experiment.version += 1
+                experiment = self._touched(event.experiment)
                 self._session(experiment)._start(experiment, run)
             case RunEnded():
                 run = self.runs[event.run]
                 if run.ended is None:  # the first word counts
-                    experiment = self.experiments[run.started.experiment]
-                    experiment.version += 1
+                    experiment = self._touched(run.started.experiment)
                     self._session(experiment)._end(experiment, run, event)
             case VerdictGiven():
-                experiment = self.experiments[event.experiment]
-                experiment.version += 1
+                experiment = self._touched(event.experiment)
                 self._session(experiment)._judge(experiment, event)
             case Settled():
                 experiment = self.experiments[event.experiment]
                 if not experiment.settled:
                     self._session(experiment)._settle(experiment)
+            case SessionStarted():
+                self.sessions[event.tag] = SessionState(event, at)
+
+    def _touched(self, number: int) -> ExperimentState:
+        experiment = self.experiments[number]
+        experiment.version += 1
+        return experiment
 
     def _session(self, experiment: ExperimentState) -> SessionState:
         return self.sessions[experiment.committed.session]
