@@ -93,6 +93,7 @@ CALLS: tuple[tuple[str, dict[str, object]], ...] = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_whatever_fails_inside_every_tool_answers_in_words(notes: Session, monkeypatch: pytest.MonkeyPatch):
     """Every function behind the tools is made to fail in turn, each time with another error, and every tool is called."""
