@@ -39,3 +39,5 @@ benchmarks: setup
 	$(BIN)/python benchmarks/orchestration.py
 	$(BIN)/python benchmarks/trust.py
 	$(BIN)/python benchmarks/tokens.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/patches.py

@@ -357,7 +357,7 @@ def test_resources_can_be_subscribed_to(notes: Session):
             connect(notes.workspace.root) as client,
             client.listen(resource_subscriptions=["autoresearch://notes", "autoresearch://results.tsv"]) as events,
         ):
-            await anyio.sleep(1.5)
+            await anyio.sleep(4)  # the server looks twice a second
             await anyio.to_thread.run_sync(run, open_session(notes.workspace.root))  # elsewhere
             with anyio.fail_after(PATIENCE):
                 async for event in events:

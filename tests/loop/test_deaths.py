@@ -14,7 +14,7 @@ from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.run.slots import slots_folder
-from conftest import ROOT, connect, git, open_session, replace, run, settle_processes, supervisor_of, wait_for
+from conftest import ROOT, UNTIL_TOLD, connect, git, let_go, open_session, replace, run, settle_processes, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 ONE, TWO = "open('result.txt', 'w').write('1.0')\n", "open('result.txt', 'w').write('2.0')\n"
@@ -157,9 +157,10 @@ async def start_and_die(root: Path) -> None:
 
 
 def test_kill_of_server_and_client_leaves_the_run_alive_and_its_result_recorded(toy: Make):
-    session = toy("import time\ntime.sleep(1.5)\nopen('result.txt', 'w').write('7')\n")
+    session = toy(UNTIL_TOLD.replace("1.0", "7"))
     anyio.run(start_and_die, session.workspace.root)
-    assert session.state.running is not None
+    assert session.state.running
+    let_go(session)
     wait_for(lambda: not session.state.running)
     settle_processes(session, 1)
     assert session.experiment(1).score == 7

@@ -11,7 +11,7 @@ from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.exports import results_tsv
 from autoresearch_mcp.views import build
-from conftest import TOY, connect, git, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
+from conftest import TOY, UNTIL_TOLD, connect, git, let_go, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
 
 Make = Callable[..., Session]
 
@@ -135,14 +135,14 @@ def test_grandchildren_that_left_their_session_are_ended_too(toy: Make):
         "        print('daemon', os.getpid(), flush=True)\n"
         "        time.sleep(300)\n"
         "    os._exit(0)\n"
-        "os.wait()\n"
-        "time.sleep(0.5)\n" + write(1)
+        "os.wait()\n" + UNTIL_TOLD
     )
     session = toy(daemon)
     number, _ = session.run_experiment("daemon")
     wait_for(lambda: "daemon" in log_of(session, number))
     # The number it prints is its own in whatever namespace it runs; the supervisor's tree tells the outer one.
     tree = supervisor_of(session, number).children(recursive=True)
+    let_go(session)
     wait_for(lambda: not session.state.running)
     wait_for(lambda: not any(process.is_running() and process.status() != "zombie" for process in tree))
     assert session.experiment(number).score == 1.0

@@ -48,7 +48,7 @@ except OSError:
     session = with_data(toy, work)
     run(session)
     assert ended(session).score == 1.0, ended(session).excerpt
-    assert ended(session).seconds["startup"] >= 1.0 > ended(session).seconds["training"]
+    assert ended(session).seconds["startup"] >= 1.0
 
 
 def test_a_run_that_never_asks_for_data_times_out_at_start_up(toy: Make):

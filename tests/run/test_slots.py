@@ -8,7 +8,7 @@ import pytest
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run import slots
-from conftest import ended, open_session, run, wait_for
+from conftest import UNTIL_TOLD, ended, let_go, open_session, run, spec_of, wait_for
 
 Make = Callable[..., Session]
 DONE = "open('result.txt', 'w').write('1')\n"
@@ -70,10 +70,15 @@ def test_a_task_that_demands_a_gpu_is_refused_without_one(toy: Make):
 def test_runs_of_two_workspaces_wait_for_each_other(tmp_path: Path, toy: Make):
     from autoresearch_mcp.create import create
 
-    session = toy("import time\ntime.sleep(1.5)\n" + DONE)
+    session = toy(UNTIL_TOLD)
     other = open_session(create(tmp_path / "other", "notes").root)
     session.run_experiment("holds the slot")
+    wait_for(lambda: session.progress().phase == "training")
+    other.run_experiment("waits")
+    wait_for(lambda: spec_of(other, 1).progress.exists())
     time.sleep(0.5)
-    run(other)
-    assert ended(other).seconds["queued"] > 0.3
+    assert other.progress().phase == "queued"
+    let_go(session)
+    wait_for(lambda: not other.state.running)
+    assert ended(other).seconds["queued"] >= 0.5
     wait_for(lambda: not session.state.running)

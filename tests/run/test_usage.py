@@ -21,9 +21,9 @@ import os, time
 held = bytearray(os.urandom(1)) * (200 * 2**20)
 for _ in range(6):
     if os.fork() == 0:
-        time.sleep(2)
+        time.sleep(6)
         os._exit(0)
-time.sleep(1.5)
+time.sleep(4)
 """
     session = toy(work + DONE, toml=TOY + "\n[sandbox]\nmemory_mb = 600\n", budget_seconds="20")
     run(session)
