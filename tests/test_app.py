@@ -165,6 +165,7 @@ def test_resources_and_prompt(notes: Session):
     anyio.run(go)
 
 
+@pytest.mark.slow
 def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
     session = toy("for i in range(40):\n    print('step', i, 'loss 1.5', flush=True)\n" + UNTIL_TOLD, budget_seconds="120")
 
@@ -192,6 +193,7 @@ def test_a_call_waits_no_longer_than_asked_and_progress_flows(toy: Make):
     ("name", "work", "status"),
     [("claude-code", "import time\ntime.sleep(1)\n" + WORK, "scored"), ("some-client", UNTIL_TOLD, "running")],
 )
+@pytest.mark.slow
 def test_unasked_the_wait_is_as_long_as_the_client_is_known_to_sit_through(
     name: str, work: str, status: str, mode: str, toy: Make, monkeypatch: pytest.MonkeyPatch
 ):
@@ -209,6 +211,7 @@ def test_unasked_the_wait_is_as_long_as_the_client_is_known_to_sit_through(
     anyio.run(go)
 
 
+@pytest.mark.slow
 def test_two_clients_at_once_share_one_run(toy: Make):
     session = toy(UNTIL_TOLD, budget_seconds="120")
 
@@ -373,6 +376,7 @@ def test_resources_can_be_subscribed_to(notes: Session):
     assert told[0] == "autoresearch://results.tsv" and told[-1] == "autoresearch://notes"
 
 
+@pytest.mark.slow
 def test_a_client_that_cancels_ends_its_wait_and_not_the_run(toy: Make):
     session = toy(UNTIL_TOLD, budget_seconds="120")
 

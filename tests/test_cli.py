@@ -76,6 +76,7 @@ def test_watch_follows_for_a_while(used: Session):
     assert "3 experiments" in cli("watch", "-w", str(used.workspace.root), "--seconds", "0.6")
 
 
+@pytest.mark.slow
 def test_plot_draws_a_picture(used: Session, tmp_path: Path):
     cli("plot", "-w", str(used.workspace.root))
     picture = (used.workspace.root / "progress.png").read_bytes()
@@ -90,6 +91,7 @@ def test_stop_without_a_run_says_so(used: Session):
     assert "No run is on" in cli("stop", "-w", str(used.workspace.root), ok=False)
 
 
+@pytest.mark.slow
 def test_doctor_finds_what_is_wrong_and_how_to_mend_it(used: Session, tmp_path: Path):
     checks = {check["name"]: check for check in json.loads(cli("doctor", "-w", str(used.workspace.root), "--json"))}
     assert checks["git"]["level"] == checks["torch"]["level"] == checks["workspace"]["level"] == "ok"

@@ -21,6 +21,7 @@ from autoresearch_mcp.web import MAX_REQUEST_BYTES, listen
 from clients.served import Served, serving
 from conftest import PATIENCE, UNTIL_TOLD, let_go, open_session, supervisor_of, text_of, wait_for
 
+pytestmark = pytest.mark.slow
 Make = Callable[..., Session]
 INITIALIZE = {
     "jsonrpc": "2.0",

@@ -19,7 +19,7 @@ from autoresearch_mcp import __version__
 from clients import programs
 from conftest import ROOT
 
-pytestmark = pytest.mark.timeout(900)  # one installs Node programs, one a PyTorch
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # one installs Node programs, one a PyTorch
 
 
 def test_every_file_names_the_version():

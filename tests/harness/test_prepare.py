@@ -40,6 +40,7 @@ def test_the_corpus_is_small_in_the_repository_and_large_enough_in_text():
     assert (HARNESS / "corpus" / "LICENSE.md").exists() and (HARNESS / "corpus" / "build.py").exists()
 
 
+@pytest.mark.slow
 def test_no_document_and_no_long_passage_is_in_two_splits():
     splits = corpora.embedded(corpora.EMBEDDED)
     assert all(len(texts) >= 5 for texts in splits.values())
@@ -336,6 +337,7 @@ def test_a_broken_download_is_tried_again_and_resumed(hub: Hub, tmp_path: Path):
     assert not any(method == "GET" and name.endswith(".parquet") for method, name, _ in hub.requests[before:]), "shards are kept"
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_removed_and_named(hub: Hub, tmp_path: Path):
     hub.corrupt = {"shard_06542.parquet"}
     result = prepare_gpu(hub, tmp_path / "out" / "gpu")

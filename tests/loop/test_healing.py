@@ -184,6 +184,7 @@ def test_a_stale_lock_in_our_part_of_git_is_removed(scored: Session):
     assert git(scored.workspace.root, "rev-parse", scored.state.started.branch) == scored.state.head_commit
 
 
+@pytest.mark.slow
 def test_a_fresh_lock_in_our_part_is_waited_for(scored: Session):
     lock = scored.workspace.common / "worktrees" / scored.tag / "index.lock"
     lock.touch()

@@ -230,6 +230,7 @@ def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
     wait_for(lambda: is_over(session, number))
 
 
+@pytest.mark.slow
 def test_a_plateau_is_noticed_and_says_where_to_look(toy: Make):
     session = baseline(toy("rate = 1\nother = 5\nopen('result.txt', 'w').write(str(rate))\n"))
     for i in range(PLATEAU):

@@ -131,6 +131,7 @@ for _ in range(800):
 
 
 @pytest.mark.parametrize("leaving", ["sys.exit(1)", "server.close(); time.sleep(300)"])
+@pytest.mark.slow
 def test_what_was_submitted_is_scored_once_whatever_the_run_does_meanwhile(toy: Make, leaving: str):
     """Exits at once, or closes the socket and stays: it is scored, and ended."""
     work = f"""

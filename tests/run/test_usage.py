@@ -15,6 +15,7 @@ Make = Callable[..., Session]
 DONE = "open('result.txt', 'w').write('1')\n"
 
 
+@pytest.mark.slow
 def test_memory_shared_by_forked_workers_counts_once(toy: Make):
     work = """
 import os, time
