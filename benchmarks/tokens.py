@@ -107,7 +107,7 @@ def with_our_tools(tally: Tally, root: Path) -> Script:
         stage = idea.description
         yield from call("apply_patch", patch=hunk(*change(idea, root)))
         result = yield from call("run_experiment", {"hypothesis": idea.hypothesis}, description=idea.description)
-        yield from call("keep" if result["next"] == "call keep" else "discard", {"learned": idea.learned})
+        yield from call("keep" if result["allowed"][0] == "keep" else "discard", {"learned": idea.learned})
 
 
 def by_shell(agent: str, tally: Tally, root: Path) -> Script:
@@ -169,7 +169,7 @@ async def play(agent: str, ours: bool, folder: Path, tally: Tally) -> None:
     home = folder / "home"
     home.mkdir(parents=True)
     workspace = create(folder / "research", "default", "tiny")
-    session = Session(workspace, open_ledger(workspace))
+    session = Session.start(workspace, open_ledger(workspace))
     session.data.prepare(workspace.root)
     variables: dict[str, str] = {}
     if ours:

@@ -74,7 +74,7 @@ def main(preset: str, budget: float | None, rounds: int) -> None:
         from autoresearch_mcp.workspace import Workspace
 
         workspace = Workspace(root)
-        session = Session(workspace, open_ledger(workspace))
+        session = Session.start(workspace, open_ledger(workspace))
         session.data.prepare(root)
         seconds = session.task.run.budget_seconds
         with_trust: list[tuple[float, int, dict[str, float]]] = []

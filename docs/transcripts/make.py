@@ -43,7 +43,7 @@ def loop() -> Script:
         while result["status"] == "running":
             result = result_of((yield Call("get_val_bpb")).text)
         learned = {"learned": idea.learned if idea else "where we start"}
-        yield Call("keep" if result["next"] == "call keep" else "discard", learned)
+        yield Call("keep" if result["allowed"][0] == "keep" else "discard", learned)
     yield Call("history")
 
 
@@ -51,7 +51,7 @@ async def play(agent: str, folder: Path) -> Model:
     home, model = folder / "home", Model(loop())
     home.mkdir()
     workspace = create(folder / "research", "default", "tiny")
-    Session(workspace, open_ledger(workspace)).data.prepare(workspace.root)
+    Session.start(workspace, open_ledger(workspace)).data.prepare(workspace.root)
     server = connect.Server(connect.stdio_command(workspace.root))
     connect.write(connect.plan(agent, server, workspace.root, home))
     options = {"claude-code": (), "codex": ("--profile", connect.NAME)}

@@ -39,9 +39,9 @@ def home(tmp_path: Path) -> Path:
 def answer(shown: Shown) -> dict[str, Any]:
     """The answer in what the model was shown: Claude Code and Codex show the structured one alone, Gemini CLI the text alone."""
     assert not shown.is_error and len(shown.text.encode()) < OUTPUT_LIMIT, shown
-    said = re.search(r"^Next: (.+)\.$", shown.text, re.MULTILINE)
-    content: dict[str, Any] = {"next": said[1]} if said else json.loads(shown.text[shown.text.index("{") :])
-    assert content["next"], "every answer names the next step"
+    said = re.search(r"^Allowed: ([\w, ]+)\. Next: .+\.$", shown.text, re.MULTILINE)
+    content: dict[str, Any] = {"allowed": said[1].split(", ")} if said else json.loads(shown.text[shown.text.index("{") :])
+    assert content["allowed"], "every answer says what is allowed, the suggested tool first"
     return content
 
 
@@ -52,20 +52,20 @@ def whole_loop() -> Script:
     file = answer((yield Call("read_work")))
     assert file["content"] == SLOW
     result = answer((yield Call("run_experiment", {"description": "baseline", "wait_seconds": 2})))
-    assert result["status"] == "running" and "get_score" in result["next"]
+    assert result["status"] == "running" and result["allowed"] == ["get_score", "stop_experiment"]
     result = answer((yield Call("get_score")))
     assert result["status"] == "scored"  # after a minute in one call, because the server knows that this client waits
-    assert result["score"] == 1.0 and result["next"] == "call keep"
-    assert answer((yield Call("keep", {"learned": "it takes its time"})))["next"] == "call apply_patch with the next idea"
+    assert result["score"] == 1.0 and result["suggestion"] == "keep"
+    assert answer((yield Call("keep", {"learned": "it takes its time"})))["allowed"] == ["apply_patch", "read_work"]
 
     refused = yield Call("apply_patch", {"patch": "@@\n-not a line of the file\n+2\n"})
     assert "does not fit work.py" in refused.text and "Nothing was changed" in refused.text
     patch = (
         f"@@\n-import time\n-time.sleep({LONG_RUN})\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('2.0')\n"
     )
-    assert answer((yield Call("apply_patch", {"patch": patch}))) == {"next": "call run_experiment to run your change"}
+    assert answer((yield Call("apply_patch", {"patch": patch}))) == {"allowed": ["run_experiment", "apply_patch", "discard"]}
     result = answer((yield Call("run_experiment", {"description": "twice the score, at once", "hypothesis": "it can"})))
-    assert result["next"] == "call keep" and result["improvement"] == 1.0
+    assert result["suggestion"] == "keep" and result["improvement"] == 1.0
     early = yield Call("apply_patch", {"patch": patch})
     assert "not allowed" in early.text and "keep" in early.text
     answer((yield Call("keep")))
@@ -73,7 +73,7 @@ def whole_loop() -> Script:
     worse = "*** Begin Patch\n*** Update File: work.py\n@@\n-open('result.txt', 'w').write('2.0')\n+open('result.txt', 'w').write('1.5')\n*** End Patch\n"
     answer((yield Call("apply_patch", {"patch": worse})))
     result = answer((yield Call("run_experiment", {"description": "less"})))
-    assert result["next"] == "call discard"
+    assert result["suggestion"] == "discard" and result["allowed"] == ["discard"]
     assert "worse than the best" in (yield Call("keep")).text
     answer((yield Call("discard", {"learned": "less is less"})))
     history = answer((yield Call("history")))
@@ -130,7 +130,7 @@ def test_a_whole_loop_at_the_agents_default_settings(agent: str, toy: Make, home
 def short_loop() -> Script:
     answer((yield Call("status")))
     result = answer((yield Call("run_experiment", {"description": "baseline"})))
-    assert result["next"] == "call keep"
+    assert result["allowed"] == ["keep"]
     answer((yield Call("keep")))
     answer(
         (yield Call("apply_patch", {"patch": "@@\n-open('result.txt', 'w').write('1.0')\n+open('result.txt', 'w').write('0.5')\n"}))

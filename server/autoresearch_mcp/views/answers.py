@@ -22,7 +22,7 @@ class Answer(BaseModel):
         raise NotImplementedError
 
     def text(self) -> str:
-        return f"{self.body()}\nNext: {self.next}."
+        return f"{self.body()}\nAllowed: {', '.join(self.allowed)}. Next: {self.next}."
 
     def structured(self) -> dict[str, Any]:
         """The same as JSON, and short, because Claude Code and Codex show the model this and not the text: without what is empty,
@@ -279,7 +279,7 @@ class Status(Answer):
         lines.append(f"Sandbox: {self.enforcement}. To read with read_reference: {', '.join(self.references)}.")
         if not self.data_ready:
             lines.append("The data is not ready: it is being prepared, or a human must run `autoresearch-mcp prepare`.")
-        lines.append(f"Phase: {self.phase}. Allowed: {', '.join(self.allowed)}.")
+        lines.append(f"Phase: {self.phase}.")
         return "\n".join(lines)
 
 
