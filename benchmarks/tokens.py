@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Generator
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from autoresearch_mcp import connect  # noqa: E402
 from autoresearch_mcp.create import create  # noqa: E402
+from autoresearch_mcp.data import cache_root  # noqa: E402
 from autoresearch_mcp.demo import IDEAS, Idea  # noqa: E402
 from autoresearch_mcp.loop.patches import apply_patch  # noqa: E402
 from autoresearch_mcp.loop.session import Session, open_ledger  # noqa: E402
@@ -80,20 +82,26 @@ class Tally:
         return shown.text
 
 
-def change(idea: Idea, root: Path) -> tuple[list[str], list[str]]:
-    """Lines of train.py that the idea takes out, and lines it puts in their place."""
+Change = tuple[list[str], list[str]]
+"""Lines of train.py that go, and lines that come in their place."""
+
+
+def changes(idea: Idea, root: Path) -> list[Change]:
+    """What the idea changes, place by place."""
     old = (root / "train.py").read_text().splitlines(keepends=True)
     new = apply_patch(idea.patch, "train.py", "".join(old)).splitlines(keepends=True)
-    return [line for line in old if line not in new], [line for line in new if line not in old]
+    groups = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
+    return [(old[i:j], new[k:m]) for kind, i, j, k, m in groups if kind != "equal"]
 
 
-def hunk(before: list[str], after: list[str]) -> str:
-    return "".join(["@@\n", *("-" + line for line in before), *("+" + line for line in after)])
+def hunks(changed: list[Change]) -> str:
+    return "".join("".join(["@@\n", *("-" + line for line in old), *("+" + line for line in new)]) for old, new in changed)
 
 
 def with_our_tools(tally: Tally, root: Path) -> Script:
     def call(tool: str, notes: dict[str, str] | None = None, **arguments: Any) -> Generator[Call, Shown, dict[str, Any]]:
         text = yield from tally.step(stage, tool, arguments, notes)
+        assert "{" in text, text
         return json.loads(text[text.index("{") :])
 
     stage = READY
@@ -105,7 +113,7 @@ def with_our_tools(tally: Tally, root: Path) -> Script:
     yield from call("keep", {"learned": "where we start"})
     for idea in IDEAS:
         stage = idea.description
-        yield from call("apply_patch", patch=hunk(*change(idea, root)))
+        yield from call("apply_patch", patch=hunks(changes(idea, root)))
         result = yield from call("run_experiment", {"hypothesis": idea.hypothesis}, description=idea.description)
         yield from call("keep" if result["allowed"][0] == "keep" else "discard", {"learned": idea.learned})
 
@@ -131,11 +139,13 @@ def by_shell(agent: str, tally: Tally, root: Path) -> Script:
                 first, size = number + 1, 0
         return ""
 
-    def edit(before: list[str], after: list[str]) -> Step:
+    def edit(changed: list[Change]) -> Step:
         if agent == "claude-code":
-            arguments = {"file_path": "train.py", "old_string": "".join(before), "new_string": "".join(after)}
-            return (yield from tally.step(stage, "Edit", arguments))
-        patch = f"*** Begin Patch\n*** Update File: train.py\n{hunk(before, after)}*** End Patch"
+            for old, new in changed:
+                arguments = {"file_path": "train.py", "old_string": "".join(old), "new_string": "".join(new)}
+                yield from tally.step(stage, "Edit", arguments)
+            return ""
+        patch = f"*** Begin Patch\n*** Update File: train.py\n{hunks(changed)}*** End Patch"
         return (yield from shell(f"apply_patch <<'EOF'\n{patch}\nEOF"))
 
     stage, best = READY, float("inf")
@@ -148,7 +158,7 @@ def by_shell(agent: str, tally: Tally, root: Path) -> Script:
         stage = idea.description if idea else BASELINE
         yield from shell("git log --oneline -3")
         if idea:
-            yield from edit(*change(idea, root))
+            yield from edit(changes(idea, root))
             yield from shell(f"git commit -am '{stage}'")
         yield from shell("python train.py > run.log 2>&1")
         shown = yield from shell("grep '^val_bpb:\\|^peak_vram_mb:' run.log")
@@ -191,6 +201,7 @@ async def play(agent: str, ours: bool, folder: Path, tally: Tally) -> None:
 
 
 def main(ranks: Path | None) -> None:
+    os.environ.setdefault("AUTORESEARCH_CACHE", str(cache_root()))  # the programs get a home of their own, without our data
     encode = encoding(ranks)
     for agent in ("claude-code", "codex"):
         tools, shell = Tally(encode), Tally(encode)

@@ -55,7 +55,7 @@ def init(
     made = workspace.task_at(workspace.head())
     print(f"workspace:  {workspace.root}")
     print(f"task:       {made.name}" + (f", preset {made.preset}" if made.preset else ""))
-    print(f"next:       autoresearch-mcp prepare --workspace {directory}" if made.data.prepare else "")
+    print(f"next:       autoresearch-mcp {'prepare' if made.data.prepare else 'connect claude-code'} --workspace {directory}")
 
 
 @app.command()

@@ -142,6 +142,6 @@ def _data(data: DataFolder, directory: Path) -> Check:
 def _server_log(workspace: Workspace) -> list[Check]:
     """Where the server met something that it did not foresee."""
     path = workspace.state_dir / "server.log"
-    if not path.exists() or not path.stat().st_size:
+    if not path.exists() or " ERROR " not in path.read_text(encoding="utf-8", errors="replace"):
         return []
     return [Check(name="server log", level="warning", found=f"the server met errors; the latest are at the end of {path}")]

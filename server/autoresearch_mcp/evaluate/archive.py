@@ -46,7 +46,7 @@ OPERATORS = frozenset(
     sinh slice slice_scatter softmax softplus sort split split_with_sizes sqrt square squeeze stack std sub sum t take
     take_along_dim tan tanh tensor_split tile to topk transpose tril triu true_divide trunc type_as unbind unflatten unfold
     unsafe_chunk unsafe_split unsqueeze upsample_nearest1d var view view_as vstack where xlogy zeros zeros_like
-    _fused_rms_norm _log_softmax _safe_softmax _softmax _to_copy _unsafe_index _unsafe_view
+    __and__ __or__ __xor__ _fused_rms_norm _log_softmax _safe_softmax _softmax _to_copy _unsafe_index _unsafe_view
     """.split()  # noqa: SIM905
 )
 IGNORED = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})

@@ -114,9 +114,10 @@ class Result(Answer):
             if self.improvement is None or abs(self.improvement) > self.noise_floor:
                 content.pop("reason", None)  # the figures say it
         if "seconds" in content:
-            content["seconds"] = {
-                phase: round(value) for phase, value in self.seconds.items() if round(value) >= sum(self.seconds.values()) / 10
-            }
+            tenth = sum(self.seconds.values()) / 10
+            content["seconds"] = {phase: round(value) for phase, value in self.seconds.items() if round(value) >= max(tenth, 1)}
+            if not content["seconds"]:
+                del content["seconds"]  # a run of less than a second
         if self.peak_memory_mb is not None:
             content["peak_memory_mb"] = round(self.peak_memory_mb)
         if self.details:
