@@ -205,3 +205,22 @@ def test_a_real_client_sees_the_words_too(notes: Session):
             return answer.content[0].text
 
     assert anyio.run(go).startswith("keep is not allowed now")
+
+
+def test_half_a_surrogate_in_a_patch_does_not_end_the_server(notes: Session):
+    """Escaped twice it passes the protocol's own JSON; an answer that quotes it could not be encoded."""
+    run(notes)
+    notes.keep()
+
+    async def go() -> None:
+        async with connect(notes.workspace.root) as client:
+            for patch in (
+                '{"old_string": "# Notes \\ud800", "new_string": "x"}',
+                '{"old_string": "# Notes", "new_string": "\\ud83d"}',
+            ):
+                assert (await client.call_tool("apply_patch", {"patch": patch})).is_error
+            described = await client.call_tool("run_experiment", {"description": "\x00 a\u202e b", "replicate": True})
+            assert not described.is_error, text_of(described)
+            assert (await client.call_tool("status", {})).structured_content
+
+    anyio.run(go)

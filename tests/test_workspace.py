@@ -1,5 +1,7 @@
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,3 +231,49 @@ def test_a_deleted_worktree_comes_back(notes: Session):
 def test_the_environment_of_an_outer_git_does_not_mislead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
     assert Workspace(create(tmp_path / "w", "notes").root).head()
+
+
+def test_making_one_that_fails_takes_out_only_what_it_put_in(tmp_path: Path, task_folder: Callable[..., Path]):
+    (tmp_path / "w" / "lost+found").mkdir(parents=True)
+    (tmp_path / "w" / "lost+found" / "x").write_text("precious")
+    with pytest.raises(TaskError, match=r"missing\.py"):
+        create(tmp_path / "w", str(task_folder(TOY.replace('"score.py"]', '"score.py", "missing.py"]'))))
+    assert [path.name for path in (tmp_path / "w").iterdir()] == ["lost+found"]
+    assert (tmp_path / "w" / "lost+found" / "x").read_text() == "precious"
+    assert create(tmp_path / "w", "notes").root == tmp_path / "w"
+
+
+def test_of_several_that_make_one_at_once_one_is_left_whole(tmp_path: Path):
+    (tmp_path / "w").mkdir()
+    code = "import sys; from pathlib import Path; from autoresearch_mcp.create import create; create(Path(sys.argv[1]), 'notes')"
+    makers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "w")], stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert sorted(maker.wait() for maker in makers)[0] == 0
+    assert git(tmp_path / "w", "status", "--porcelain") == ""
+    assert open_session(tmp_path / "w").position().phase == "baseline"
+
+
+def test_a_git_that_fails_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hook = tmp_path / "hooks" / "reference-transaction"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\necho 'fatal: no room' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    config = tmp_path / "config"
+    config.write_text(f"[core]\n\thooksPath = {hook.parent}\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    with pytest.raises(WorkspaceError, match="cannot be filled: .*nothing was left there"):
+        create(tmp_path / "w", "notes")
+    assert not (tmp_path / "w").exists()
+
+
+def test_looking_at_a_repository_that_is_no_workspace_leaves_it_alone(tmp_path: Path):
+    git(tmp_path, "init", "-q", "repo")
+    git(tmp_path / "repo", "-c", "user.name=a", "-c", "user.email=b", "commit", "-q", "--allow-empty", "-m", "x")
+    with pytest.raises(WorkspaceError, match=r"has no autoresearch\.toml"):
+        Workspace(tmp_path / "repo")
+    assert not (tmp_path / "repo" / ".autoresearch").exists()
+
+
+def test_a_damaged_repository_is_not_called_empty(notes: Session):
+    (notes.workspace.common / "refs" / "heads" / "main").write_text("garbage\n")
+    with pytest.raises(WorkspaceError, match="git cannot read"):
+        Workspace(notes.workspace.root)

@@ -1,3 +1,3 @@
 """autoresearch-mcp: an MCP server that runs the keep-or-discard research loop by rules an agent cannot bend."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -76,7 +76,24 @@ def _logging() -> Generator[None]:
 async def answer(work: Callable[[], Answer]) -> CallToolResult:
     """The tool's answer as text and as structured content."""
     made = await blocking(work)
-    return CallToolResult(content=[TextContent(type="text", text=made.text())], structured_content=made.structured())
+    return CallToolResult(content=[TextContent(type="text", text=sound(made.text()))], structured_content=_sound(made.structured()))
+
+
+def sound(text: str) -> str:
+    """Text without half surrogates: no encoding takes them, and the transport would die of one."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _sound(value: Any) -> Any:
+    match value:
+        case str():
+            return sound(value)
+        case dict():
+            return {sound(key): _sound(item) for key, item in cast("dict[str, Any]", value).items()}
+        case list():
+            return [_sound(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
 
 
 async def result(session: Session, ctx: Context, number: int, seconds: float | None = None, note: str = "") -> CallToolResult:
@@ -115,7 +132,7 @@ class AnsweringServer(MCPServer):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
-            text = explained(error.__cause__ or error, f"call {name} again")
+            text = sound(explained(error.__cause__ or error, f"call {name} again"))
             return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
     async def read_resource(
@@ -126,7 +143,7 @@ class AnsweringServer(MCPServer):
         except ResourceError as error:
             if error.__cause__ is None:
                 raise
-            raise ResourceError(explained(error.__cause__, "read it again")) from error
+            raise ResourceError(sound(explained(error.__cause__, "read it again"))) from error
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None

@@ -284,13 +284,15 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
         print(json.dumps([check.model_dump() for check in checks], indent=1))
     else:
         from rich.console import Console
+        from rich.text import Text
 
         console = Console(highlight=False, soft_wrap=True)
         colours = {"ok": "green", "warning": "yellow", "error": "red"}
         for check in checks:
-            console.print(f"[{colours[check.level]}]{check.level:<8}[/] {check.name + ':':<11} {check.found}")
+            console.print(Text(f"{check.level:<8}", style=colours[check.level]), end=" ")
+            console.print(f"{check.name + ':':<11} {check.found}", markup=False)
             if check.fix:
-                console.print(f"{'':<21}fix: {check.fix}")
+                console.print(f"{'':<21}fix: {check.fix}", markup=False)
     if any(check.level == "error" for check in checks):
         raise typer.Exit(1)
 

@@ -1,13 +1,17 @@
 """A new workspace from a task: a folder with a git repository of one commit, made whole or not at all."""
 
+import os
 import shutil
 import tempfile
 import tomllib
 from pathlib import Path
 
 from autoresearch_mcp.errors import TaskError, WorkspaceError
+from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, parse_task
-from autoresearch_mcp.workspace import STATE, Workspace, identity, open_repository
+from autoresearch_mcp.workspace import STATE, Workspace, identity, last_line, open_repository
+
+LOCK = ".autoresearch-making"  # held while a folder is filled; two at once would take out each other's files
 
 
 def create(directory: Path, task_name: str = "default", preset: str = "auto") -> Workspace:
@@ -28,26 +32,47 @@ def create(directory: Path, task_name: str = "default", preset: str = "auto") ->
     was_there = directory.exists()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Built inside: an empty folder may be a mount point, which can be neither removed nor renamed onto.
-        building = Path(tempfile.mkdtemp(prefix=".autoresearch-building-", dir=directory))
+        lock = try_lock(directory / LOCK)
     except OSError as error:
-        raise WorkspaceError(
-            f"{directory} cannot be made: {error.strerror or error}. Name a folder that you may write to."
-        ) from error
+        reason = error.strerror or error
+        raise WorkspaceError(f"{directory} cannot be made: {reason}. Name a folder that you may write to.") from error
+    if lock is None:
+        raise WorkspaceError(f"Another process is making a workspace in {directory} right now. Wait for it, then use that one.")
     try:
+        _refuse_what_is_there(directory)  # once more: somebody may have been faster
+        _fill(directory, source, task, text)
+    finally:
+        (directory / LOCK).unlink(missing_ok=True)
+        os.close(lock)
+        if not was_there and not any(directory.iterdir()):
+            directory.rmdir()
+    return Workspace(directory)
+
+
+def _fill(directory: Path, source: Path, task: Task, text: str) -> None:
+    """Puts everything into the folder, or takes it all out again. Built inside: the folder may be a mount point."""
+    from git.exc import GitError
+
+    moved: list[Path] = []
+    building: Path | None = None
+    try:
+        building = Path(tempfile.mkdtemp(prefix=".autoresearch-building-", dir=directory))
         _build(building, source, task, text)
         for path in sorted(building.iterdir(), key=lambda path: path.name == ".git"):  # .git last: until then it is no workspace
             path.rename(directory / path.name)
-        building.rmdir()
+            moved.append(directory / path.name)
     except BaseException as error:
-        for path in [directory] if not was_there else list(directory.iterdir()):  # it was empty: all in it is ours
+        for path in moved:  # ours alone; a `lost+found` is not
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError | GitError):
+            reason = last_line(str(getattr(error, "stderr", "") or error))
             raise WorkspaceError(
-                f"{directory} cannot be filled: {error}. Free disk space or name another folder; nothing was left there."
+                f"{directory} cannot be filled: {reason}. Free disk space or name another folder; nothing was left there."
             ) from error
         raise
-    return Workspace(directory)
+    finally:
+        if building is not None:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def _refuse_what_is_there(directory: Path) -> None:
@@ -65,7 +90,7 @@ def is_free(directory: Path) -> bool:
     """Whether a workspace can be made there: nothing, or an empty folder (a new file system's `lost+found` counts as nothing)."""
     if not directory.exists():
         return True
-    return directory.is_dir() and all(path.name == "lost+found" for path in directory.iterdir())
+    return directory.is_dir() and all(path.name in ("lost+found", LOCK) for path in directory.iterdir())
 
 
 def _build(folder: Path, source: Path, task: Task, text: str) -> None:

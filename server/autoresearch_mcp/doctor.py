@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -103,12 +104,16 @@ def _workspace(directory: Path) -> list[Check]:
         workspace = Workspace(directory)
         ledger = open_ledger(workspace)
         events, sessions = ledger.verify(), ledger.state().sessions
+        if not sessions and (known := workspace.highest_experiment()):
+            found = f"git knows {known} experiments and the ledger none: it was lost"
+            fix = "put .autoresearch/ledger.db back from a backup; a new session would count on from there"
+            return [Check(name="workspace", level="error", found=found, fix=fix), *_places(workspace)]
         if not sessions:
             commit = workspace.head()
             task = workspace.task_at(commit)
             data = DataFolder(task, workspace.pinned(task, commit))
             found, fix = f"task {task.name}{_preset(task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
-            return [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory), *_server_log(workspace)]
+            return [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory), *_places(workspace)]
         session = Session.open(workspace, ledger)
         gone = session.recovery.restore_refs()
         session.read()
@@ -125,7 +130,7 @@ def _workspace(directory: Path) -> list[Check]:
         numbers = ", ".join(map(str, gone[:10])) + (" and more" if len(gone) > 10 else "")
         fix = "fetch them from a copy of the repository, else their code is lost; the record of their scores is not"
         checks.append(Check(name="git objects", level="warning", found=f"the commits of experiments {numbers} are gone", fix=fix))
-    return [*checks, *_server_log(workspace)]
+    return [*checks, *_places(workspace)]
 
 
 def _preset(task: Task) -> str:
@@ -137,6 +142,22 @@ def _data(data: DataFolder, directory: Path) -> Check:
         fix = f"autoresearch-mcp prepare --workspace {directory}"
         return Check(name="data", level="error", found=f"missing: {', '.join(missing)}", fix=fix)
     return Check(name="data", level="ok", found=str(data.path) if data.needed else "the task needs none")
+
+
+def _places(workspace: Workspace) -> list[Check]:
+    """What cannot be written, locks that git left, and errors that the server met; nothing where all is well."""
+    checks: list[Check] = []
+    for folder in (workspace.root, workspace.state_dir, workspace.common):
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            fix = "make it writable for your user, or free disk space"
+            checks.append(Check(name="disk", level="error", found=f"{folder} cannot be written: {error.strerror}", fix=fix))
+    for lock in sorted(workspace.common.glob("*.lock")):
+        fix = f"if no git command runs there: rm {lock}"
+        checks.append(Check(name="git", level="warning", found=f"{lock.name} was left behind or is in use", fix=fix))
+    return checks + _server_log(workspace)
 
 
 def _server_log(workspace: Workspace) -> list[Check]:

@@ -67,3 +67,8 @@ def untrusted(text: str, source: str) -> str:
 def format_score(score: float) -> str:
     """Six decimals as in Karpathy's results.tsv; six significant digits where that would lose a small or large score."""
     return f"{score:.6f}" if score == 0 or 0.001 <= abs(score) < 1e6 else f"{score:.6g}"
+
+
+def one_line(text: str, length: int) -> str:
+    """What is recorded of words: one line of plain text, which git, a terminal and a page can all take."""
+    return " ".join(plain(text.encode("utf-8", "replace").decode()).split())[:length]

@@ -31,7 +31,15 @@ EXPERIMENTS = "refs/autoresearch/experiments"
 STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own
 # What another git process may have left in our environment would point our commands at its repository.
 GIT_ENVIRONMENT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
-_LOCK_EXISTS = re.compile(r"Unable to create '(?P<lock>[^']+\.lock)'")
+_LOCK_EXISTS = re.compile(r"Unable to create '(?P<lock>[^']+\.lock)': File exists")
+# A worktree holds the bytes of the commits: revisions are hashes of them, whatever line ends the user's own files have.
+RAW = {
+    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_KEY_0": "core.autocrlf",
+    "GIT_CONFIG_VALUE_0": "false",
+    "GIT_CONFIG_KEY_1": "core.eol",
+    "GIT_CONFIG_VALUE_1": "lf",
+}
 
 
 def open_repository() -> "type[git.Repo]":
@@ -59,6 +67,13 @@ def identity(repo: "git.Repo") -> dict[str, str]:
     }
 
 
+def last_line(said: str) -> str:
+    """The line of git's that names the cause: the last `fatal:` or `error:`, else the last one."""
+    lines = [line.strip() for line in said.removeprefix("\n  stderr: ").strip("' \n").splitlines() if line.strip()]
+    causes = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return (causes or lines or ["git said nothing"])[-1]
+
+
 def experiment_ref(number: int) -> str:
     return f"{EXPERIMENTS}/{number}"
 
@@ -82,8 +97,12 @@ class Workspace:
             ) from error
         if self.repo.bare:
             raise WorkspaceError(f"{self.root} is a bare repository. Clone it and use the clone.")
-        if not self.repo.head.is_valid():
-            raise WorkspaceError(f"{self.root} has no commit yet. Commit the task's files, then try again.")
+        self._require_a_commit()
+        if not (self.root / TASK_FILE).exists() and not (self.root / STATE / "ledger.db").exists():
+            raise WorkspaceError(
+                f"{self.root} has no {TASK_FILE}, so it is no workspace. Run `autoresearch-mcp init` on a new folder; or write one "
+                "here and commit it."
+            )
         self.common = Path(self.repo.common_dir).absolute()
         self.state_dir = self.root / STATE
         self.runs_dir = self.state_dir / "runs"
@@ -97,6 +116,28 @@ class Workspace:
             raise WorkspaceError(
                 f"{self.state_dir} cannot be written: {error}. Make the folder yours, or free disk space."
             ) from error
+
+    def _require_a_commit(self) -> None:
+        """Raises WorkspaceError where there is none, or git says why it cannot tell."""
+        from git.exc import GitError
+
+        try:
+            self.repo.git.rev_parse("--verify", "HEAD^{commit}")
+        except (GitError, OSError) as error:
+            reason = last_line(str(getattr(error, "stderr", "") or error))
+            if "Needed a single revision" in reason and not any((Path(self.repo.common_dir) / "refs" / "heads").rglob("*")):
+                raise WorkspaceError(f"{self.root} has no commit yet. Commit the task's files, then try again.") from error
+            raise WorkspaceError(
+                f"git cannot read {self.root}: {reason}. Mend that (`git -C {self.root} status` and `git fsck` say more), then try "
+                "again; nothing was written."
+            ) from error
+
+    def require_root(self) -> None:
+        """Raises WorkspaceError where the folder was moved or removed while it is in use; nothing is written to its old place."""
+        if not self.state_dir.is_dir():
+            raise WorkspaceError(
+                f"{self.root} is not there any more: it was moved or removed. Start the server again with the new path."
+            )
 
     def bearer_token(self) -> str:
         """The token of HTTP clients, made on first use: 256 random bits, readable by the owner alone."""
@@ -177,6 +218,15 @@ class Workspace:
     def set_ref(self, name: str, commit: str) -> None:
         self._run("update_ref", name, commit)
 
+    def highest_experiment(self) -> int:
+        """The number of the last experiment that git knows, of whatever ledger; 0 where it knows none."""
+        refs = str(self._run("for_each_ref", "--format=%(refname:lstrip=3)", EXPERIMENTS)).split()
+        return max((int(name) for name in refs if name.isascii() and name.isdigit()), default=0)
+
+    def highest_run(self) -> int:
+        """The number of the last run whose folder is there; 0 where there is none."""
+        return max((int(path.name) for path in self.runs_dir.iterdir() if path.name.isdigit()), default=0)
+
     def restore_refs(self, commits: dict[int, str]) -> list[int]:
         """Makes the refs of experiments that are missing, all in one process; returns the experiments whose commit is gone."""
         have = set(str(self._run("for_each_ref", "--format=%(refname)", EXPERIMENTS)).split())
@@ -215,7 +265,7 @@ class Workspace:
         if not path.is_dir():
             path.unlink(missing_ok=True)
             self._run("worktree", "prune")
-            self._run("worktree", "add", "-f", str(path), branch)
+            self._run("worktree", "add", "-f", str(path), branch, env=RAW)
         elif not self._entry(path).is_dir():
             self._add_around(path, branch)
         self._link(path, self._entry(path))
@@ -261,7 +311,7 @@ class Workspace:
                 lock = _LOCK_EXISTS.search(said)
                 if attempt == 0 and lock and self._remove_stale(Path(lock["lock"])):
                     continue
-                what = f"`git {command.replace('_', '-')}` failed in {self.root}: {said.splitlines()[0] if said else error}"
+                what = f"`git {command.replace('_', '-')}` failed in {self.root}: {last_line(said)}"
                 advice = f"If no git command runs there, remove it: rm {lock['lock']}" if lock else "Run: autoresearch-mcp doctor"
                 raise WorkspaceError(f"{what}. {advice}") from error
         raise AssertionError

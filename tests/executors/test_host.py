@@ -73,9 +73,9 @@ def test_a_ledger_that_is_busy_is_tried_again(dead: Session):
     busy = Ledger.__init__
     tries = 0
 
-    def impatient(self: Ledger, path: object) -> None:
+    def impatient(self: Ledger, path: object, make: bool = True) -> None:
         nonlocal tries
-        busy(self, path)  # type: ignore[arg-type]
+        busy(self, path, make)  # type: ignore[arg-type]
         self._db.execute("PRAGMA busy_timeout=10")
         tries += 1
         if tries == 2:

@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch_mcp.create import create
+from autoresearch_mcp.doctor import examine
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
-from autoresearch_mcp.files import locked
+from autoresearch_mcp.executors.host import record
+from autoresearch_mcp.files import locked, try_lock
 from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.views import build
 from autoresearch_mcp.workspace import STALE, Workspace
-from conftest import WORK, git, open_session, replace, run
+from conftest import UNTIL_TOLD, WORK, git, is_over, let_go, open_session, replace, run, wait_for
 
 Make = Callable[..., Session]
 TWO = "open('result.txt', 'w').write('2.0')\n"
@@ -88,7 +92,6 @@ def test_a_folder_in_the_files_place_is_healed_at_start(scored: Session):
 
 
 def test_a_link_above_the_file_is_not_followed(tmp_path: Path, task_folder: Callable[..., Path]):
-    from autoresearch_mcp.create import create
     from conftest import TOY
 
     toml = TOY.replace('editable = "work.py"', 'editable = "src/work.py"').replace('"work.py"]', '"src/work.py"]')
@@ -106,6 +109,41 @@ def test_a_link_above_the_file_is_not_followed(tmp_path: Path, task_folder: Call
     assert not list(elsewhere.iterdir()) and session.read().text == TWO
 
 
+@pytest.mark.parametrize("kind", ["too large", "another encoding", "link", "pipe"])
+def test_what_is_no_text_file_is_set_aside_and_only_discard_is_allowed(scored: Session, tmp_path: Path, kind: str):
+    scored.discard()
+    path = scored.worktree.path
+    path.unlink()
+    match kind:
+        case "too large":
+            path.write_bytes(b"# precious\n" * 200_000)
+        case "another encoding":
+            path.write_bytes("caf\xe9".encode("latin-1"))
+        case "link":
+            (tmp_path / "precious").write_text("x = 1\n")
+            path.symlink_to(tmp_path / "precious")
+        case _:
+            os.mkfifo(path)
+    assert list(scored.position().allowed) == ["discard"]
+    for step in (lambda: scored.run_experiment("x"), lambda: scored.apply_patch("@@\n-x\n+y\n")):
+        with pytest.raises((WorkspaceError, NotAllowedError), match="discard"):
+            step()
+    assert "set aside" in scored.discard().note and scored.read().text == WORK
+    assert len(list(scored.worktree.root.glob("work.py.set-aside-*"))) == 1
+
+
+def test_a_baseline_that_somebody_ended_may_run_again(toy: Make):
+    session = toy("import time\ntime.sleep(300)\n")
+    session.run_experiment("baseline")
+    session.stop()
+    wait_for(lambda: is_over(session, 1))
+    session.discard()
+    assert list(session.position().allowed) == ["run_experiment", "apply_patch"]
+    assert session.run_experiment("baseline")[0] == 2
+    session.stop()
+    wait_for(lambda: is_over(session, 2))
+
+
 # --- results.tsv ------------------------------------------------------------------------------------------------------
 
 
@@ -118,6 +156,13 @@ def test_a_table_that_cannot_be_written_fails_no_step(scored: Session):
     shutil.rmtree(scored.results.path)
     open_session(scored.workspace.root)
     assert "\tkeep\ttwo" in scored.results.path.read_text()
+
+
+def test_somebody_who_holds_the_tables_lock_fails_no_step(scored: Session):
+    held = try_lock(scored.workspace.state_dir / "results.lock")
+    assert held is not None
+    assert "could not be written" in scored.keep().note
+    os.close(held)
 
 
 def test_a_table_that_was_removed_is_back_at_the_next_start(scored: Session):
@@ -211,6 +256,69 @@ def test_refs_that_something_removed_are_made_again_in_one_go(scored: Session):
     assert scored.workspace.restore_refs({9: "0123456789" * 4}) == [9]  # a commit that is gone is said
 
 
+def test_a_workspace_moved_during_a_run_keeps_its_result(toy: Make, tmp_path: Path):
+    session = toy(UNTIL_TOLD)
+    session.run_experiment("baseline")
+    wait_for(lambda: session.progress().phase == "training")
+    old, moved = session.workspace.root, tmp_path / "moved"
+    old.rename(moved)
+    with pytest.raises(WorkspaceError, match="moved or removed"):
+        session.refresh()
+    after = open_session(moved)
+    assert after.state.running and list(after.position().allowed) == ["get_score", "stop_experiment"]
+    let_go(after)
+    wait_for(lambda: is_over(after, 1))
+    assert after.experiment(1).score == 1.0 and not old.exists()
+
+
+def test_a_run_of_another_ledger_is_not_recorded(scored: Session):
+    spec = scored.spec(2)
+    assert spec is not None
+    ended = RunEnded(run=2, outcome="scored", score=99.0)
+    assert not record(spec.model_copy(update={"token": "of another workspace"}), ended, patience=0)
+    assert scored.experiment(2).score == 2.0
+
+
+def test_numbers_of_a_lost_ledger_are_not_used_again(scored: Session):
+    commit = git(scored.workspace.root, "rev-parse", "refs/autoresearch/experiments/2")
+    scored.ledger.close()
+    for path in scored.workspace.state_dir.glob("ledger.db*"):
+        path.unlink()
+    workspace = Workspace(scored.workspace.root)
+    assert any("it was lost" in check.found for check in examine(workspace.root))
+    with pytest.raises(WorkspaceError, match="from a backup"):
+        Session.start(workspace, open_ledger(workspace), scored.tag)
+    session = Session.start(workspace, open_ledger(workspace), "anew")
+    assert run(session, "baseline") == 3
+    assert git(workspace.root, "rev-parse", "refs/autoresearch/experiments/2") == commit
+
+
+def test_a_commit_of_a_human_on_the_branch_is_not_dropped(scored: Session):
+    (scored.worktree.root / "NOTES").write_text("mine")
+    git(scored.worktree.root, "add", "NOTES")
+    git(scored.worktree.root, "-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "human work")
+    mine = git(scored.worktree.root, "rev-parse", "HEAD")
+    with pytest.raises(WorkspaceError, match="which this session did not make"):
+        scored.keep()
+    assert git(scored.workspace.root, "rev-parse", scored.state.started.branch) == mine
+
+
+def test_git_refusing_a_branch_starts_no_session(tmp_path: Path):
+    workspace = create(tmp_path / "w", "notes")
+    git(workspace.root, "branch", "autoresearch")  # so that there can be no autoresearch/<tag>
+    with pytest.raises(WorkspaceError, match="autoresearch"):
+        Session.start(workspace, open_ledger(workspace), "night")
+    assert open_ledger(workspace).state().sessions == {}
+
+
+def test_line_ends_of_the_users_git_do_not_reach_the_worktree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = tmp_path / "config"
+    config.write_text("[core]\n\tautocrlf = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    workspace = create(tmp_path / "w", "notes")
+    assert Session.start(workspace, open_ledger(workspace)).position().allowed == ("run_experiment",)
+
+
 # --- looking and starting ---------------------------------------------------------------------------------------------
 
 
@@ -224,7 +332,6 @@ def test_looking_starts_nothing(scored: Session):
 
 
 def test_instructions_that_are_not_committed_are_not_silently_ignored(tmp_path: Path):
-    from autoresearch_mcp.create import create
 
     workspace = create(tmp_path / "w", "notes")
     (workspace.root / "program.md").write_text("Only shorter sentences.\n")

@@ -37,7 +37,10 @@ def test_what_another_version_wrote_and_this_one_does_not_know_names_that_versio
             read()
 
 
-@pytest.mark.parametrize("row", ["", "null", "[1]", "{", "12", '{"kind":"nonsense"}'])
+@pytest.mark.parametrize(
+    "row",
+    ["", "null", "[1]", "{", "12", '{"kind":"nonsense"}', '{"format":"3","kind":"settled"}', '{"format":0}', '{"format":null}'],
+)
 def test_what_is_no_event_is_a_ledger_error(row: str):
     with pytest.raises(LedgerError, match="backup|Install"):
         read_event(row)

@@ -87,7 +87,7 @@ def test_tampering_that_goes_around_the_triggers_is_noticed(ledger: Ledger):
     experiment(ledger, 2.0)
     with sqlite3.connect(ledger.path) as db:
         db.execute("DROP TRIGGER events_are_not_changed")
-        db.execute("UPDATE events SET body = replace(body, '2.0', '1.0')")
+        db.execute("""UPDATE events SET body = replace(body, '"score":2.0', '"score":1.0')""")
     with pytest.raises(LedgerError, match="does not verify at event 4"):
         Ledger(ledger.path).state()
 
@@ -209,7 +209,7 @@ def test_what_was_changed_below_the_checkpoint_is_found_by_verify(ledger: Ledger
     ledger.state()  # notes the checkpoint
     with sqlite3.connect(ledger.path) as db:
         db.execute("DROP TRIGGER events_are_not_changed")
-        db.execute("UPDATE events SET body = replace(body, '2.0', '1.0')")
+        db.execute("""UPDATE events SET body = replace(body, '"score":2.0', '"score":1.0')""")
     again = Ledger(ledger.path)
     assert again.state().experiments[1].score == 1.0  # the price of a fast opening
     with pytest.raises(LedgerError, match="does not verify at event 4"):

@@ -59,13 +59,13 @@ def leave(spec: RunSpec, ended: RunEnded) -> None:
 
 def _append(spec: RunSpec, ended: RunEnded) -> None:
     """Appends the row, unless one of this run is there: of a try whose success was not seen."""
-    ledger = Ledger(spec.ledger)
+    ledger = Ledger(spec.ledger, make=False)
     try:
         ledger.state()  # all of it before the transaction: nobody else can write while that is open
         with ledger.transaction() as transaction:
             run = transaction.state.runs.get(spec.run)
-            if run is None:
-                raise LedgerError(f"{spec.ledger} knows no run {spec.run}")
+            if run is None or run.started.token != spec.token:
+                raise LedgerError(f"{spec.ledger} knows no run {spec.run} of this host: it is the ledger of another workspace")
             if run.ended is None:
                 transaction.append(ended)
     finally:
@@ -75,7 +75,7 @@ def _append(spec: RunSpec, ended: RunEnded) -> None:
 def bring_up_to_date(spec: RunSpec) -> None:
     """results.tsv, as far as it can be written; the next step of the session writes it again."""
     try:
-        ledger = Ledger(spec.ledger)
+        ledger = Ledger(spec.ledger, make=False)
         try:
             if note := Results(ledger, spec.results).write():
                 print(note, file=sys.stderr)
@@ -98,7 +98,7 @@ class Printed(io.TextIOBase):
 
 async def host(spec: RunSpec) -> None:
     async def deliver(ended: RunEnded) -> bool:
-        return await anyio.to_thread.run_sync(record, spec, ended)
+        return await anyio.to_thread.run_sync(record, spec.where_it_lies_now(), ended)
 
     await Supervisor(spec, deliver).supervise()
 
@@ -110,6 +110,7 @@ def main(folder: str) -> None:
     sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
     become_subreaper()
     anyio.run(host, spec)
+    spec = spec.where_it_lies_now()
     bring_up_to_date(spec)
     outputs.remove_all(spec)
 

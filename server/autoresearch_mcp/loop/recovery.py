@@ -86,7 +86,8 @@ class Recovery:
             self._executor.clean_up(spec)
             result = self._executor.collect(spec)
         reason = "the run's supervisor died before it recorded a result (killed, or the machine went down)"
-        return result or RunEnded(run=run.started.run, outcome="crash", failure="lost", excerpt=reason)
+        enforcement = spec.enforcement if spec else "none"
+        return result or RunEnded(run=run.started.run, outcome="crash", failure="lost", enforcement=enforcement, excerpt=reason)
 
     def _is_alive(self, run: RunState) -> bool:
         spec = self._spec(run)
@@ -96,10 +97,12 @@ class Recovery:
         return RunSpec.read(self._workspace.runs_dir / str(run.started.run))
 
     def _branch_in_place(self) -> str:
-        """The session's branch, made where it is missing: the worktree stands on it."""
-        branch = self._state.started.branch
-        if self._workspace.ref(f"refs/heads/{branch}") is None:
-            self._workspace.set_ref(f"refs/heads/{branch}", self._state.head_commit)
+        """The session's branch, made where it is missing, refused where somebody else moved it: the worktree stands on it."""
+        state = self._state
+        branch = state.started.branch
+        here = self._workspace.ref(f"refs/heads/{branch}")
+        if here is None or (here != state.head_commit and not state.unsettled):
+            self.ensure_branch()
         return branch
 
     def _restore_latest_ref(self) -> None:

@@ -32,10 +32,12 @@ class File:
     """As the best experiment has it, before there is one as the session began."""
     base: str
     """As the session began."""
+    readable: bool = True
+    """Whether it is text at all: a folder, a link, another encoding is not."""
 
     @property
     def edited(self) -> bool:
-        return self.text != self.best
+        return not self.readable or self.text != self.best
 
     @property
     def sha256(self) -> str:
@@ -97,6 +99,8 @@ def position(state: SessionState, task: Task, file: File) -> Position:
     if running := state.running:
         step = f"experiment {running[0][0].number} is running: call {get} to wait for its result (stop_experiment ends it early)"
         return Position("running", (get, "stop_experiment"), step)
+    if not file.readable:
+        return Position("edited", ("discard",), f"{name} is no text file any more: call discard, which sets aside what is there")
     if experiment and experiment.score is not None:
         decision = verdict(state, task, experiment).decision
         if decision == "keep" and _is_unchanged_baseline(state, experiment, file):
@@ -115,6 +119,10 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         return Position("baseline", ("discard",), f"{name} was changed before the baseline ran: call discard")
     if not state.experiments:
         return Position("baseline", ("run_experiment",), "call run_experiment with no change, to run the baseline")
+    if state.best is None and not file.edited:
+        if all(tried.score is None and tried.failure in NO_FAULT for tried in state.by_file.get(file.sha256, [])):
+            return Position("baseline", ("run_experiment", "apply_patch"), "call run_experiment again, to run the baseline")
+        return Position("baseline", ("apply_patch", read), f"{name} gives no score as it is: call apply_patch to mend it")
     if file.edited:
         return Position(
             "edited", ("run_experiment", "apply_patch", "discard"), "call run_experiment to run your change", routine=True

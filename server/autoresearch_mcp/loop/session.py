@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from secrets import token_hex
 from typing import Literal
 
 from autoresearch_mcp.data import DataFolder
@@ -37,7 +38,7 @@ from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import split_lines
+from autoresearch_mcp.text import one_line, split_lines
 from autoresearch_mcp.workspace import Workspace, experiment_ref
 
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
@@ -139,7 +140,8 @@ class Session:
         """The editable file as the rules see it."""
         state = self.state
         text = self.worktree.lossy_text(self._expected())
-        return rules.File(text, self.text_at(state.head_commit), self.text_at(state.started.base_commit))
+        best, base = self.text_at(state.head_commit), self.text_at(state.started.base_commit)
+        return rules.File(text, best, base, self.worktree.readable)
 
     def _expected(self) -> bytes:
         """What the editable file holds while nobody edits it: the experiment that awaits its verdict, else the best."""
@@ -190,7 +192,7 @@ class Session:
             if state.running:
                 return state.running[0][0].number, "a run is on already; this is its state"
             rules.require("run_experiment", state, self.task, self.file())
-            description = _one_line(description, DESCRIPTION)
+            description = one_line(description, DESCRIPTION)
             if not description:
                 raise NotAllowedError("description is empty. Say in a few words what this experiment tries, then call again.")
             self.data.require(self.workspace.root)
@@ -259,6 +261,7 @@ class Session:
 
     def refresh(self) -> None:
         """Notices a run that nobody supervises any more. Cheap where there is none."""
+        self.workspace.require_root()
         if self.recovery.lost():
             with locked(_lock(self.workspace, self.tag), "refresh"):
                 self.recovery.collect()
@@ -268,6 +271,7 @@ class Session:
     @contextmanager
     def _step(self, name: str) -> Generator[None]:
         """The session's lock, with everything that an earlier death left half done finished."""
+        self.workspace.require_root()
         with locked(_lock(self.workspace, self.tag), name):
             self.recovery.finish()
             yield
@@ -287,7 +291,9 @@ class Session:
         """Records another run of an experiment."""
         with self.ledger.transaction() as transaction:
             seed = SEED + len(experiment.runs)
-            run = RunStarted(run=transaction.next_run(), experiment=experiment.number, seed=seed, conditions=conditions)
+            run = RunStarted(
+                run=transaction.next_run(), experiment=experiment.number, seed=seed, conditions=conditions, token=token_hex(8)
+            )
             transaction.append(run)
         return run
 
@@ -315,12 +321,12 @@ class Session:
                     added=len(diff.added),
                     removed=len(diff.removed),
                     description=description,
-                    hypothesis=hypothesis,
+                    hypothesis=one_line(hypothesis, LEARNED) if hypothesis else None,
                     change_sha256=change.digest if change else None,
                     places=change.places if change else [],
                 )
             )
-            run = RunStarted(run=transaction.next_run(), experiment=number, seed=SEED, conditions=conditions)
+            run = RunStarted(run=transaction.next_run(), experiment=number, seed=SEED, conditions=conditions, token=token_hex(8))
             transaction.append(run)
         self.workspace.set_ref(experiment_ref(number), commit)
         return run
@@ -328,6 +334,7 @@ class Session:
     def _launch(self, run: RunStarted, content: bytes) -> None:
         spec = RunSpec(
             run=run.run,
+            token=run.token,
             experiment=run.experiment,
             tag=self.tag,
             seed=run.seed,
@@ -351,7 +358,7 @@ class Session:
         with self.ledger.transaction() as transaction:
             if experiment.verdict is not None:
                 raise NotAllowedError(f"Experiment {experiment.number} has been judged by another client. Call status.")
-            taught = _one_line(learned, LEARNED) if learned else None
+            taught = one_line(learned, LEARNED) if learned else None
             transaction.append(
                 VerdictGiven(experiment=experiment.number, verdict=verdict.decision, reason=verdict.reason, learned=taught or None)
             )
@@ -363,18 +370,18 @@ def _lock(workspace: Workspace, tag: str):
     return workspace.state_dir / f"session-{tag}.lock"
 
 
-def _one_line(text: str, length: int) -> str:
-    return " ".join(text.split())[:length]
-
-
 def _record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
     """The row of a new session. Raises WorkspaceError or TaskError where its task cannot be pinned."""
     base = workspace.head()
     task = workspace.task_at(base)
     workspace.check_committed(task)
     branch = f"autoresearch/{tag}"
-    if workspace.ref(f"refs/heads/{branch}"):
-        raise WorkspaceError(f"The branch {branch} exists, but no session of that name. Choose another: --session NAME.")
+    if workspace.ref(f"refs/heads/{branch}") not in (None, base):
+        raise WorkspaceError(
+            f"The branch {branch} exists, but the ledger has no session of that name. Choose another: --session NAME. If the "
+            "ledger was lost, put .autoresearch/ledger.db back from a backup first."
+        )
+    workspace.set_ref(f"refs/heads/{branch}", base)  # before the row: what git refuses starts no session
     direction: Literal["minimize", "maximize"] = task.metric.direction
     ledger.append(
         SessionStarted(
@@ -386,5 +393,7 @@ def _record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
             direction=direction,
             noise_floor=task.metric.noise_floor,
             task_sha256=task.sha256,
+            experiments_before=workspace.highest_experiment(),
+            runs_before=workspace.highest_run(),
         )
     )

@@ -4,11 +4,12 @@ Whatever stands in the way of the editable file (a folder of that name, a link i
 another name, never removed: it may be somebody's. A missing file is no edit; it reads as what should be there.
 """
 
-import os
+import errno
 import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.files import read_regular, sha256, write_atomic
@@ -43,8 +44,9 @@ class Worktree:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
+            reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror or error
             raise WorkspaceError(
-                f"{self.path} cannot be read: {error.strerror or error}. Call discard to put the best experiment's file there; "
+                f"{self.path} cannot be read: {reason}. Call discard to put the best experiment's file there; "
                 "what is there now is set aside."
             ) from error
 
@@ -54,7 +56,10 @@ class Worktree:
         try:
             return FileText.of(missing if content is None else content)
         except UnicodeDecodeError as error:
-            raise WorkspaceError(f"{self.path} is not UTF-8 text (byte {error.start}). Restore it with discard.") from error
+            raise WorkspaceError(
+                f"{self.path} is not UTF-8 text (byte {error.start}). Call discard to put the best experiment's file there; "
+                "what is there now is set aside."
+            ) from error
 
     def lossy_text(self, missing: bytes) -> str:
         """The same for whoever only compares or shows: never raises, and what cannot be read is empty."""
@@ -67,6 +72,15 @@ class Worktree:
     def write(self, content: bytes) -> str:
         """Replaces the editable file, whole or not at all. Returns a note on what was set aside for it, else an empty one."""
         return self._put(self._editable, content)
+
+    @property
+    def readable(self) -> bool:
+        """Whether what is there is text that an agent can read and change; so is a missing file."""
+        try:
+            self.text(b"")
+        except WorkspaceError:
+            return False
+        return True
 
     def restore(self, files: dict[str, bytes]) -> list[str]:
         """Puts these files back where they are missing or changed; returns the names of those that were."""
@@ -81,6 +95,8 @@ class Worktree:
     def _put(self, name: str, content: bytes) -> str:
         aside = self._clear_the_way(name)
         path = self.root / name
+        if not aside and name == self._editable and not self.readable:
+            aside = _set_aside(path, "no text file that could be read")
         mode = stat.S_IMODE(path.lstat().st_mode) & 0o777 if path.is_file() and not path.is_symlink() else 0o644
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content, mode)
@@ -97,7 +113,11 @@ class Worktree:
             is_folder = path.is_dir() and not path.is_symlink()
             if is_folder == (depth < len(parts)) or (depth == len(parts) and not is_folder):
                 continue
-            aside = path.with_name(f"{path.name}.set-aside-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-            path.rename(aside)
-            return f"{path} was no {'folder' if depth < len(parts) else 'file'}; it was set aside as {aside.name}"
+            return _set_aside(path, f"no {'folder' if depth < len(parts) else 'file'}")
         return ""
+
+
+def _set_aside(path: Path, was: str) -> str:
+    aside = path.with_name(f"{path.name}.set-aside-{time.strftime('%Y%m%d-%H%M%S')}-{token_hex(2)}")
+    path.rename(aside)
+    return f"{path} was {was}; it was set aside as {aside.name}"

@@ -31,6 +31,9 @@ class SessionStarted(EventBody):
     direction: Literal["minimize", "maximize"]
     noise_floor: float
     task_sha256: str
+    experiments_before: int = 0
+    """Numbers that git has from a ledger that was lost; new experiments count on from there, so that none takes another's ref."""
+    runs_before: int = 0
 
 
 class ExperimentCommitted(EventBody):
@@ -58,6 +61,8 @@ class RunStarted(EventBody):
     seed: int
     conditions: str
     """Hash of the task, the read-only files and the data that this run sees."""
+    token: str = ""
+    """Known to its host: a result without it is of a run of the same number in another ledger."""
 
 
 class RunEnded(EventBody):
@@ -157,8 +162,9 @@ def read_events(bodies: list[str]) -> list[Event]:
 def read_event(body: str) -> Event:
     try:
         content = json.loads(body)
-        form: int = content.get("format", 1)
-        writer = content.get("by", "0.1.0")
+        form, writer = content.get("format", 1), content.get("by", "0.1.0")
+        if type(form) is not int or form < 1:
+            raise ValueError(f"its format is {form!r}")
     except (ValueError, AttributeError) as error:
         raise LedgerError(f"A row of the ledger is no event ({error}): {body[:80]!r}. Restore the ledger from a backup.") from error
     if form > FORMAT or (form == FORMAT and content.get("kind") not in _LISTS):

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.files import locked, write_atomic
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import ExperimentState, LedgerState
 from autoresearch_mcp.text import format_score
+
+PATIENCE = 1.0  # seconds to wait for somebody else who writes the table: no step waits long for what follows from the ledger
 
 
 class Results:
@@ -22,10 +25,10 @@ class Results:
         """Brings the file up to date, whole or not at all; of two writers the later one sees the newer state. Returns why it could
         not, for whoever is to know; empty where it could."""
         try:
-            with locked(self._lock, "write results.tsv"):
+            with locked(self._lock, "write results.tsv", timeout=PATIENCE):
                 write_atomic(self.path, self.text(self.ledger.state()).encode())
-        except OSError as error:
-            reason = error.strerror or error
+        except (OSError, AutoresearchError) as error:
+            reason = getattr(error, "strerror", None) or error
             return f"{self.path} could not be written ({reason}); the ledger has everything, and the next step tries again"
         return ""
 

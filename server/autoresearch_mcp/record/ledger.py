@@ -40,8 +40,8 @@ ALGORITHM = "sha256"
 CHECKPOINT_EVERY = 1000  # events
 PATIENCE = 30  # seconds to wait for another process that writes
 
-Row = tuple[int, float, str, str, str]
-"""seq, at, body, previous, hash"""
+Row = tuple[int, float, object, object, object]
+"""seq, at, body, previous, hash; the last three are texts where nothing is damaged."""
 
 
 def chain_hash(previous: str, at: float, body: str, algorithm: str = ALGORITHM) -> str:
@@ -59,7 +59,8 @@ def _cannot_write(path: Path, error: Exception) -> LedgerError:
 class Ledger:
     """Reads and appends events. Safe for several processes and threads at once. Every error of the disk is a LedgerError."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, make: bool = True):
+        """Opens the ledger, with `make` an absent one is made. Raises LedgerError."""
         self.path = path
         self._lock = threading.RLock()
         self._state = LedgerState()
@@ -68,7 +69,8 @@ class Ledger:
         self._noted: int = 0
         """The event up to which the checkpoint says that the chain holds."""
         try:
-            self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+            name = f"{path.absolute().as_uri()}?mode={'rwc' if make else 'rw'}"
+            self._db = sqlite3.connect(name, timeout=PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(SCHEMA)
@@ -92,7 +94,7 @@ class Ledger:
             except sqlite3.Error as error:
                 raise LedgerError(f"The ledger {self.path} cannot be read: {error}. Restore it from a backup.") from error
             if rows:
-                self._fold([(row[1], row[2]) for row in rows], rows[-1][0], rows[-1][4])
+                self._fold([(row[1], str(row[2])) for row in rows], rows[-1][0], str(rows[-1][4]))
                 self._note_checkpoint()
             return self._state
 
@@ -159,6 +161,8 @@ class Ledger:
     def _check(self, rows: list[Row], seq: int, previous: str) -> None:
         """Raises LedgerError unless the rows continue the chain after the event `seq` with the hash `previous`."""
         for number, at, body, before, digest in rows:
+            if not (isinstance(body, str) and isinstance(before, str) and isinstance(digest, str)):
+                raise LedgerError(f"Event {number} of the ledger {self.path} is no text: it was damaged. Restore it from a backup.")
             algorithm = digest.partition(":")[0] if ":" in digest else ""
             if algorithm not in ("", ALGORITHM):
                 raise LedgerError(

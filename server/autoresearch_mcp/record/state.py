@@ -279,6 +279,8 @@ class LedgerState:
                     self._session(experiment)._settle(experiment)
             case SessionStarted():
                 self.sessions[event.tag] = SessionState(event, at)
+                self.last_experiment = max(self.last_experiment, event.experiments_before)
+                self.last_run = max(self.last_run, event.runs_before)
 
     def _touched(self, number: int) -> ExperimentState:
         experiment = self.experiments[number]

@@ -11,6 +11,8 @@ SPEC = "spec.json"
 
 class RunSpec(BaseModel):
     run: int
+    token: str = ""
+    """Of the run's row in the ledger."""
     experiment: int
     tag: str
     seed: int
@@ -34,6 +36,18 @@ class RunSpec(BaseModel):
             return None
         spec.folder = folder
         return spec
+
+    def where_it_lies_now(self) -> "RunSpec":
+        """The same with the places as they are after a move of the workspace: a host works in the run's folder, and moves along."""
+        try:
+            folder = Path.cwd()
+        except OSError:  # it is gone: then there is no better place
+            return self
+        if folder == self.folder or not (folder / SPEC).exists():
+            return self
+        state = folder.parent.parent
+        moved = {"folder": folder, "ledger": state / self.ledger.name, "results": state.parent / self.results.name}
+        return self.model_copy(update=moved)
 
     @property
     def work(self) -> Path:

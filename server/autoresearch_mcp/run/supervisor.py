@@ -259,6 +259,7 @@ class Supervisor:
     async def _evaluate(self) -> Score:
         """Takes the outputs over and runs the scoring command on them. Raises RunFailedError."""
         self.clock.enter("evaluation")
+        self._follow()
         for name in self.task.run.outputs:
             target, limit = self.spec.scoring / name, self.task.run.output_bytes
             try:
@@ -277,6 +278,10 @@ class Supervisor:
 
     # --- beside the run ---
 
+    def _follow(self) -> None:
+        """A workspace may be moved while a run is on."""
+        self.spec = self._cell.spec = self.spec.where_it_lies_now()
+
     def _stop_asked(self) -> bool:
         return self._stopped or self.spec.stop.exists()
 
@@ -291,6 +296,7 @@ class Supervisor:
         while True:
             scoring = self._scoring
             aside = scoring.child.pid if scoring else None
+            self._follow()
             used = await anyio.to_thread.run_sync(usage, self.spec.work, self._peak_memory_mb, aside)
             if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
