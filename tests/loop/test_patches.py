@@ -223,6 +223,28 @@ def test_what_is_refused_and_why(patch: str, words: str):
         apply_patch(patch, "train.py", FILE)
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        r'{"old_string": "open(\ud800)", "new_string": "2.0"}',
+        r'{"old_string": "DEPTH = 4", "new_string": "DEPTH = \udfff"}',
+        r'{"path": "\ud800", "old_string": "DEPTH = 4", "new_string": "DEPTH = 5"}',
+        r'{"patch": "@@\n-DEPTH = \ud800\n+DEPTH = 5\n"}',
+        "@@\n-DEPTH = \ud800\n+DEPTH = 8\n",
+        "\udfff",
+    ],
+)
+def test_half_a_character_is_refused_in_words_that_can_be_sent(patch: str):
+    with pytest.raises(PatchError, match="half of a character") as caught:
+        apply_patch(patch, "train.py", FILE)
+    assert str(caught.value).encode("utf-8")
+
+
+def test_a_character_written_as_two_escapes_is_whole():
+    patch = r'{"old_string": "# the area", "new_string": "# \ud83c\udf89"}'
+    assert "# 🎉" in apply_patch(patch, "train.py", FILE)
+
+
 def test_a_patch_that_does_not_fit_shows_the_nearest_lines():
     with pytest.raises(PatchError) as caught:
         apply_patch(unified(" def area(r):\n-    return math.pi * r ** 2\n+    return 0\n"), "train.py", FILE)

@@ -32,6 +32,7 @@ MOST_LINES = 100_000  # of a patch: about 0.5 s to read; the whole of a file und
 MOST_TOKENS = 400_000  # of a Python file; a megabyte of code as people write it has 250,000; these take about a second to read
 MOST_DOTS = 4_000_000  # squares of their number in each line of TOML: tomllib's time and memory for a dotted key
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character: no UTF-8 can hold it, so neither a file nor an answer
 
 
 def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> str:
@@ -43,6 +44,7 @@ def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> st
         raise PatchError(f"The patch has more than {MOST_LINES} lines. Send a smaller one, with only the lines that change.")
     if "\0" in patch or re.search(r"^(GIT binary patch|Binary files .* differ$)", patch, re.MULTILINE):
         raise PatchError(f"The patch is binary; {path} is text. Send {FORMS}.")
+    _refuse_surrogates(patch)
     target = Target(path, root, text)
     hunks = _parse(patch, target)
     if not hunks:
@@ -56,6 +58,14 @@ def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> st
         raise PatchError(f"The result would be larger than {MAX_BYTES} bytes. Nothing was changed; make {path} smaller.")
     check_syntax(path, new_text)
     return new_text
+
+
+def _refuse_surrogates(patch: str) -> None:
+    if half := _SURROGATE.search(patch):
+        raise PatchError(
+            f"The patch holds U+{ord(half[0]):04X}, which is half of a character (a lone surrogate) and stands in no file. "
+            "Nothing was changed. Write the whole character, or leave it out."
+        )
 
 
 def check_syntax(path: str, text: str) -> None:
@@ -490,8 +500,10 @@ def _from_json(patch: str, target: Target) -> list[Hunk] | None:
         return None
     try:
         given = json.loads(body, strict=False)
+        said = json.dumps(given, ensure_ascii=False)  # with every escape resolved, also in names and paths
     except (ValueError, RecursionError):
         return None
+    _refuse_surrogates(said)
     return _edits(given, target)
 
 
