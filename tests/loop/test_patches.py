@@ -372,6 +372,9 @@ def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
         ("a.md", "a\n", "[" * 1_000_000),
         ("a.toml", "x = 1\n", f"@@\n-x = 1\n+{'a.' * 500_000}b = 1\n"),
         ("a.py", "f(x)\n" * 200_000, "@@ -1,0 +2 @@\n+g(x)\n"),
+        ("a.md", "a\n", block("a\n", f"{' ' * 290}x\n" * 3_000)),
+        ("a.md", "a\n", block("a\n", f"#{' ' * 290}[x\n" * 3_000)),
+        ("a.md", "a\n", block("a\n", f"# existing {'here' * 70}\n" * 3_000)),
     ],
 )
 def test_no_patch_keeps_the_lock_for_long(path: str, text: str, patch: str):
@@ -379,6 +382,22 @@ def test_no_patch_keeps_the_lock_for_long(path: str, text: str, patch: str):
     with contextlib.suppress(PatchError):
         apply_patch(patch, path, text)
     assert time.process_time() - started < 4  # some took minutes, one 60 GB; all take about half a second
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# ... rest of the code unchanged ...",
+        "    ... the existing code",
+        "  // [... other lines]",
+        "<!-- ...  same as before -->",
+        "# the rest of the function stays",
+        "{ … unchanged … }",
+    ],
+)
+def test_lines_that_stand_for_other_lines_are_refused(line: str):
+    with pytest.raises(PatchError, match="in place of lines"):
+        apply_patch(block("WIDTH = 64\n", f"WIDTH = 32\n{line}\n"), "train.md", FILE)
 
 
 # --- properties ---

@@ -603,20 +603,31 @@ def _rewrite(label: str, lines: list[str], target: Target, final_newline: bool |
 
 # --- what is left out -------------------------------------------------------------------------------------------------
 
+_COMMENT = re.compile(r"#+|//+|--|<!--|/?\*+|;+|%")
 _ELIDED = re.compile(
-    r"\s*(?:#+|//+|--|<!--|/?\*+|;+|%)?\s*[\[(<{]?\s*(?:\.\.\.|…)\s*.*\b(?:rest|existing|unchanged|remain\w*|same|omitted|previous|other|"
-    r"code|before|above|below)\b.*"
-    r"|\s*(?:#+|//+|--|<!--|/?\*+|;+|%)\s*[\[(<{]?\s*(?:the )?(?:rest of|existing|remaining|unchanged|same|keep)\b.*"
-    r"(?:\.\.\.|…|\bunchanged|\bas before|\bstays?\b|\bremains?\b|\bhere\b).*",
+    r"(?:\.\.\.|…).*\b(?:rest|existing|unchanged|remain\w*|same|omitted|previous|other|code|before|above|below)\b", re.IGNORECASE
+)
+_KEPT = re.compile(
+    r"(?:the )?(?:rest of|existing|remaining|unchanged|same|keep)\b.*"
+    r"(?:\.\.\.|…|\bunchanged|\bas before|\bstays?\b|\bremains?\b|\bhere\b)",
     re.IGNORECASE,
 )
+
+
+def _is_elision(line: str) -> bool:
+    """Blanks are taken off first: a pattern with several optional runs of them takes cubic time."""
+    said = line.strip()
+    comment = _COMMENT.match(said)
+    said = said[comment.end() if comment else 0 :].lstrip()
+    said = said[said[:1] in {*"[(<{"} :].lstrip()
+    return bool(_ELIDED.match(said) or (comment and _KEPT.match(said)))
 
 
 def _refuse_elision(hunk: Hunk, target: Target) -> None:
     """Refuses "... rest of the code unchanged ..." as a line of the file: it stands for lines, and would replace them."""
     old = set(hunk.readings[0].old)
     for line in hunk.readings[0].new:
-        if line not in old and len(line) < LONGEST_NAME and _ELIDED.fullmatch(line) and collapsed(line) not in target.known:
+        if line not in old and len(line) < LONGEST_NAME and _is_elision(line) and collapsed(line) not in target.known:
             raise PatchError(
                 f"{hunk.label} has the line {line.strip()[:80]!r} in place of lines of {target.path}. Nothing was changed. "
                 "Write those lines out, or leave them out of the patch."
