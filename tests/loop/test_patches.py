@@ -264,6 +264,13 @@ def test_syntax_is_checked_by_the_files_name(path: str, bad: str):
     check_syntax("a.md", bad)
 
 
+def test_many_braces_without_f_strings_and_a_few_with_are_checked():
+    for text in ("x = " + "{1: {}}, " * 50_000, "x = f'{a}'\ny = " + "{1: {}}, " * 3_000):
+        check_syntax("a.py", text)
+        with pytest.raises(PatchError, match="syntax error"):
+            check_syntax("a.py", text + "=")
+
+
 # --- what must survive ---
 
 
@@ -372,6 +379,8 @@ def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
         ("a.md", "a\n", "[" * 1_000_000),
         ("a.toml", "x = 1\n", f"@@\n-x = 1\n+{'a.' * 500_000}b = 1\n"),
         ("a.py", "f(x)\n" * 200_000, "@@ -1,0 +2 @@\n+g(x)\n"),
+        ("a.py", "x = 1\n", f"@@\n-x = 1\n+x = f'{'{a}' * 130_000}'\n"),
+        ("a.py", "x = 1\n", f"@@\n-x = 1\n+x = f'{'{a!r:>{w}}' * 20_000}'\n"),
         ("a.md", "a\n", block("a\n", f"{' ' * 290}x\n" * 3_000)),
         ("a.md", "a\n", block("a\n", f"#{' ' * 290}[x\n" * 3_000)),
         ("a.md", "a\n", block("a\n", f"# existing {'here' * 70}\n" * 3_000)),
