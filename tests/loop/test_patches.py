@@ -240,6 +240,15 @@ def test_half_a_character_is_refused_in_words_that_can_be_sent(patch: str):
     assert str(caught.value).encode("utf-8")
 
 
+@pytest.mark.parametrize("command", ["{}", '{"a": [1]}', "[[1], 2]", "null", "7", "true", '"delete"'])
+@pytest.mark.parametrize(
+    "edit", ['"old_string": "DEPTH = 4", "new_string": "DEPTH = 8"', '"patch": "@@\\n-DEPTH = 4\\n+DEPTH = 8\\n"']
+)
+def test_a_call_with_an_odd_command_is_no_patch(command: str, edit: str):
+    with pytest.raises(PatchError, match="no patch"):
+        apply_patch(f'{{"command": {command}, {edit}}}', "train.py", FILE)
+
+
 def test_a_character_written_as_two_escapes_is_whole():
     patch = r'{"old_string": "# the area", "new_string": "# \ud83c\udf89"}'
     assert "# 🎉" in apply_patch(patch, "train.py", FILE)

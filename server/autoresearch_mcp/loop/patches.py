@@ -547,7 +547,7 @@ def _edit(edit: dict[str, Any], target: Target) -> list[Hunk] | None:
         made = _parse(inner, target) if not inner.lstrip().startswith(("{", "[")) else None
     else:
         return None
-    if made is None or command not in _COMMANDS:
+    if made is None or not (isinstance(command, str) and command in _COMMANDS):
         return None
     for key in _PATHS:
         if key in edit:
