@@ -273,6 +273,16 @@ def test_syntax_is_checked_by_the_files_name(path: str, bad: str):
     check_syntax("a.md", bad)
 
 
+@pytest.mark.parametrize("path", ["a.py", "a.json", "a.toml"])
+def test_what_is_wrong_is_said_of_a_file_without_speaking_of_a_patch(path: str):
+    with pytest.raises(PatchError, match="line 2 has a NUL byte"):
+        check_syntax(path, "\n1\0")
+    for bad in ("= = 1\n", "\0"):
+        with pytest.raises(PatchError, match="then call again") as caught:
+            check_syntax(path, bad)
+        assert "patch" not in str(caught.value) and "None" not in str(caught.value)
+
+
 def test_many_braces_without_f_strings_and_a_few_with_are_checked():
     for text in ("x = " + "{1: {}}, " * 50_000, "x = f'{a}'\ny = " + "{1: {}}, " * 3_000):
         check_syntax("a.py", text)

@@ -71,11 +71,13 @@ def _refuse_surrogates(patch: str) -> None:
 
 
 def check_syntax(path: str, text: str) -> None:
-    """Refuses text that is no valid Python, JSON or TOML where the name of the file says it should be. Python so full of f-strings
-    that to read it would take seconds passes: the run will tell."""
+    """Refuses text, of a file as it is or as it would be, that is no valid Python, JSON or TOML where its name says it should be.
+    Python so full of f-strings that to read it would take seconds passes: the run will tell."""
     try:
         text.encode("utf-8")
         text = text.removeprefix("\ufeff")
+        if "\0" in text and PurePosixPath(path).suffix in (".py", ".json", ".toml"):
+            raise ValueError(f"line {text[: text.index(chr(0))].count(chr(10)) + 1} has a NUL byte, which is no text")
         match PurePosixPath(path).suffix:
             case ".py":
                 with warnings.catch_warnings():
@@ -96,12 +98,12 @@ def check_syntax(path: str, text: str) -> None:
     except SyntaxError as error:
         shown = (error.text or "").rstrip()
         raise PatchError(
-            f"The result has a syntax error, so nothing was changed: {path}, line {error.lineno}: {error.msg}\n"
-            f"    {shown}\nCorrect the patch and send it again."
+            f"Nothing was done, because of a syntax error: {path}, line {error.lineno}: {error.msg}\n"
+            f"    {shown}\nCorrect that line, then call again."
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
-        raise PatchError(f"The result is not valid, so nothing was changed: {path}: {reason}. Correct the patch.") from error
+        raise PatchError(f"Nothing was done, because this is no valid {path}: {reason}. Correct that, then call again.") from error
 
 
 # --- which form it is -------------------------------------------------------------------------------------------------
