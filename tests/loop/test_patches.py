@@ -373,6 +373,27 @@ def test_a_loose_fit_writes_no_guessed_indentation():
         apply_patch("@@\n def f(x):\n     if x:\n-        return 1\n+            return 3\n     return 2\n", "f.py", tabs)
 
 
+YAML = "a:\n  x: 1\n  y: 2\nb:\n  z: 3\n"
+
+
+@pytest.mark.parametrize("sign", ["|", " | ", "→", ": ", "\t"])
+@pytest.mark.parametrize("first", [1, 2])
+def test_line_numbers_take_no_indentation_with_them(sign: str, first: int):
+    def numbered(text: str) -> str:
+        return "".join(f"{n}{sign}{line}\n" for n, line in enumerate(text.splitlines(), start=1) if n >= first)
+
+    new = YAML[: YAML.index("b:")].replace("2", "5") + ("c:\n  w: 2\n" if first == 1 else "  w: 2\n")
+    result = apply_patch(block(numbered(YAML[: YAML.index("b:")]), numbered(new)), "c.yaml", YAML)
+    assert result == new + YAML[YAML.index("b:") :]
+
+
+def test_a_new_line_in_a_column_of_which_nothing_is_known_is_refused():
+    for patch in ("@@\n a:\n-    x: 1\n+    x: 2\n+q: 3\n", block("a:\n   x: 1\n", "a:\n   x: 2\nc:\n     w: 1\n")):
+        with pytest.raises(PatchError, match="how deep"):
+            apply_patch(patch, "c.yaml", YAML)
+    assert apply_patch("@@\n a:\n-    x: 1\n+    x: 2\n", "c.yaml", YAML) == YAML.replace("1", "2")
+
+
 def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
     for odd in "\r\x0b\x0c\x1c\x85\u2028\u2029":
         text = f"a{odd}b\nc\n"

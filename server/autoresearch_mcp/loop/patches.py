@@ -14,6 +14,7 @@ import re
 import symtable
 import tomllib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, cast
@@ -366,7 +367,7 @@ def _signed(label: str, body: list[str], target: Target) -> Hunk:
 
 _REPLACE_END = re.compile(r"[ \t]*(?:>{4,}|\+{5,})[ \t]*(?P<word>[A-Za-z]*)(?P<rest>.*)")
 _END_WORDS = {"replace", "updated", "update", "new", "after", "replacement"}
-_NUMBERED = re.compile(r"\s*(\d{1,7})(?:\s*[|│→]\s?|:\s|\t)(.*)")
+_NUMBERED = re.compile(r"\s*(\d{1,7})(?:\s*[|│→]|:(?=\s)|\t)(.*)")
 
 
 @dataclass
@@ -436,7 +437,7 @@ class _SearchReader:
             raise PatchError(f"{self._label} has three parts. Send one SEARCH and one REPLACE part.")
         given = Reading(old, new)
         readings = [given, *without_blank_edges(given)]
-        for made in (self._unfenced(given), self._unnumbered(given), self._unnamed(given)):
+        for made in (self._unfenced(given), *self._unnumbered(given), self._unnamed(given)):
             if made is not None:
                 readings += [made, *without_blank_edges(made)]
         return Hunk(self._label, readings, line=line, partial=True)
@@ -460,19 +461,23 @@ class _SearchReader:
                 return None
         return Reading(given.old[1:-1], given.new[1:-1])
 
-    def _unnumbered(self, given: Reading) -> Reading | None:
-        """Without the line numbers that a reading tool put before each line of the old text, and perhaps the new."""
+    def _unnumbered(self, given: Reading) -> Iterator[Reading]:
+        """Without the line numbers that a reading tool put before each line of the old text, and perhaps the new. Whether the
+        tool puts a blank behind them too is unknown where each line begins with one."""
         old = [_NUMBERED.fullmatch(line) for line in given.old]
         new = [_NUMBERED.fullmatch(line) for line in given.new]
         numbers = [int(match[1]) for match in old if match]
         if not numbers or None in old or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-            return None
+            return
         if any(new) and not all(match or not line.strip() for match, line in zip(new, given.new, strict=True)):
-            return None
-        return Reading(
-            [match[2] for match in old if match],
-            [match[2] if match else line for match, line in zip(new, given.new, strict=True)],
-        )
+            return
+        shown = [match[2] for match in (*old, *new) if match]
+        for blank in (" ", ""):
+            if all(text.startswith(blank) for text in shown if text):
+                yield Reading(
+                    [match[2].removeprefix(blank) for match in old if match],
+                    [match[2].removeprefix(blank) if match else line for match, line in zip(new, given.new, strict=True)],
+                )
 
     def _unnamed(self, given: Reading) -> Reading | None:
         """Without the file's name as the first line of the old text."""

@@ -316,14 +316,14 @@ class _Indents:
 
 
 def _indents(old: list[str], found: list[str], kept: set[int]) -> _Indents:
-    """Told by all lines if they agree, else by those that go, for new ones stand in their column."""
+    """Told by all lines if they agree, else by those that go, for new ones stand in their column. What goes has then moved against
+    what stays, so that nothing is known of any other column."""
     pairs = [(n, _indent(ours), _indent(theirs)) for n, (ours, theirs) in enumerate(zip(old, found, strict=True)) if ours.strip()]
     going = [pair for pair in pairs if pair[0] not in kept]
-    for some in (pairs, going):
-        shifts = {_shift(ours, theirs) for _, ours, theirs in some}
-        if len(shifts) == 1 and None not in shifts:
-            return _Indents(shifts.pop(), {theirs: theirs for _, _, theirs in pairs})  # or indented as the file is already
-    if not pairs:
+    shifts = {_shift(ours, theirs) for _, ours, theirs in pairs}
+    if len(shifts) == 1 and None not in shifts:
+        return _Indents(shifts.pop(), {theirs: theirs for _, _, theirs in pairs})  # or indented as the file is already
+    if all(ours == theirs for _, ours, theirs in going or pairs):
         return _Indents(("", ""), {})
     table: dict[str, str] = {}
     for _, ours, theirs in going or pairs:
