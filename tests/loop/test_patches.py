@@ -394,6 +394,30 @@ def test_a_new_line_in_a_column_of_which_nothing_is_known_is_refused():
     assert apply_patch("@@\n a:\n-    x: 1\n+    x: 2\n", "c.yaml", YAML) == YAML.replace("1", "2")
 
 
+def test_a_list_behind_a_complete_hunk_does_not_become_text():
+    text, hunk = "a\nb\n\nd\n", "@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
+    assert apply_patch(hunk + "\nThis is faster.\n", "t.txt", text) == "a\nc\n\nd\n"
+    assert apply_patch(hunk + "+e\n", "t.txt", text) == "a\nc\ne\n\nd\n"  # its header has miscounted
+    for behind in ("\n+ faster\n+ simpler\n", "\n\n- d\n", "\n-d\n+e\n"):
+        with pytest.raises(PatchError, match="prose or part of the hunk"):
+            apply_patch(hunk + behind, "t.txt", text)
+
+
+def test_a_search_for_blank_lines_begins_an_empty_file_only():
+    for blank in ("\n", "\n\n", "  \n"):
+        assert apply_patch(block(blank, "import os\n"), "a.py", "") == "import os\n"
+        for text in ("a = 1\n\nb = 2\n", "a = 1\n"):
+            with pytest.raises(PatchError, match="blank lines alone"):
+                apply_patch(block(blank, "import os\n"), "a.py", text)
+
+
+def test_signs_alone_are_a_diff_only_of_lines_that_are_there():
+    assert apply_patch("-a\n+c\n", "t.md", "a\nb\n") == "c\nb\n"
+    for text in ("a\nb\n", "  a\nb\n"):
+        with pytest.raises(PatchError, match="a list or a diff"):
+            apply_patch("- a\n+ b\n", "t.md", text)
+
+
 def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
     for odd in "\r\x0b\x0c\x1c\x85\u2028\u2029":
         text = f"a{odd}b\nc\n"

@@ -133,6 +133,11 @@ def _parse(patch: str, target: Target) -> list[Hunk]:
     fenced = any(re.match(r"\s*(```+|~~~+)\s*(diff|patch|udiff)\b", line) for line in lines)
     signs = {line[:1] for line in lines if line.strip()}
     if fenced or (signs <= {"+", "-", " "} and {"+", "-"} <= signs):
+        if not fenced and not {line[1:] for line in lines if line[:1] == "-"} <= {*target.lines}:
+            raise PatchError(
+                f"Each line begins with a sign, but not all lines with '-' are in {target.path} as they are written, so this may "
+                f"be a list or a diff. Nothing was changed. Send {FORMS}."
+            )
         return _DiffReader(target, lines, bare=True).read()
     return _whole_file(lines, target)
 
@@ -304,6 +309,8 @@ class _DiffReader:
         while i < len(self.lines):
             line = self.lines[i]
             sign = line[:1]
+            if sign == "" and (old, new) == counts and any(line[:1] in ("+", "-") for line in body):
+                self._refuse_signs_behind(i)
             if sign in ("", " ", "+"):
                 pass
             elif sign == "-":
@@ -320,6 +327,17 @@ class _DiffReader:
             body.pop()  # blank lines behind the hunk, not context
             old -= 1
         return body, i
+
+    def _refuse_signs_behind(self, i: int) -> None:
+        """A hunk as long as its header says ends at a blank line: are lines with signs behind that a list, or more of the hunk?"""
+        while i < len(self.lines) and not self.lines[i].strip():
+            i += 1
+        line = self.lines[i] if i < len(self.lines) else ""
+        if line[:1] in ("+", "-") and not self._is_header(i) and not self._is_signature(i):
+            raise PatchError(
+                f"The line {line[:80]!r} stands behind a blank line where the hunk is complete by its header, so it may be prose "
+                "or part of the hunk. Nothing was changed. Begin each hunk with an `@@` line, and leave prose out."
+            )
 
     def _ends_at(self, i: int) -> bool:
         """Whether a line without a sign is behind the hunk; else it is context that lost its blank."""
@@ -435,6 +453,13 @@ class _SearchReader:
         old, new = self._halves(body)
         if any(text.startswith("|||||||") for text in old):
             raise PatchError(f"{self._label} has three parts. Send one SEARCH and one REPLACE part.")
+        if old and not any(line.strip() for line in old):
+            if any(line.strip() for line in self.target.lines):
+                raise PatchError(
+                    f"{self._label} searches for blank lines alone, which is no place in {self.target.path}. Nothing was changed. "
+                    "Put the lines next to the change into SEARCH."
+                )
+            old = old if self.target.lines else []
         given = Reading(old, new)
         readings = [given, *without_blank_edges(given)]
         for made in (self._unfenced(given), *self._unnumbered(given), self._unnamed(given)):
