@@ -445,6 +445,8 @@ def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
         ("a.py", "f(x)\n" * 200_000, "@@ -1,0 +2 @@\n+g(x)\n"),
         ("a.py", "x = 1\n", f"@@\n-x = 1\n+x = f'{'{a}' * 130_000}'\n"),
         ("a.py", "x = 1\n", f"@@\n-x = 1\n+x = f'{'{a!r:>{w}}' * 20_000}'\n"),
+        ("a.md", "ab\n" * 900, codex("".join(f"@@ {'a' * (i % 9 + 1)}\n" for i in range(5_000)) + "+b\n", "a.md")),
+        ("a.md", "a\n", codex(f"@@ {'a' * 900_000}\n+b\n", "a.md")),
         ("a.md", "a\n", block("a\n", f"{' ' * 290}x\n" * 3_000)),
         ("a.md", "a\n", block("a\n", f"#{' ' * 290}[x\n" * 3_000)),
         ("a.md", "a\n", block("a\n", f"# existing {'here' * 70}\n" * 3_000)),

@@ -176,7 +176,9 @@ class _Look:
                 final = False
             else:
                 lines.pop()
-        ended = [line + file.newline for line in lines]
+        runs = matching(file.content[first : last + 1], lines)
+        own = {j + n: file.lines[first + i + n] for i, j, size in runs for n in range(size)}
+        ended = [own.get(n, line + file.newline) for n, line in enumerate(lines)]
         if last < len(file.content):
             ended[-1] = lines[-1] + file.lines[last][len(file.content[last]) :]
         return Placed(self.hunk.label, first, min(last + 1, len(file.content)), ended, final)
@@ -205,18 +207,25 @@ def _insertion(hunk: Hunk, file: Lines, shift: int, anchors: list[int]) -> Place
         at = 0
     elif hunk.at_end:
         at = size
-    elif len(anchors) == 1:
+    elif len(anchors) == 1 and not _goes_on(file.content[anchors[0]]):
         at = anchors[0] + 1
     elif hunk.after is not None and 0 <= hunk.after + shift <= size and not anchors:
         at = hunk.after + shift
     else:
-        why = f"its anchor stands there {len(anchors)} times" if anchors else "its place is unknown"
+        why = "its place is unknown"
+        if anchors:
+            why = f"its anchor stands there {len(anchors)} times" if len(anchors) > 1 else "its anchor goes on in the next line"
         raise PatchError(
             f"{hunk.label} has no line to find in {file.path} ({size} lines), so {why}. Nothing was changed. "
             "Include at least one unchanged line next to the insertion."
         )
     lines = [line + file.newline for line in hunk.readings[0].new]
     return Placed(hunk.label, at, at, lines, hunk.final_newline)
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a statement that begins in this line may end in a later one, such as a signature over several lines."""
+    return line.rstrip().endswith("\\") or any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}"))
 
 
 def _anchor_lines(hunk: Hunk, file: Lines, floor: int) -> list[int]:
