@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoresearch_mcp.loop import diffs
-from autoresearch_mcp.loop.diffs import Diff, changes_between, matching, unified_diff
+from autoresearch_mcp.loop.diffs import Diff, changes_between, matching, unified_diff, visible
 
 letters = st.lists(st.sampled_from("abcdefgh"), max_size=30)
 
@@ -66,6 +66,10 @@ def test_a_missing_last_line_end_is_shown_and_only_that():
 def test_what_would_garble_a_diff_is_shown_as_a_picture_or_code_point():
     shown = unified_diff("", "a\rb\x0cc\x1b[2Jd\u2028e\u202ef\x7fg\th\n", "x.md").text
     assert shown == "--- a/x.md\n+++ b/x.md\n@@ -0,0 +1 @@\n+a␍b␌c␛[2Jd<U+2028>e<U+202E>f␡g\th\n"
+
+
+def test_half_a_character_is_shown_as_its_code_point():
+    assert visible("a\ud800b\udfff🎉") == "a<U+D800>b<U+DFFF>🎉"
 
 
 def test_a_line_end_is_shown_where_it_is_what_changed():

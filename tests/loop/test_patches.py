@@ -223,6 +223,37 @@ def test_what_is_refused_and_why(patch: str, words: str):
         apply_patch(patch, "train.py", FILE)
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        r'{"old_string": "open(\ud800)", "new_string": "2.0"}',
+        r'{"old_string": "DEPTH = 4", "new_string": "DEPTH = \udfff"}',
+        r'{"path": "\ud800", "old_string": "DEPTH = 4", "new_string": "DEPTH = 5"}',
+        r'{"patch": "@@\n-DEPTH = \ud800\n+DEPTH = 5\n"}',
+        "@@\n-DEPTH = \ud800\n+DEPTH = 8\n",
+        "\udfff",
+    ],
+)
+def test_half_a_character_is_refused_in_words_that_can_be_sent(patch: str):
+    with pytest.raises(PatchError, match="half of a character") as caught:
+        apply_patch(patch, "train.py", FILE)
+    assert str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("command", ["{}", '{"a": [1]}', "[[1], 2]", "null", "7", "true", '"delete"'])
+@pytest.mark.parametrize(
+    "edit", ['"old_string": "DEPTH = 4", "new_string": "DEPTH = 8"', '"patch": "@@\\n-DEPTH = 4\\n+DEPTH = 8\\n"']
+)
+def test_a_call_with_an_odd_command_is_no_patch(command: str, edit: str):
+    with pytest.raises(PatchError, match="no patch"):
+        apply_patch(f'{{"command": {command}, {edit}}}', "train.py", FILE)
+
+
+def test_a_character_written_as_two_escapes_is_whole():
+    patch = r'{"old_string": "# the area", "new_string": "# \ud83c\udf89"}'
+    assert "# 🎉" in apply_patch(patch, "train.py", FILE)
+
+
 def test_a_patch_that_does_not_fit_shows_the_nearest_lines():
     with pytest.raises(PatchError) as caught:
         apply_patch(unified(" def area(r):\n-    return math.pi * r ** 2\n+    return 0\n"), "train.py", FILE)
@@ -240,6 +271,23 @@ def test_syntax_is_checked_by_the_files_name(path: str, bad: str):
     with pytest.raises(PatchError):
         check_syntax(path, bad)
     check_syntax("a.md", bad)
+
+
+@pytest.mark.parametrize("path", ["a.py", "a.json", "a.toml"])
+def test_what_is_wrong_is_said_of_a_file_without_speaking_of_a_patch(path: str):
+    with pytest.raises(PatchError, match="line 2 has a NUL byte"):
+        check_syntax(path, "\n1\0")
+    for bad in ("= = 1\n", "\0"):
+        with pytest.raises(PatchError, match="then call again") as caught:
+            check_syntax(path, bad)
+        assert "patch" not in str(caught.value) and "None" not in str(caught.value)
+
+
+def test_many_braces_without_f_strings_and_a_few_with_are_checked():
+    for text in ("x = " + "{1: {}}, " * 50_000, "x = f'{a}'\ny = " + "{1: {}}, " * 3_000):
+        check_syntax("a.py", text)
+        with pytest.raises(PatchError, match="syntax error"):
+            check_syntax("a.py", text + "=")
 
 
 # --- what must survive ---
@@ -325,6 +373,51 @@ def test_a_loose_fit_writes_no_guessed_indentation():
         apply_patch("@@\n def f(x):\n     if x:\n-        return 1\n+            return 3\n     return 2\n", "f.py", tabs)
 
 
+YAML = "a:\n  x: 1\n  y: 2\nb:\n  z: 3\n"
+
+
+@pytest.mark.parametrize("sign", ["|", " | ", "→", ": ", "\t"])
+@pytest.mark.parametrize("first", [1, 2])
+def test_line_numbers_take_no_indentation_with_them(sign: str, first: int):
+    def numbered(text: str) -> str:
+        return "".join(f"{n}{sign}{line}\n" for n, line in enumerate(text.splitlines(), start=1) if n >= first)
+
+    new = YAML[: YAML.index("b:")].replace("2", "5") + ("c:\n  w: 2\n" if first == 1 else "  w: 2\n")
+    result = apply_patch(block(numbered(YAML[: YAML.index("b:")]), numbered(new)), "c.yaml", YAML)
+    assert result == new + YAML[YAML.index("b:") :]
+
+
+def test_a_new_line_in_a_column_of_which_nothing_is_known_is_refused():
+    for patch in ("@@\n a:\n-    x: 1\n+    x: 2\n+q: 3\n", block("a:\n   x: 1\n", "a:\n   x: 2\nc:\n     w: 1\n")):
+        with pytest.raises(PatchError, match="how deep"):
+            apply_patch(patch, "c.yaml", YAML)
+    assert apply_patch("@@\n a:\n-    x: 1\n+    x: 2\n", "c.yaml", YAML) == YAML.replace("1", "2")
+
+
+def test_a_list_behind_a_complete_hunk_does_not_become_text():
+    text, hunk = "a\nb\n\nd\n", "@@ -1,2 +1,2 @@\n a\n-b\n+c\n"
+    assert apply_patch(hunk + "\nThis is faster.\n", "t.txt", text) == "a\nc\n\nd\n"
+    assert apply_patch(hunk + "+e\n", "t.txt", text) == "a\nc\ne\n\nd\n"  # its header has miscounted
+    for behind in ("\n+ faster\n+ simpler\n", "\n\n- d\n", "\n-d\n+e\n"):
+        with pytest.raises(PatchError, match="prose or part of the hunk"):
+            apply_patch(hunk + behind, "t.txt", text)
+
+
+def test_a_search_for_blank_lines_begins_an_empty_file_only():
+    for blank in ("\n", "\n\n", "  \n"):
+        assert apply_patch(block(blank, "import os\n"), "a.py", "") == "import os\n"
+        for text in ("a = 1\n\nb = 2\n", "a = 1\n"):
+            with pytest.raises(PatchError, match="blank lines alone"):
+                apply_patch(block(blank, "import os\n"), "a.py", text)
+
+
+def test_signs_alone_are_a_diff_only_of_lines_that_are_there():
+    assert apply_patch("-a\n+c\n", "t.md", "a\nb\n") == "c\nb\n"
+    for text in ("a\nb\n", "  a\nb\n"):
+        with pytest.raises(PatchError, match="a list or a diff"):
+            apply_patch("- a\n+ b\n", "t.md", text)
+
+
 def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
     for odd in "\r\x0b\x0c\x1c\x85\u2028\u2029":
         text = f"a{odd}b\nc\n"
@@ -350,6 +443,13 @@ def test_control_characters_and_odd_separators_in_a_file_are_no_line_ends():
         ("a.md", "a\n", "[" * 1_000_000),
         ("a.toml", "x = 1\n", f"@@\n-x = 1\n+{'a.' * 500_000}b = 1\n"),
         ("a.py", "f(x)\n" * 200_000, "@@ -1,0 +2 @@\n+g(x)\n"),
+        ("a.py", "x = 1\n", f"@@\n-x = 1\n+x = f'{'{a}' * 130_000}'\n"),
+        ("a.py", "x = 1\n", f"@@\n-x = 1\n+x = f'{'{a!r:>{w}}' * 20_000}'\n"),
+        ("a.md", "ab\n" * 900, codex("".join(f"@@ {'a' * (i % 9 + 1)}\n" for i in range(5_000)) + "+b\n", "a.md")),
+        ("a.md", "a\n", codex(f"@@ {'a' * 900_000}\n+b\n", "a.md")),
+        ("a.md", "a\n", block("a\n", f"{' ' * 290}x\n" * 3_000)),
+        ("a.md", "a\n", block("a\n", f"#{' ' * 290}[x\n" * 3_000)),
+        ("a.md", "a\n", block("a\n", f"# existing {'here' * 70}\n" * 3_000)),
     ],
 )
 def test_no_patch_keeps_the_lock_for_long(path: str, text: str, patch: str):
@@ -357,6 +457,22 @@ def test_no_patch_keeps_the_lock_for_long(path: str, text: str, patch: str):
     with contextlib.suppress(PatchError):
         apply_patch(patch, path, text)
     assert time.process_time() - started < 4  # some took minutes, one 60 GB; all take about half a second
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# ... rest of the code unchanged ...",
+        "    ... the existing code",
+        "  // [... other lines]",
+        "<!-- ...  same as before -->",
+        "# the rest of the function stays",
+        "{ … unchanged … }",
+    ],
+)
+def test_lines_that_stand_for_other_lines_are_refused(line: str):
+    with pytest.raises(PatchError, match="in place of lines"):
+        apply_patch(block("WIDTH = 64\n", f"WIDTH = 32\n{line}\n"), "train.md", FILE)
 
 
 # --- properties ---

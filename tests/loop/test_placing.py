@@ -92,6 +92,34 @@ def test_line_ends_of_lines_that_stay_are_theirs():
     assert place([hunk("b\nc", "b!\nc!", literal=True)], "a.md", mixed) == "a\r\nb!\r\nc!\r\nd\r\n"
 
 
+def test_a_line_that_a_call_repeats_keeps_its_line_end():
+    mixed = "a\r\nb\nc\r\nd\ne\n"
+    assert place([hunk("a\nb\nc", "a\nB\nc", literal=True)], "a.md", mixed) == "a\r\nB\nc\r\nd\ne\n"
+    mostly = "ab\nb\r\nc\r\nd\r\nef\n"
+    assert place([hunk("c\nd\ne", "C\nd\ne", partial=True)], "a.md", mostly.replace("ef", "e f")) == "ab\nb\r\nC\r\nd\r\ne f\n"
+    lone = "a b\nc\r\nd\r\nx\r\n"
+    assert place([hunk("b\nc\nd", "b\nC\nd", partial=True)], "a.md", lone) == "a b\nC\r\nd\r\nx\r\n"
+
+
+def anchored(*anchors: str) -> Hunk:
+    return hunk("", "    new = 1", anchors=[*anchors], anchored=True)
+
+
+def test_an_anchor_is_whole_words():
+    text = "def step_lr(a):\n    return a\n"
+    with pytest.raises(PatchError, match="the anchor 'def step' is not in"):
+        place([anchored("def step")], "a.py", text)
+    both = text + "def step(b):\n    return b\n"
+    assert place([anchored("def step")], "a.py", both) == text + "def step(b):\n    new = 1\n    return b\n"
+    assert place([anchored("def step(")], "a.py", both) == text + "def step(b):\n    new = 1\n    return b\n"
+
+
+@pytest.mark.parametrize("text", ["def f(\n    a,\n):\n    pass\n", "x = f \\\n    + 1\n", "f = [\n    1,\n]\n", "f: {\n}\n"])
+def test_nothing_is_put_behind_an_anchor_that_goes_on(text: str):
+    with pytest.raises(PatchError, match="goes on in the next line"):
+        place([anchored(text.split("\n")[0])], "a.py", text)
+
+
 def test_hunks_that_change_the_same_lines_are_refused():
     with pytest.raises(PatchError, match="change the same lines"):
         place([hunk("three\n  four", "x"), hunk("  four\nfive", "y")], "a.md", TEXT)

@@ -27,11 +27,11 @@ Change = tuple[int, int, int, int]
 """(start, end) of what goes in the old lines, then of what comes in the new ones."""
 Range = tuple[int, int]
 
-# What would move the cursor, end a line for some readers, or turn the direction of text.
-_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+# What would move the cursor, end a line for some readers, turn the direction of text, or fit in no UTF-8.
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 _PICTURES = {
     code: chr(0x2400 + code) if code < 0x20 else "␡" if code == 0x7F else f"<U+{code:04X}>"
-    for code in (*range(0xA0), *range(0x2000, 0x2070), 0xFEFF)
+    for code in (*range(0xA0), *range(0x2000, 0x2070), *range(0xD800, 0xE000), 0xFEFF)
     if _INVISIBLE.match(chr(code))
 }
 
@@ -178,5 +178,5 @@ def _range(start: int, end: int) -> str:
 
 
 def visible(text: str) -> str:
-    """Text whose control characters, but tab and line feed, are pictures (␍) or code points (<U+2028>)."""
+    """Text whose control characters, but tab and line feed, and halves of characters are pictures (␍) or code points (<U+2028>)."""
     return text.translate(_PICTURES) if _INVISIBLE.search(text) else text

@@ -77,7 +77,8 @@ class Lines:
         return collapsed(line) in self._string(collapsed)[0]
 
     def find_start(self, beginning: str, start: int) -> list[int]:
-        """Indices of the first few lines from `start` on that are this, or else begin with it, white space aside."""
+        """Indices of the first few lines from `start` on that are this, or else begin with it and not within a word, white space
+        aside."""
         if equal := self.find([beginning], collapsed, start):
             return equal
         if not self._collapsed_starts:
@@ -86,7 +87,8 @@ class Lines:
             self._collapsed_starts = _starts(shown)
         if start >= len(self.content):
             return []
-        places = _occurrences(self._collapsed, "\n" + collapsed(beginning), self._collapsed_starts[start])
+        wanted = "\n" + collapsed(beginning)
+        places = _occurrences(self._collapsed, wanted, self._collapsed_starts[start], whole=_is_word(wanted[-1]))
         return [bisect_right(self._collapsed_starts, at) - 1 for at in places]
 
     @cached_property
@@ -122,13 +124,19 @@ def _starts(lines: list[str]) -> list[int]:
     return list(accumulate((len(line) + 1 for line in lines), initial=0))
 
 
-def _occurrences(text: str, part: str, start: int) -> list[int]:
+def _occurrences(text: str, part: str, start: int, whole: bool = False) -> list[int]:
+    """Where the first few stand; of whole words only those that do not go on."""
     found: list[int] = []
     at = text.find(part, start)
     while at >= 0 and len(found) < MOST_FOUND:
-        found.append(at)
+        if not (whole and _is_word(text[at + len(part) : at + len(part) + 1])):
+            found.append(at)
         at = text.find(part, at + 1)
     return found
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _words(line: str) -> Counter[str]:

@@ -14,6 +14,7 @@ import re
 import symtable
 import tomllib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, cast
@@ -31,7 +32,10 @@ RESEMBLES = 0.6  # share of lines that a whole new file must have in common with
 MOST_LINES = 100_000  # of a patch: about 0.5 s to read; the whole of a file under the limit has some 30,000
 MOST_TOKENS = 400_000  # of a Python file; a megabyte of code as people write it has 250,000; these take about a second to read
 MOST_DOTS = 4_000_000  # squares of their number in each line of TOML: tomllib's time and memory for a dotted key
+MOST_FIELDS = 1_000_000_000  # braces times characters of a Python file: Python 3.11 reads f-strings in square time, this in 0.4 s
+_F_STRING = re.compile(r"(?:\b[fF][rR]?|\b[rR][fF])[\"']")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character: no UTF-8 can hold it, so neither a file nor an answer
 
 
 def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> str:
@@ -43,6 +47,7 @@ def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> st
         raise PatchError(f"The patch has more than {MOST_LINES} lines. Send a smaller one, with only the lines that change.")
     if "\0" in patch or re.search(r"^(GIT binary patch|Binary files .* differ$)", patch, re.MULTILINE):
         raise PatchError(f"The patch is binary; {path} is text. Send {FORMS}.")
+    _refuse_surrogates(patch)
     target = Target(path, root, text)
     hunks = _parse(patch, target)
     if not hunks:
@@ -58,17 +63,30 @@ def apply_patch(patch: str, path: str, text: str, root: str | None = None) -> st
     return new_text
 
 
+def _refuse_surrogates(patch: str) -> None:
+    if half := _SURROGATE.search(patch):
+        raise PatchError(
+            f"The patch holds U+{ord(half[0]):04X}, which is half of a character (a lone surrogate) and stands in no file. "
+            "Nothing was changed. Write the whole character, or leave it out."
+        )
+
+
 def check_syntax(path: str, text: str) -> None:
-    """Refuses text that is no valid Python, JSON or TOML where the name of the file says it should be."""
+    """Refuses text, of a file as it is or as it would be, that is no valid Python, JSON or TOML where its name says it should be.
+    Python so full of f-strings that to read it would take seconds passes: the run will tell."""
     try:
         text.encode("utf-8")
         text = text.removeprefix("\ufeff")
+        if "\0" in text and PurePosixPath(path).suffix in (".py", ".json", ".toml"):
+            raise ValueError(f"line {text[: text.index(chr(0))].count(chr(10)) + 1} has a NUL byte, which is no text")
         match PurePosixPath(path).suffix:
             case ".py":
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     if len(text) > MOST_TOKENS and len(_TOKEN.findall(text)) > MOST_TOKENS:
                         raise ValueError(f"more than {MOST_TOKENS} words and signs are data, not a program; make it smaller")
+                    if text.count("{") * len(text) > MOST_FIELDS and _F_STRING.search(text):
+                        return
                     symtable.symtable(text, path, "exec")  # reads it as ast.parse does, in a third of the time
             case ".json":
                 json.loads(text)
@@ -81,12 +99,12 @@ def check_syntax(path: str, text: str) -> None:
     except SyntaxError as error:
         shown = (error.text or "").rstrip()
         raise PatchError(
-            f"The result has a syntax error, so nothing was changed: {path}, line {error.lineno}: {error.msg}\n"
-            f"    {shown}\nCorrect the patch and send it again."
+            f"Nothing was done, because of a syntax error: {path}, line {error.lineno}: {error.msg}\n"
+            f"    {shown}\nCorrect that line, then call again."
         ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         reason = str(error) or type(error).__name__
-        raise PatchError(f"The result is not valid, so nothing was changed: {path}: {reason}. Correct the patch.") from error
+        raise PatchError(f"Nothing was done, because this is no valid {path}: {reason}. Correct that, then call again.") from error
 
 
 # --- which form it is -------------------------------------------------------------------------------------------------
@@ -115,6 +133,11 @@ def _parse(patch: str, target: Target) -> list[Hunk]:
     fenced = any(re.match(r"\s*(```+|~~~+)\s*(diff|patch|udiff)\b", line) for line in lines)
     signs = {line[:1] for line in lines if line.strip()}
     if fenced or (signs <= {"+", "-", " "} and {"+", "-"} <= signs):
+        if not fenced and not {line[1:] for line in lines if line[:1] == "-"} <= {*target.lines}:
+            raise PatchError(
+                f"Each line begins with a sign, but not all lines with '-' are in {target.path} as they are written, so this may "
+                f"be a list or a diff. Nothing was changed. Send {FORMS}."
+            )
         return _DiffReader(target, lines, bare=True).read()
     return _whole_file(lines, target)
 
@@ -286,6 +309,8 @@ class _DiffReader:
         while i < len(self.lines):
             line = self.lines[i]
             sign = line[:1]
+            if sign == "" and (old, new) == counts and any(line[:1] in ("+", "-") for line in body):
+                self._refuse_signs_behind(i)
             if sign in ("", " ", "+"):
                 pass
             elif sign == "-":
@@ -302,6 +327,17 @@ class _DiffReader:
             body.pop()  # blank lines behind the hunk, not context
             old -= 1
         return body, i
+
+    def _refuse_signs_behind(self, i: int) -> None:
+        """A hunk as long as its header says ends at a blank line: are lines with signs behind that a list, or more of the hunk?"""
+        while i < len(self.lines) and not self.lines[i].strip():
+            i += 1
+        line = self.lines[i] if i < len(self.lines) else ""
+        if line[:1] in ("+", "-") and not self._is_header(i) and not self._is_signature(i):
+            raise PatchError(
+                f"The line {line[:80]!r} stands behind a blank line where the hunk is complete by its header, so it may be prose "
+                "or part of the hunk. Nothing was changed. Begin each hunk with an `@@` line, and leave prose out."
+            )
 
     def _ends_at(self, i: int) -> bool:
         """Whether a line without a sign is behind the hunk; else it is context that lost its blank."""
@@ -349,7 +385,7 @@ def _signed(label: str, body: list[str], target: Target) -> Hunk:
 
 _REPLACE_END = re.compile(r"[ \t]*(?:>{4,}|\+{5,})[ \t]*(?P<word>[A-Za-z]*)(?P<rest>.*)")
 _END_WORDS = {"replace", "updated", "update", "new", "after", "replacement"}
-_NUMBERED = re.compile(r"\s*(\d{1,7})(?:\s*[|│→]\s?|:\s|\t)(.*)")
+_NUMBERED = re.compile(r"\s*(\d{1,7})(?:\s*[|│→]|:(?=\s)|\t)(.*)")
 
 
 @dataclass
@@ -417,9 +453,16 @@ class _SearchReader:
         old, new = self._halves(body)
         if any(text.startswith("|||||||") for text in old):
             raise PatchError(f"{self._label} has three parts. Send one SEARCH and one REPLACE part.")
+        if old and not any(line.strip() for line in old):
+            if any(line.strip() for line in self.target.lines):
+                raise PatchError(
+                    f"{self._label} searches for blank lines alone, which is no place in {self.target.path}. Nothing was changed. "
+                    "Put the lines next to the change into SEARCH."
+                )
+            old = old if self.target.lines else []
         given = Reading(old, new)
         readings = [given, *without_blank_edges(given)]
-        for made in (self._unfenced(given), self._unnumbered(given), self._unnamed(given)):
+        for made in (self._unfenced(given), *self._unnumbered(given), self._unnamed(given)):
             if made is not None:
                 readings += [made, *without_blank_edges(made)]
         return Hunk(self._label, readings, line=line, partial=True)
@@ -443,19 +486,23 @@ class _SearchReader:
                 return None
         return Reading(given.old[1:-1], given.new[1:-1])
 
-    def _unnumbered(self, given: Reading) -> Reading | None:
-        """Without the line numbers that a reading tool put before each line of the old text, and perhaps the new."""
+    def _unnumbered(self, given: Reading) -> Iterator[Reading]:
+        """Without the line numbers that a reading tool put before each line of the old text, and perhaps the new. Whether the
+        tool puts a blank behind them too is unknown where each line begins with one."""
         old = [_NUMBERED.fullmatch(line) for line in given.old]
         new = [_NUMBERED.fullmatch(line) for line in given.new]
         numbers = [int(match[1]) for match in old if match]
         if not numbers or None in old or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
-            return None
+            return
         if any(new) and not all(match or not line.strip() for match, line in zip(new, given.new, strict=True)):
-            return None
-        return Reading(
-            [match[2] for match in old if match],
-            [match[2] if match else line for match, line in zip(new, given.new, strict=True)],
-        )
+            return
+        shown = [match[2] for match in (*old, *new) if match]
+        for blank in (" ", ""):
+            if all(text.startswith(blank) for text in shown if text):
+                yield Reading(
+                    [match[2].removeprefix(blank) for match in old if match],
+                    [match[2].removeprefix(blank) if match else line for match, line in zip(new, given.new, strict=True)],
+                )
 
     def _unnamed(self, given: Reading) -> Reading | None:
         """Without the file's name as the first line of the old text."""
@@ -490,8 +537,10 @@ def _from_json(patch: str, target: Target) -> list[Hunk] | None:
         return None
     try:
         given = json.loads(body, strict=False)
+        said = json.dumps(given, ensure_ascii=False)  # with every escape resolved, also in names and paths
     except (ValueError, RecursionError):
         return None
+    _refuse_surrogates(said)
     return _edits(given, target)
 
 
@@ -530,7 +579,7 @@ def _edit(edit: dict[str, Any], target: Target) -> list[Hunk] | None:
         made = _parse(inner, target) if not inner.lstrip().startswith(("{", "[")) else None
     else:
         return None
-    if made is None or command not in _COMMANDS:
+    if made is None or not (isinstance(command, str) and command in _COMMANDS):
         return None
     for key in _PATHS:
         if key in edit:
@@ -591,20 +640,31 @@ def _rewrite(label: str, lines: list[str], target: Target, final_newline: bool |
 
 # --- what is left out -------------------------------------------------------------------------------------------------
 
+_COMMENT = re.compile(r"#+|//+|--|<!--|/?\*+|;+|%")
 _ELIDED = re.compile(
-    r"\s*(?:#+|//+|--|<!--|/?\*+|;+|%)?\s*[\[(<{]?\s*(?:\.\.\.|…)\s*.*\b(?:rest|existing|unchanged|remain\w*|same|omitted|previous|other|"
-    r"code|before|above|below)\b.*"
-    r"|\s*(?:#+|//+|--|<!--|/?\*+|;+|%)\s*[\[(<{]?\s*(?:the )?(?:rest of|existing|remaining|unchanged|same|keep)\b.*"
-    r"(?:\.\.\.|…|\bunchanged|\bas before|\bstays?\b|\bremains?\b|\bhere\b).*",
+    r"(?:\.\.\.|…).*\b(?:rest|existing|unchanged|remain\w*|same|omitted|previous|other|code|before|above|below)\b", re.IGNORECASE
+)
+_KEPT = re.compile(
+    r"(?:the )?(?:rest of|existing|remaining|unchanged|same|keep)\b.*"
+    r"(?:\.\.\.|…|\bunchanged|\bas before|\bstays?\b|\bremains?\b|\bhere\b)",
     re.IGNORECASE,
 )
+
+
+def _is_elision(line: str) -> bool:
+    """Blanks are taken off first: a pattern with several optional runs of them takes cubic time."""
+    said = line.strip()
+    comment = _COMMENT.match(said)
+    said = said[comment.end() if comment else 0 :].lstrip()
+    said = said[said[:1] in {*"[(<{"} :].lstrip()
+    return bool(_ELIDED.match(said) or (comment and _KEPT.match(said)))
 
 
 def _refuse_elision(hunk: Hunk, target: Target) -> None:
     """Refuses "... rest of the code unchanged ..." as a line of the file: it stands for lines, and would replace them."""
     old = set(hunk.readings[0].old)
     for line in hunk.readings[0].new:
-        if line not in old and len(line) < LONGEST_NAME and _ELIDED.fullmatch(line) and collapsed(line) not in target.known:
+        if line not in old and len(line) < LONGEST_NAME and _is_elision(line) and collapsed(line) not in target.known:
             raise PatchError(
                 f"{hunk.label} has the line {line.strip()[:80]!r} in place of lines of {target.path}. Nothing was changed. "
                 "Write those lines out, or leave them out of the patch."

@@ -176,7 +176,9 @@ class _Look:
                 final = False
             else:
                 lines.pop()
-        ended = [line + file.newline for line in lines]
+        runs = matching(file.content[first : last + 1], lines)
+        own = {j + n: file.lines[first + i + n] for i, j, size in runs for n in range(size)}
+        ended = [own.get(n, line + file.newline) for n, line in enumerate(lines)]
         if last < len(file.content):
             ended[-1] = lines[-1] + file.lines[last][len(file.content[last]) :]
         return Placed(self.hunk.label, first, min(last + 1, len(file.content)), ended, final)
@@ -205,18 +207,25 @@ def _insertion(hunk: Hunk, file: Lines, shift: int, anchors: list[int]) -> Place
         at = 0
     elif hunk.at_end:
         at = size
-    elif len(anchors) == 1:
+    elif len(anchors) == 1 and not _goes_on(file.content[anchors[0]]):
         at = anchors[0] + 1
     elif hunk.after is not None and 0 <= hunk.after + shift <= size and not anchors:
         at = hunk.after + shift
     else:
-        why = f"its anchor stands there {len(anchors)} times" if anchors else "its place is unknown"
+        why = "its place is unknown"
+        if anchors:
+            why = f"its anchor stands there {len(anchors)} times" if len(anchors) > 1 else "its anchor goes on in the next line"
         raise PatchError(
             f"{hunk.label} has no line to find in {file.path} ({size} lines), so {why}. Nothing was changed. "
             "Include at least one unchanged line next to the insertion."
         )
     lines = [line + file.newline for line in hunk.readings[0].new]
     return Placed(hunk.label, at, at, lines, hunk.final_newline)
+
+
+def _goes_on(line: str) -> bool:
+    """Whether a statement that begins in this line may end in a later one, such as a signature over several lines."""
+    return line.rstrip().endswith("\\") or any(line.count(one) > line.count(other) for one, other in ("()", "[]", "{}"))
 
 
 def _anchor_lines(hunk: Hunk, file: Lines, floor: int) -> list[int]:
@@ -316,14 +325,14 @@ class _Indents:
 
 
 def _indents(old: list[str], found: list[str], kept: set[int]) -> _Indents:
-    """Told by all lines if they agree, else by those that go, for new ones stand in their column."""
+    """Told by all lines if they agree, else by those that go, for new ones stand in their column. What goes has then moved against
+    what stays, so that nothing is known of any other column."""
     pairs = [(n, _indent(ours), _indent(theirs)) for n, (ours, theirs) in enumerate(zip(old, found, strict=True)) if ours.strip()]
     going = [pair for pair in pairs if pair[0] not in kept]
-    for some in (pairs, going):
-        shifts = {_shift(ours, theirs) for _, ours, theirs in some}
-        if len(shifts) == 1 and None not in shifts:
-            return _Indents(shifts.pop(), {theirs: theirs for _, _, theirs in pairs})  # or indented as the file is already
-    if not pairs:
+    shifts = {_shift(ours, theirs) for _, ours, theirs in pairs}
+    if len(shifts) == 1 and None not in shifts:
+        return _Indents(shifts.pop(), {theirs: theirs for _, _, theirs in pairs})  # or indented as the file is already
+    if all(ours == theirs for _, ours, theirs in going or pairs):
         return _Indents(("", ""), {})
     table: dict[str, str] = {}
     for _, ours, theirs in going or pairs:
