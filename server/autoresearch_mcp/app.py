@@ -20,7 +20,7 @@ from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
 from autoresearch_mcp.views import answers, build
 
-WARM_UP_AFTER, HEAL_AFTER = 0.5, 10.0  # seconds after the start: the answer to tools/list comes first
+CATCH_UP_AFTER, HEAL_AFTER = 0.5, 10.0  # seconds after the start: the answer to tools/list comes first
 RESULTS = "autoresearch://results.tsv"
 
 
@@ -199,7 +199,7 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
 async def _beside(session: Session, subscribers: Subscribers, _: object) -> AsyncGenerator[None]:
     """What goes on while the server serves."""
     async with anyio.create_task_group() as tasks, announcing(partial(blocking, partial(_seen, session)), subscribers):
-        tasks.start_soon(calls.in_spare_time, WARM_UP_AFTER, session.warm_up)
+        tasks.start_soon(calls.in_spare_time, CATCH_UP_AFTER, session.recovery.catch_up)
         tasks.start_soon(calls.beside_the_calls, 0.0, detect)
         tasks.start_soon(calls.beside_the_calls, HEAL_AFTER, session.recovery.restore_refs)
         yield

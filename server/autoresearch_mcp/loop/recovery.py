@@ -65,6 +65,11 @@ class Recovery:
         """
         return self._workspace.restore_refs({e.number: e.committed.commit for e in list(self._state.experiments)})
 
+    def catch_up(self) -> None:
+        """What would make the first steps in a long session slow, done before anybody asks; results.tsv is brought up to date."""
+        self._state.descriptions.index()
+        self._results.restore()
+
     def lost(self) -> list[RunState]:
         """The runs that are on by the ledger, and nobody supervises."""
         return [run for _, run in self._state.running if not self._is_alive(run)]

@@ -254,11 +254,6 @@ class Session:
             self.executor.stop(spec)
         return experiment
 
-    def warm_up(self) -> None:
-        """What would make the first steps in a long session slow, done before anybody asks; results.tsv is brought up to date."""
-        self.state.descriptions.index()
-        self.results.restore()
-
     def refresh(self) -> None:
         """Notices a run that nobody supervises any more. Cheap where there is none."""
         self.workspace.require_root()
