@@ -249,8 +249,7 @@ class Session:
         state = self.state
         rules.require("stop_experiment", state, self.task, self.file())
         experiment, run = state.running[0]
-        spec = self.spec(run.started.run)
-        if spec is not None:
+        if (spec := self.spec(run.started.run)) is not None:
             self.executor.stop(spec)
         return experiment
 
