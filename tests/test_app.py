@@ -24,6 +24,7 @@ SIX = ["apply_patch", "discard", "get_score", "keep", "read_notes", "run_experim
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
+@pytest.mark.slow
 def test_a_whole_loop_on_a_text_file(notes: Session, mode: str):
     """The same code that trains language models: read_notes, get_score, higher is better."""
     anyio.run(whole_loop, notes.workspace.root, mode)
@@ -351,6 +352,7 @@ def test_status_and_references_show_what_was_kept_and_tried(toy: Make):
             build.reference(session, wrong)
 
 
+@pytest.mark.slow
 def test_resources_can_be_subscribed_to(notes: Session):
     """Changes are announced, also those that another server makes."""
 
@@ -423,6 +425,7 @@ def test_serve_makes_the_workspace_where_there_is_none(tmp_path: Path):
     assert (tmp_path / "new" / "notes.md").exists()
 
 
+@pytest.mark.slow
 def test_serve_prepares_missing_data_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
 

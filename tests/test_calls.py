@@ -187,6 +187,7 @@ def test_errors_that_nobody_reads_never_stop_the_server(notes: Session):
     assert "Traceback" in logs[0].read_text() and sum(path.stat().st_size for path in logs) <= 2 * calls.LOG_BYTES
 
 
+@pytest.mark.slow
 def test_the_log_and_its_line_survive_a_full_disk_and_a_closed_stderr(tmp_path: Path):
     code = (
         "import os, sys, logging; from pathlib import Path; from autoresearch_mcp.calls import log_to\n"

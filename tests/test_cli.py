@@ -72,6 +72,7 @@ def test_status_as_text_and_json(used: Session):
     assert json.loads(cli("status", "-w", root, "--json"))["best_score"] == 1.0
 
 
+@pytest.mark.slow
 def test_watch_follows_for_a_while(used: Session):
     assert "3 experiments" in cli("watch", "-w", str(used.workspace.root), "--seconds", "0.6")
 
@@ -105,6 +106,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(used: Session, tmp_path: 
     assert "cannot be opened" in cli("doctor", "-w", str(used.workspace.root), ok=False)
 
 
+@pytest.mark.slow
 def test_version_and_errors_without_traceback(tmp_path: Path):
     assert cli("--version").startswith("autoresearch-mcp 0.")
     for command in ("status", "log", "watch", "plot", "stop", "prepare"):

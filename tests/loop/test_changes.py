@@ -112,6 +112,7 @@ def test_what_splits_lines_elsewhere_opens_no_place():
         ("f(x)\n" * 200_000, "g(x)\n" * 200_000),
     ],
 )
+@pytest.mark.slow
 def test_no_two_files_take_long_to_compare(old: str, new: str):
     started = time.process_time()
     for path in ("a.md", "a.py"):

@@ -156,6 +156,7 @@ async def start_and_die(root: Path) -> None:
             scope.cancel()
 
 
+@pytest.mark.slow
 def test_kill_of_server_and_client_leaves_the_run_alive_and_its_result_recorded(toy: Make):
     session = toy(UNTIL_TOLD.replace("1.0", "7"))
     anyio.run(start_and_die, session.workspace.root)

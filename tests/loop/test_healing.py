@@ -132,6 +132,7 @@ def test_what_is_no_text_file_is_set_aside_and_only_discard_is_allowed(scored: S
     assert len(list(scored.worktree.root.glob("work.py.set-aside-*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_baseline_that_somebody_ended_may_run_again(toy: Make):
     session = toy("import time\ntime.sleep(300)\n")
     session.run_experiment("baseline")
@@ -189,6 +190,7 @@ def test_a_moved_workspace_simply_works(scored: Session, tmp_path: Path):
 
 
 @pytest.mark.parametrize("lost", ["entry", "link", "worktree", "garbled link", "branch"])
+@pytest.mark.slow
 def test_what_git_lost_is_made_again_and_an_edit_survives(scored: Session, lost: str):
     scored.discard()
     replace(scored, TWO.replace("2.0", "3.0"))
@@ -256,6 +258,7 @@ def test_refs_that_something_removed_are_made_again_in_one_go(scored: Session):
     assert scored.workspace.restore_refs({9: "0123456789" * 4}) == [9]  # a commit that is gone is said
 
 
+@pytest.mark.slow
 def test_a_workspace_moved_during_a_run_keeps_its_result(toy: Make, tmp_path: Path):
     session = toy(UNTIL_TOLD)
     session.run_experiment("baseline")

@@ -88,6 +88,7 @@ def test_half_a_surrogate_in_a_reason_harms_no_row(tmp_path: Path, broken: str):
     assert one.excerpt.startswith("reason ")
 
 
+@pytest.mark.slow
 def test_the_clock_ends_a_run_that_goes_past_its_budget_and_grace(toy: Make):
     session = toy("import time\ntime.sleep(300)\n", budget_seconds="1")
     run(session)
