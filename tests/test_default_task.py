@@ -13,7 +13,7 @@ import pytest
 from autoresearch_mcp.create import create
 from autoresearch_mcp.demo import IDEAS
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.exports import results_tsv
+from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from conftest import ROOT, connect, git, open_session, text_of
 
@@ -70,7 +70,7 @@ async def whole_path(session: Session) -> None:
 
         def rows() -> list[list[str]]:
             text = session.results.path.read_text()
-            assert text == results_tsv(Ledger(session.ledger.path))
+            assert text == Results(Ledger(session.ledger.path), Path()).text()
             return [line.split("\t") for line in text.splitlines()[1:]]
 
         tools = {tool.name for tool in (await client.list_tools()).tools}

@@ -14,7 +14,6 @@ from autoresearch_mcp import __version__, calls
 from autoresearch_mcp.calls import AnsweringServer, blocking
 from autoresearch_mcp.loop.patches import FORMS
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.exports import results_tsv
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
@@ -156,8 +155,6 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         number = (await blocking(session.stop)).number
         return await calls.result(session, ctx, number)
 
-    del read, apply_patch, run_experiment, get_metric, keep, discard, status, history, read_reference, stop_experiment
-
 
 def _add_resources(server: AnsweringServer, session: Session) -> None:
     @server.resource("autoresearch://program", mime_type="text/markdown")
@@ -173,7 +170,7 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
     @server.resource(RESULTS, mime_type="text/tab-separated-values")
     async def results() -> str:
         """All experiments: commit, metric, memory, status, description."""
-        return await blocking(partial(results_tsv, session.ledger))
+        return await blocking(session.results.text)
 
     @server.resource("autoresearch://experiments/{number}/log", mime_type="text/plain")
     async def experiment_log(number: int) -> str:
@@ -191,8 +188,6 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
         text = await blocking(partial(build.reference_text, session, PROGRAM))
         state = await blocking(partial(build.status, session))
         return f"{text}\n\n# Where the loop stands\n\n{state.text()}"
-
-    del program, editable, results, experiment_log, experiment_diff, research
 
 
 @asynccontextmanager

@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.text import sound
 from autoresearch_mcp.views import build
 from autoresearch_mcp.views.answers import Answer
 
@@ -79,12 +80,8 @@ async def answer(work: Callable[[], Answer]) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=sound(made.text()))], structured_content=_sound(made.structured()))
 
 
-def sound(text: str) -> str:
-    """Text without half surrogates: no encoding takes them, and the transport would die of one."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _sound(value: Any) -> Any:
+    """JSON whose texts are sound: the transport would die of one that is not."""
     match value:
         case str():
             return sound(value)

@@ -65,17 +65,12 @@ def prepare(
     force: Annotated[bool, typer.Option(help="Make it anew.")] = False,
 ) -> None:
     """Get the task's data ready: that of a session, before there is one that of the last commit."""
-    from autoresearch_mcp.data import DataFolder
     from autoresearch_mcp.loop.session import open_ledger
     from autoresearch_mcp.workspace import Workspace
 
     opened = Workspace(workspace)
-    if session is not None or open_ledger(opened).state().sessions:
-        data = _open(workspace, session).data
-    else:
-        commit = opened.head()
-        task = opened.task_at(commit)
-        data = DataFolder(task, opened.pinned(task, commit))
+    started = session is not None or open_ledger(opened).state().sessions
+    data = _open(workspace, session).data if started else opened.data()
     if not data.needed:
         print("data:       the task needs none")
         return

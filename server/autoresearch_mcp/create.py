@@ -9,7 +9,7 @@ from pathlib import Path
 from autoresearch_mcp.errors import TaskError, WorkspaceError
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, parse_task
-from autoresearch_mcp.workspace import STATE, Workspace, identity, last_line, open_repository
+from autoresearch_mcp.workspace import STATE, Workspace, cause_of, identity, open_repository
 
 LOCK = ".autoresearch-making"  # held while a folder is filled; two at once would take out each other's files
 
@@ -65,9 +65,8 @@ def _fill(directory: Path, source: Path, task: Task, text: str) -> None:
         for path in moved:  # ours alone; a `lost+found` is not
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
         if isinstance(error, OSError | GitError):
-            reason = last_line(str(getattr(error, "stderr", "") or error))
             raise WorkspaceError(
-                f"{directory} cannot be filled: {reason}. Free disk space or name another folder; nothing was left there."
+                f"{directory} cannot be filled: {cause_of(error)}. Free disk space or name another folder; nothing was left there."
             ) from error
         raise
     finally:

@@ -109,10 +109,8 @@ def _workspace(directory: Path) -> list[Check]:
             fix = "put .autoresearch/ledger.db back from a backup; a new session would count on from there"
             return [Check(name="workspace", level="error", found=found, fix=fix), *_places(workspace)]
         if not sessions:
-            commit = workspace.head()
-            task = workspace.task_at(commit)
-            data = DataFolder(task, workspace.pinned(task, commit))
-            found, fix = f"task {task.name}{_preset(task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
+            data = workspace.data()
+            found, fix = f"{_named(data.task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
             return [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory), *_places(workspace)]
         session = Session.open(workspace, ledger)
         gone = session.recovery.restore_refs()
@@ -122,7 +120,7 @@ def _workspace(directory: Path) -> list[Check]:
     except OSError as error:
         return [Check(name="workspace", level="error", found=str(error), fix="mend permissions or free disk space")]
     found = (
-        f"task {session.task.name}{_preset(session.task)}, session {session.tag}, {len(session.state.experiments)} experiments, "
+        f"{_named(session.task)}, session {session.tag}, {len(session.state.experiments)} experiments, "
         f"ledger verified ({events} events)"
     )
     checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory)]
@@ -133,8 +131,8 @@ def _workspace(directory: Path) -> list[Check]:
     return [*checks, *_places(workspace)]
 
 
-def _preset(task: Task) -> str:
-    return f", preset {task.preset}" if task.preset else ""
+def _named(task: Task) -> str:
+    return f"task {task.name}, preset {task.preset}" if task.preset else f"task {task.name}"
 
 
 def _data(data: DataFolder, directory: Path) -> Check:

@@ -69,6 +69,11 @@ def format_score(score: float) -> str:
     return f"{score:.6f}" if score == 0 or 0.001 <= abs(score) < 1e6 else f"{score:.6g}"
 
 
+def sound(text: str) -> str:
+    """Text without halves of characters (lone surrogates): no encoding takes them, so no file, row or answer can hold one."""
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
 def one_line(text: str, length: int) -> str:
     """What is recorded of words: one line of plain text, which git, a terminal and a page can all take."""
-    return " ".join(plain(text.encode("utf-8", "replace").decode()).split())[:length]
+    return " ".join(plain(sound(text)).split())[:length]

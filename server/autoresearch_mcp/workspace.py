@@ -18,6 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.files import locked, write_atomic
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task
@@ -67,9 +68,10 @@ def identity(repo: "git.Repo") -> dict[str, str]:
     }
 
 
-def last_line(said: str) -> str:
-    """The line of git's that names the cause: the last `fatal:` or `error:`, else the last one."""
-    lines = [line.strip() for line in said.removeprefix("\n  stderr: ").strip("' \n").splitlines() if line.strip()]
+def cause_of(error: Exception) -> str:
+    """The line that names the cause in what git said: the last `fatal:` or `error:`, else the last one. Also of other errors."""
+    said = str(getattr(error, "stderr", "") or error).strip().removeprefix("stderr: ").strip("' \n")
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith(("fatal:", "error:"))]
     return (causes or lines or ["git said nothing"])[-1]
 
@@ -124,7 +126,7 @@ class Workspace:
         try:
             self.repo.git.rev_parse("--verify", "HEAD^{commit}")
         except (GitError, OSError) as error:
-            reason = last_line(str(getattr(error, "stderr", "") or error))
+            reason = cause_of(error)
             if "Needed a single revision" in reason and not any((Path(self.repo.common_dir) / "refs" / "heads").rglob("*")):
                 raise WorkspaceError(f"{self.root} has no commit yet. Commit the task's files, then try again.") from error
             raise WorkspaceError(
@@ -185,6 +187,12 @@ class Workspace:
     def pinned(self, task: Task, commit: str) -> dict[str, bytes]:
         """The task's read-only files by path, as they are at a commit."""
         return {path: self.blob(commit, path) for path in task.files.read_only}
+
+    def data(self) -> DataFolder:
+        """The data of the task as it is in the last commit: for whoever asks before there is a session."""
+        commit = self.head()
+        task = self.task_at(commit)
+        return DataFolder(task, self.pinned(task, commit))
 
     def _mode(self, commit: str, path: str) -> str:
         return str(self._run("ls_tree", commit, "--", path)).split(" ", 1)[0]
@@ -307,11 +315,10 @@ class Workspace:
             try:
                 return getattr(self.repo.git, command)(*arguments, **options)
             except (CommandError, OSError) as error:
-                said = str(getattr(error, "stderr", "") or error).strip().removeprefix("stderr: ").strip("' \n")
-                lock = _LOCK_EXISTS.search(said)
+                lock = _LOCK_EXISTS.search(str(error))
                 if attempt == 0 and lock and self._remove_stale(Path(lock["lock"])):
                     continue
-                what = f"`git {command.replace('_', '-')}` failed in {self.root}: {last_line(said)}"
+                what = f"`git {command.replace('_', '-')}` failed in {self.root}: {cause_of(error)}"
                 advice = f"If no git command runs there, remove it: rm {lock['lock']}" if lock else "Run: autoresearch-mcp doctor"
                 raise WorkspaceError(f"{what}. {advice}") from error
         raise AssertionError

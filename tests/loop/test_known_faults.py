@@ -4,12 +4,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.exports import results_tsv
+from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.views import build
 from conftest import TOY, UNTIL_TOLD, connect, git, let_go, log_of, open_session, replace, run, supervisor_of, text_of, wait_for
 
@@ -173,5 +174,5 @@ def test_results_tsv_is_current_after_every_step(toy: Make):
     run(session)
     assert "\tscored\t" in session.results.path.read_text()
     session.keep()
-    assert session.results.path.read_text() == results_tsv(session.ledger)
+    assert session.results.path.read_text() == Results(session.ledger, Path()).text()
     assert "\tkeep\t" in session.results.path.read_text()

@@ -11,7 +11,7 @@ import pytest
 
 from autoresearch_mcp.errors import LedgerError
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, SessionStarted, Settled, VerdictGiven
-from autoresearch_mcp.record.exports import Results, export_json, results_tsv
+from autoresearch_mcp.record.exports import Results, export_json
 from autoresearch_mcp.record.ledger import Ledger, chain_hash
 from autoresearch_mcp.text import format_score
 
@@ -133,7 +133,7 @@ def test_results_tsv_has_karpathys_five_columns(ledger: Ledger):
     experiment(ledger, 0.9979, verdict="keep", description="baseline", peak_memory_mb=45056.0)
     experiment(ledger, None, verdict="discard", description="tabs\tand\nlines")
     experiment(ledger, 1.0, description="undecided")
-    rows = [line.split("\t") for line in results_tsv(ledger).splitlines()]
+    rows = [line.split("\t") for line in Results(ledger, Path()).text().splitlines()]
     assert rows[0] == ["commit", "m", "memory_gb", "status", "description"]
     assert rows[1] == ["0000000", "0.997900", "44.0", "keep", "baseline"]
     assert rows[2] == ["0000000", "0.000000", "0.0", "crash", "tabs and lines"]

@@ -18,6 +18,11 @@ from conftest import TOY, ended, run
 Make = Callable[..., Session]
 
 
+def scored_by(code: str) -> str:
+    """The toy task with this Python code, without double quotes, for its scoring command."""
+    return TOY.replace('command = ["{python}", "score.py"]', f'command = ["{{python}}", "-c", "{code}"]')
+
+
 def test_the_last_line_is_the_score():
     assert parse_score(b"step 1\n3.5\n", 0) == Score(3.5)
     assert parse_score(b"7", 0) == Score(7.0)
@@ -96,15 +101,13 @@ def test_any_output_is_a_row_that_can_be_written(output: bytes):
 
 
 def test_a_scoring_command_that_fails_or_hangs_is_no_score(toy: Make, tmp_path: Path):
-    session = toy(
-        toml=TOY.replace('command = ["{python}", "score.py"]', 'command = ["{python}", "-c", "raise SystemExit(\'broken\')"]')
-    )
+    session = toy(toml=scored_by("raise SystemExit('broken')"))
     run(session)
     assert ended(session).outcome == "crash" and "exit status 1" in ended(session).excerpt and "broken" in ended(session).excerpt
 
 
 def test_scoring_has_a_time_limit(toy: Make):
-    toml = TOY.replace('command = ["{python}", "score.py"]', 'command = ["{python}", "-c", "import time; time.sleep(300)"]')
+    toml = scored_by("import time; time.sleep(300)")
     session = toy(toml=toml, budget_seconds="5\nevaluate_seconds = 1")
     run(session)
     assert (ended(session).outcome, ended(session).failure) == ("timeout", "timeout")
@@ -113,7 +116,7 @@ def test_scoring_has_a_time_limit(toy: Make):
 
 def test_a_refusal_carries_its_reason_and_name(toy: Make):
     code = "import json; print(json.dumps({'refused': 'attention is not causal', 'failure': 'not_causal'}))"
-    session = toy(toml=TOY.replace('command = ["{python}", "score.py"]', f'command = ["{{python}}", "-c", "{code}"]'))
+    session = toy(toml=scored_by(code))
     run(session)
     assert (ended(session).outcome, ended(session).failure) == ("refused", "not_causal")
     assert "attention is not causal" in ended(session).excerpt
@@ -121,7 +124,7 @@ def test_a_refusal_carries_its_reason_and_name(toy: Make):
 
 def test_scoring_that_answers_nonsense_is_recorded_under_a_name(toy: Make):
     code = "import json; print(json.dumps({'score': 1, 'details': [1]}))"
-    session = toy(toml=TOY.replace('command = ["{python}", "score.py"]', f'command = ["{{python}}", "-c", "{code}"]'))
+    session = toy(toml=scored_by(code))
     run(session)
     assert (ended(session).outcome, ended(session).failure) == ("crash", "error")
     assert "must be an object" in ended(session).excerpt
@@ -129,7 +132,7 @@ def test_scoring_that_answers_nonsense_is_recorded_under_a_name(toy: Make):
 
 def test_a_scoring_command_that_floods_its_output_is_ended_in_time(toy: Make):
     code = "while True: print('x' * 100)"
-    toml = TOY.replace('command = ["{python}", "score.py"]', f'command = ["{{python}}", "-c", "{code}"]')
+    toml = scored_by(code)
     session = toy(toml=toml, budget_seconds="5\nevaluate_seconds = 1")
     run(session)
     assert (ended(session).outcome, ended(session).failure) == ("timeout", "timeout")

@@ -89,6 +89,11 @@ def matching(old: Sequence[Any], new: Sequence[Any]) -> list[Run]:
     return list(_matching(old, new, (0, len(old)), (0, len(new)), work, DEPTH))
 
 
+def equal_lines(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[int, int]]:
+    """The same runs, line by line: (index in old, index in new)."""
+    return [(i + n, j + n) for i, j, size in matching(old, new) for n in range(size)]
+
+
 def _matching(old: Sequence[Any], new: Sequence[Any], a: Range, b: Range, work: float, depth: int) -> Iterator[Run]:
     """`work` is what each line may cost, so that a gap gets its share of the whole."""
     (low, high), (new_low, new_high) = a, b

@@ -634,8 +634,7 @@ def _resembling(lines: list[str], target: Target) -> Hunk:
 
 def _rewrite(label: str, lines: list[str], target: Target, final_newline: bool | None = None) -> Hunk:
     """All of the file's lines give way to these; lines that both have stay as they are in the file."""
-    kept = [(i + n, j + n) for i, j, size in matching(target.lines, lines) for n in range(size)]
-    return Hunk(label, [Reading(target.lines, lines, kept)], line=1, final_newline=None if final_newline else final_newline)
+    return Hunk(label, [Reading(target.lines, lines)], line=1, final_newline=None if final_newline else final_newline)
 
 
 # --- what is left out -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from autoresearch_mcp.errors import PatchError
-from autoresearch_mcp.loop.diffs import changes_between, content, matching, visible
+from autoresearch_mcp.loop.diffs import changes_between, content, equal_lines, visible
 from autoresearch_mcp.loop.hunks import Hunk, Reading
 from autoresearch_mcp.loop.lines import MOST_FOUND, WIDTH, Lines, View, collapsed, exact, nearest_window, no_trailing, similar_lines
 
@@ -176,8 +176,7 @@ class _Look:
                 final = False
             else:
                 lines.pop()
-        runs = matching(file.content[first : last + 1], lines)
-        own = {j + n: file.lines[first + i + n] for i, j, size in runs for n in range(size)}
+        own = {j: file.lines[first + i] for i, j in equal_lines(file.content[first : last + 1], lines)}
         ended = [own.get(n, line + file.newline) for n, line in enumerate(lines)]
         if last < len(file.content):
             ended[-1] = lines[-1] + file.lines[last][len(file.content[last]) :]
@@ -285,7 +284,7 @@ def _replacement(hunk: Hunk, reading: Reading, file: Lines, at: int) -> list[str
     found = file.content[at : at + len(reading.old)]
     kept = reading.kept
     if kept is None:
-        kept = [(i + n, j + n) for i, j, size in matching(reading.old, reading.new) for n in range(size)]
+        kept = equal_lines(reading.old, reading.new)
     own = {new: old for old, new in kept}
     indents = _indents(reading.old, found, {old for old, _ in kept})
     if hunk.partial and len(reading.old) == 1 and indents.shift != ("", ""):

@@ -24,9 +24,11 @@ class Recovery:
         return self._ledger.state().sessions[self._tag]
 
     def finish(self) -> None:
-        """Everything that the next step relies on."""
-        self._workspace.worktree(self._tag, self._branch_in_place())
-        self.settle()
+        """Everything that the next step relies on. Raises WorkspaceError where somebody else has moved the branch."""
+        self._workspace.worktree(self._tag, self._branch())
+        if self._state.unsettled:
+            self.settle()
+            self._branch()
         self.collect()
         self._restore_latest_ref()
 
@@ -43,19 +45,6 @@ class Recovery:
                 note = self._worktree.write(self._workspace.blob(self._state.head_commit, file))
             self._ledger.append(Settled(experiment=experiment.number))
         return note
-
-    def ensure_branch(self) -> None:
-        """Puts the branch where it belongs; refuses to go on where somebody else has moved it. Raises WorkspaceError."""
-        started, state = self._state.started, self._state
-        here = self._workspace.ref(f"refs/heads/{started.branch}")
-        known = (None, state.head_commit, started.base_commit)
-        if here not in known and all(experiment.committed.commit != here for experiment in state.experiments):
-            raise WorkspaceError(
-                f"The branch {started.branch} stands at {str(here)[:7]}, which this session did not make. Start another session "
-                f"with --session NAME, or put it back: git update-ref refs/heads/{started.branch} {state.head_commit[:7]}"
-            )
-        if here != state.head_commit:
-            self._workspace.set_ref(f"refs/heads/{started.branch}", state.head_commit)
 
     def restore_refs(self) -> list[int]:
         """Makes all refs that are missing, so that every experiment stays reachable; returns the experiments whose commit is gone.
@@ -86,7 +75,7 @@ class Recovery:
             self._results.write()
 
     def _left_by(self, run: RunState) -> RunEnded:
-        spec, result = self._spec(run), None
+        spec, result = self.spec(run.started.run), None
         if spec is not None:
             self._executor.clean_up(spec)
             result = self._executor.collect(spec)
@@ -95,20 +84,27 @@ class Recovery:
         return result or RunEnded(run=run.started.run, outcome="crash", failure="lost", enforcement=enforcement, excerpt=reason)
 
     def _is_alive(self, run: RunState) -> bool:
-        spec = self._spec(run)
+        spec = self.spec(run.started.run)
         return spec is not None and self._executor.is_alive(spec)
 
-    def _spec(self, run: RunState) -> RunSpec | None:
-        return RunSpec.read(self._workspace.runs_dir / str(run.started.run))
+    def spec(self, run: int) -> RunSpec | None:
+        """What was told to the host of a run; None where its folder is gone or of another version."""
+        return RunSpec.read(self._workspace.runs_dir / str(run))
 
-    def _branch_in_place(self) -> str:
-        """The session's branch, made where it is missing, refused where somebody else moved it: the worktree stands on it."""
-        state = self._state
-        branch = state.started.branch
-        here = self._workspace.ref(f"refs/heads/{branch}")
-        if here is None or (here != state.head_commit and not state.unsettled):
-            self.ensure_branch()
-        return branch
+    def _branch(self) -> str:
+        """The session's branch, put where it belongs; not where a verdict is about to move it, nor where somebody else has."""
+        started, state = self._state.started, self._state
+        here = self._workspace.ref(f"refs/heads/{started.branch}")
+        if here == state.head_commit or (here is not None and state.unsettled):
+            return started.branch
+        known = (None, started.base_commit)
+        if here not in known and all(experiment.committed.commit != here for experiment in state.experiments):
+            raise WorkspaceError(
+                f"The branch {started.branch} stands at {str(here)[:7]}, which this session did not make. Start another session "
+                f"with --session NAME, or put it back: git update-ref refs/heads/{started.branch} {state.head_commit[:7]}"
+            )
+        self._workspace.set_ref(f"refs/heads/{started.branch}", state.head_commit)
+        return started.branch
 
     def _restore_latest_ref(self) -> None:
         experiments = self._state.experiments

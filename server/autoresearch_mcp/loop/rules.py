@@ -148,20 +148,19 @@ def widen(state: SessionState, task: Task, file: File) -> str:
 
 def require(step: Step, state: SessionState, task: Task, file: File) -> None:
     """Raises NotAllowedError, with the reason and the next step, where the step is not allowed now."""
-    now = position(state, task, file)
-    reason = _refusal(step, state, task, file, now)
+    reason = _refusal(step, state, task, file)
     if reason is not None:
-        raise NotAllowedError(f"{reason} Next: {now.next}.")
+        raise NotAllowedError(f"{reason} Next: {position(state, task, file).next}.")
 
 
-def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Position) -> str | None:
+def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | None:
     """Why the step is not allowed; None where it is."""
     experiment = current(state)
     match step:
         case "stop_experiment":
             return None if state.running else "No run is on."
         case "apply_patch":
-            return None if step in now.allowed else "apply_patch is not allowed now."
+            return None if step in position(state, task, file).allowed else "apply_patch is not allowed now."
         case "run_experiment":  # what may run is for `what_to_repeat` to say: it depends on the file, and on who insists
             return None
         case "keep":

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from secrets import token_hex
-from typing import Literal
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
@@ -98,8 +97,8 @@ class Session:
             if tag not in ledger.state().sessions:
                 _record_start(workspace, ledger, tag)
         session = cls(workspace, ledger, tag)
-        with session._step("start"):
-            session.recovery.ensure_branch()
+        with session._step("start"):  # that it begins is all
+            pass
         if not session.results.path.exists():
             session.results.write()
         return session
@@ -139,9 +138,8 @@ class Session:
     def file(self) -> rules.File:
         """The editable file as the rules see it."""
         state = self.state
-        text = self.worktree.lossy_text(self._expected())
-        best, base = self.text_at(state.head_commit), self.text_at(state.started.base_commit)
-        return rules.File(text, best, base, self.worktree.readable)
+        text, readable = self.worktree.look(self._expected())
+        return rules.File(text, self.text_at(state.head_commit), self.text_at(state.started.base_commit), readable)
 
     def _expected(self) -> bytes:
         """What the editable file holds while nobody edits it: the experiment that awaits its verdict, else the best."""
@@ -164,8 +162,7 @@ class Session:
         return found
 
     def spec(self, run: int) -> RunSpec | None:
-        """What was told to the supervisor of a run; None where its folder is gone or of another version."""
-        return RunSpec.read(self.workspace.runs_dir / str(run))
+        return self.recovery.spec(run)
 
     def progress(self) -> Progress:
         """Where the oldest run that is on stands."""
@@ -376,7 +373,6 @@ def _record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
             "ledger was lost, put .autoresearch/ledger.db back from a backup first."
         )
     workspace.set_ref(f"refs/heads/{branch}", base)  # before the row: what git refuses starts no session
-    direction: Literal["minimize", "maximize"] = task.metric.direction
     ledger.append(
         SessionStarted(
             tag=tag,
@@ -384,7 +380,7 @@ def _record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
             base_commit=base,
             file=task.files.editable,
             metric=task.metric.name,
-            direction=direction,
+            direction=task.metric.direction,
             noise_floor=task.metric.noise_floor,
             task_sha256=task.sha256,
             experiments_before=workspace.highest_experiment(),

@@ -5,7 +5,6 @@ another name, never removed: it may be somebody's. A missing file is no edit; it
 """
 
 import errno
-import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,26 +60,21 @@ class Worktree:
                 "what is there now is set aside."
             ) from error
 
-    def lossy_text(self, missing: bytes) -> str:
-        """The same for whoever only compares or shows: never raises, and what cannot be read is empty."""
+    def look(self, missing: bytes) -> tuple[str, bool]:
+        """The same for whoever only compares or shows, and whether it is text that an agent can read and change: never raises."""
         try:
             content = self.read()
         except WorkspaceError:
-            return ""
-        return (missing if content is None else content).decode("utf-8", errors="replace")
+            return "", False
+        content = missing if content is None else content
+        try:
+            return content.decode("utf-8"), True
+        except UnicodeDecodeError:
+            return content.decode("utf-8", errors="replace"), False
 
     def write(self, content: bytes) -> str:
         """Replaces the editable file, whole or not at all. Returns a note on what was set aside for it, else an empty one."""
         return self._put(self._editable, content)
-
-    @property
-    def readable(self) -> bool:
-        """Whether what is there is text that an agent can read and change; so is a missing file."""
-        try:
-            self.text(b"")
-        except WorkspaceError:
-            return False
-        return True
 
     def restore(self, files: dict[str, bytes]) -> list[str]:
         """Puts these files back where they are missing or changed; returns the names of those that were."""
@@ -95,9 +89,9 @@ class Worktree:
     def _put(self, name: str, content: bytes) -> str:
         aside = self._clear_the_way(name)
         path = self.root / name
-        if not aside and name == self._editable and not self.readable:
+        if not aside and name == self._editable and not self.look(b"")[1]:
             aside = _set_aside(path, "no text file that could be read")
-        mode = stat.S_IMODE(path.lstat().st_mode) & 0o777 if path.is_file() and not path.is_symlink() else 0o644
+        mode = path.lstat().st_mode & 0o777 if path.is_file() and not path.is_symlink() else 0o644
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content, mode)
         return aside
@@ -111,7 +105,7 @@ class Worktree:
             if not path.is_symlink() and not path.exists():
                 break
             is_folder = path.is_dir() and not path.is_symlink()
-            if is_folder == (depth < len(parts)) or (depth == len(parts) and not is_folder):
+            if is_folder == (depth < len(parts)):
                 continue
             return _set_aside(path, f"no {'folder' if depth < len(parts) else 'file'}")
         return ""

@@ -26,7 +26,7 @@ class Results:
         not, for whoever is to know; empty where it could."""
         try:
             with locked(self._lock, "write results.tsv", timeout=PATIENCE):
-                write_atomic(self.path, self.text(self.ledger.state()).encode())
+                write_atomic(self.path, self.text().encode())
         except (OSError, AutoresearchError) as error:
             reason = getattr(error, "strerror", None) or error
             return f"{self.path} could not be written ({reason}); the ledger has everything, and the next step tries again"
@@ -38,9 +38,11 @@ class Results:
             current = self.path.read_bytes()
         except OSError:
             current = b""
-        return self.write() if current != self.text(self.ledger.state()).encode() else ""
+        return self.write() if current != self.text().encode() else ""
 
-    def text(self, state: LedgerState) -> str:
+    def text(self) -> str:
+        """The content of the file: one row an experiment that has ended."""
+        state = self.ledger.state()
         metric = next((session.started.metric for session in state.sessions.values()), "score")
         lines = ["\t".join(("commit", metric, "memory_gb", "status", "description"))]
         for number, experiment in state.experiments.items():
@@ -51,11 +53,6 @@ class Results:
             if line is not None:
                 lines.append(line)
         return "\n".join(lines) + "\n"
-
-
-def results_tsv(ledger: Ledger) -> str:
-    """The content of results.tsv: one row an experiment that has ended."""
-    return Results(ledger, Path()).text(ledger.state())
 
 
 def _line(experiment: ExperimentState) -> str | None:

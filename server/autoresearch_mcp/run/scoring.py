@@ -19,7 +19,7 @@ from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import FAILURES
-from autoresearch_mcp.text import plain, tail
+from autoresearch_mcp.text import plain, sound, tail
 
 POLL = 0.02  # seconds between looks at the process
 READY = 30.0  # seconds that a command which starts early has for loading before the run's clock starts without it
@@ -83,7 +83,7 @@ def _shown(value: object, characters: int = 200) -> str:
         text = value if isinstance(value, str) else json.dumps(value)
     except RecursionError:
         text = "something nested deeply"
-    return plain(text[: 2 * characters].encode("utf-8", errors="replace").decode())[:characters]
+    return plain(sound(text[: 2 * characters]))[:characters]
 
 
 class Scoring:

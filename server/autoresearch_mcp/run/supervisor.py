@@ -32,7 +32,7 @@ from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score, Scoring
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import excess, usage
-from autoresearch_mcp.text import plain, short_tracebacks, tail
+from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
@@ -113,7 +113,7 @@ class Supervisor:
             fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout, "details": result.details}
         else:
             output = short_tracebacks(tail(self.spec.log, 6000, 90)).replace(f"{self.spec.work}/", "")[-EXCERPT:]
-            reason = plain(result.reason[:REASON].encode("utf-8", errors="replace").decode())
+            reason = plain(sound(result.reason[:REASON]))
             excerpt = "\n".join(part for part in (reason, note, output) if part)
             fields |= {"outcome": result.outcome, "failure": result.failure, "excerpt": excerpt}
         return RunEnded.model_validate(fields)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from heapq import nlargest
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 from autoresearch_mcp.errors import NotFoundError
@@ -143,11 +144,11 @@ def result(session: Session, number: int | None = None, note: str | None = None)
 def curve(session: Session, experiment: ExperimentState) -> str:
     """A few points of the learning curve that the run printed."""
     pattern = session.task.run.progress
-    spec = session.spec(experiment.runs[-1].started.run) if pattern and experiment.runs else None
-    if pattern is None or spec is None or not spec.log.exists():
+    path = _log_path(session, experiment)
+    if pattern is None or path is None or not path.exists():
         return ""
     points: list[tuple[float, float]] = []
-    with open(spec.log, "rb") as log:
+    with open(path, "rb") as log:
         log.seek(max(0, log.seek(0, 2) - CURVE_BYTES))
         for line in log.read().decode("utf-8", errors="replace").splitlines():
             if match := re.search(pattern, line[:1000]):
@@ -188,8 +189,14 @@ def _diff_of_texts(old: str, new: str, path: str) -> str:
 
 
 def _output(session: Session, experiment: ExperimentState) -> str:
+    path = _log_path(session, experiment)
+    return (tail(path, 8000, 200) if path else "") or "(no output)"
+
+
+def _log_path(session: Session, experiment: ExperimentState) -> Path | None:
+    """Where the latest run of the experiment prints."""
     spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
-    return (tail(spec.log, 8000, 200) if spec else "") or "(no output)"
+    return spec.log if spec else None
 
 
 # --- references -------------------------------------------------------------------------------------------------------
