@@ -31,7 +31,7 @@ POINTS = [
     ("run", "autoresearch_mcp.executors.local:try_lock", "before"),
     ("run", "autoresearch_mcp.executors.local:try_lock", "after"),
     ("run", "autoresearch_mcp.executors.local:LocalExecutor.start", "after"),
-    ("keep", "autoresearch_mcp.loop.recovery:Recovery.settle", "before"),  # the second call, behind the row
+    ("keep", "autoresearch_mcp.loop.recovery:Recovery.settle", "before"),
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "before"),
     ("keep", "autoresearch_mcp.workspace:Workspace.set_ref", "after"),
     ("keep", "autoresearch_mcp.workspace:Workspace.move_branch", "after"),
@@ -45,8 +45,7 @@ POINTS = [
 
 
 def die(session: Session, step: str, point: str, moment: str) -> None:
-    count = "2" if point.endswith(".settle") else "1"
-    command = [sys.executable, "dying.py", str(session.workspace.root), step, point, moment, count]
+    command = [sys.executable, "dying.py", str(session.workspace.root), step, point, moment]
     result = subprocess.run(
         command, cwd=Path(__file__).parent, env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True
     )
