@@ -43,8 +43,12 @@ def declare(model, path: Path, shape: tuple[int, int]) -> Declared:
     for module, training in modes:
         module.training = training
     inputs, declared, values = _bind(program, autocast)
+    found = _tensors(model)
+    by_tensor = {id(found[name]): name for name in declared.tensors if name in found}
+    others = {name: by_tensor.get(id(tensor)) for name, tensor in found.items() if name not in declared.tensors}
+    declared.ties = {name: tied_to for name, tied_to in others.items() if tied_to is not None}
     encoder = _Encoder(inputs, _device(model).type)
-    output = encoder.encode_module(program.graph_module, [{"ref": node["name"]} for node in inputs])
+    output = encoder.encode_module(program.graph_module, [{"ref": spec.arg.name} for spec in program.graph_signature.input_specs])
     nodes = [*encoder.nodes, {"name": "output", "op": "output", "args": [output]}]
     graph = {"format": 2, "shape": list(shape), "autocast": autocast, "tensors": declared.tensors, "nodes": nodes}
     save_file(values, path, metadata={"graph": json.dumps(graph)})
@@ -125,9 +129,12 @@ def _bind(program, autocast: str | None) -> tuple[list[dict], Declared, dict[str
     declared = Declared({}, {}, {}, autocast)
     values: dict[str, torch.Tensor] = {}
     by_storage: dict[tuple, str] = {}  # tied weights are one tensor
+    unused = {node.name for node in program.graph.nodes if node.op == "placeholder" and not node.users}
     for spec in program.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
             inputs.append({"name": spec.arg.name, "op": "tokens", "of": None})
+            continue
+        if spec.arg.name in unused:
             continue
         value = program.state_dict.get(spec.target)
         if value is None:
@@ -140,8 +147,6 @@ def _bind(program, autocast: str | None) -> tuple[list[dict], Declared, dict[str
                 values[name] = _portable(value)
             if kind == "constant":
                 declared.constants[name] = values[name]
-        else:
-            declared.ties[name] = by_storage[key]
         inputs.append({"name": spec.arg.name, "op": "tensor", "of": by_storage[key]})
     return inputs, declared, values
 

@@ -79,7 +79,9 @@ def hostile_session(folder: Path, train: str) -> Session:
     shutil.copytree(ROOT / "harness", task, ignore=shutil.ignore_patterns("__pycache__"))
     (task / "train.py").write_text(train)
     toml = (task / "autoresearch.toml").read_text()
-    toml = toml.replace("budget_seconds = 8\ngrace_seconds = 10", "budget_seconds = 1.5\ngrace_seconds = 8\nstartup_seconds = 15")
+    limits = "budget_seconds = 8\nstartup_seconds = 10\ngrace_seconds = 10\n"
+    assert limits in toml
+    toml = toml.replace(limits, "budget_seconds = 1.5\nstartup_seconds = 15\ngrace_seconds = 8\n")
     toml += "\n[sandbox]\nmemory_mb = 1500\nprocesses = 200\ndisk_mb = 300\n"
     (task / "autoresearch.toml").write_text(toml)
     session = open_session(create(folder / "workspace", str(task), "tiny").root)
