@@ -165,7 +165,6 @@ def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder:
             yield from tokenizer.encode(batch, prepend=bos)
 
     rows = 0
-    # Rows leave the packer in an order that its buffer decides; validation takes the first ones, training shuffles them.
     with open(folder / f"{name}.bin", "wb") as file:
         for row in pack_rows(tokens(), MAX_SEQ_LEN + 1, bos, max_rows):
             file.write(row.astype(TOKEN_DTYPE).tobytes())

@@ -19,7 +19,9 @@ BUDGET, PATIENCE = 4, 100  # seconds; the original's loop makes eleven steps wha
 def test_the_page_lists_every_line_that_had_to_change():
     file, page = ORIGINAL.read_text(), PAGE.read_text()
     changed = re.findall(r"# was: (.+)$", file, re.MULTILINE)
-    assert len(changed) > 5
+    added = re.findall(r"^(.+?)  # new$", file, re.MULTILINE)
+    assert len(changed) > 5 and added
+    assert "\n".join(added) in page
     assert not [line for line in changed if f"`{line}`" not in page]
     (attention,) = re.findall(r"```python\n(def flash_attn_func.+?)```", page, re.DOTALL)
     assert attention in re.sub(r"  # was: .+", "", file)
