@@ -20,9 +20,8 @@ import socket
 import sys
 import tempfile
 import time
-from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -123,36 +122,6 @@ def token_byte_lengths(tokenizer: "Tokenizer") -> np.ndarray:
     return np.array([raw + special, decoded + special], dtype=np.int32)
 
 
-def pack_rows(documents: Iterable[list[int]], row_len: int, bos: int, max_rows: int | None = None) -> Iterator[np.ndarray]:
-    """Packs token lists (each begins with BOS) into rows of row_len tokens that all begin with BOS, nothing padded.
-
-    Best fit over a buffer of pieces, as Karpathy's loader does it on the fly. Differences: a document longer than what is
-    left of a row is split, its remainder goes on behind a BOS of its own, and no token is thrown away.
-    """
-    buffer: list[tuple[int, int, list[int]]] = []  # (length, order, piece), sorted: the best fit is one bisection away
-    order = count()
-
-    def add(tokens: list[int]) -> None:
-        for start in range(1, len(tokens), row_len - 1):
-            piece = [bos, *tokens[start : start + row_len - 1]]
-            insort(buffer, (len(piece), next(order), piece))
-
-    source = iter(documents)
-    for _ in count() if max_rows is None else range(max_rows):
-        row: list[int] = []
-        while len(row) < row_len:
-            while len(buffer) < 1000 and (document := next(source, None)) is not None:
-                add(document)
-            if not buffer:
-                return  # what is left does not fill a row
-            space = row_len - len(row)
-            fit = bisect_right(buffer, (space, math.inf)) - 1
-            _, _, piece = buffer.pop(max(fit, 0))  # where none fits, the shortest is split
-            row += piece[:space]
-            add([bos, *piece[space:]])
-        yield np.array(row)
-
-
 def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder: Path, max_rows: int | None) -> dict:
     """Tokenises one split into a flat file of rows (rows x (MAX_SEQ_LEN + 1) tokens) and says what it wrote."""
     from tqdm import tqdm
@@ -166,7 +135,7 @@ def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder:
 
     rows = 0
     with open(folder / f"{name}.bin", "wb") as file:
-        for row in pack_rows(tokens(), MAX_SEQ_LEN + 1, bos, max_rows):
+        for row in corpora.pack_rows(tokens(), MAX_SEQ_LEN + 1, bos, max_rows):
             file.write(row.astype(TOKEN_DTYPE).tobytes())
             rows += 1
     if rows == 0 or (max_rows is not None and rows < max_rows):
