@@ -20,7 +20,7 @@ from anyio.abc import UNIXSocketStream
 
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 
-MESSAGE_BYTES = 1 << 20
+MESSAGE_BYTES = 1 << 23  # what a model of 20,000 tensors needs to name the hash of each
 
 
 @dataclass
@@ -91,7 +91,7 @@ async def _messages(stream: UNIXSocketStream) -> AsyncIterator[Any]:
     buffer = b""
     while len(buffer) < MESSAGE_BYTES:
         try:
-            buffer += await stream.receive(4096)
+            buffer += await stream.receive(1 << 16)
         except anyio.EndOfStream:
             return
         while b"\n" in buffer:

@@ -106,13 +106,11 @@ class Supervisor:
         note = f"processes of it could not be ended and may hold the machine: {', '.join(self._left)}" if self._left else ""
         fields: dict[str, Any] = {
             "run": self.spec.run,
-            "seconds": {phase: round(seconds, 3) for phase, seconds in self.clock.seconds.items()},
+            "seconds": {phase: _measured(phase, seconds) for phase, seconds in self.clock.seconds.items()},
             "peak_memory_mb": round(self._peak_memory_mb, 1),
             "enforcement": self.spec.enforcement,
             "excerpt": note,
         }
-        if "evaluation" in fields["seconds"]:  # to the second: how long sealed tokens take says something of them
-            fields["seconds"]["evaluation"] = float(math.ceil(fields["seconds"]["evaluation"]))
         if isinstance(result, Score):
             fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout}
             fields |= {"details": result.details, "marks": result.marks}
@@ -355,6 +353,11 @@ class Supervisor:
 
     def _reap(self) -> None:
         reap_adopted(set(self._children))
+
+
+def _measured(phase: str, seconds: float) -> float:
+    """What a row says of a phase: of scoring in whole seconds, for how long sealed tokens take says something of them."""
+    return float(math.ceil(seconds)) if phase == "evaluation" else round(seconds, 3)
 
 
 def _failure(error: Exception) -> RunFailedError:
