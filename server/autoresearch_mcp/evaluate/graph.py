@@ -10,9 +10,9 @@ author of train.py, never another exception. Whether the model is causal is not 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn
 
 import torch
 
@@ -30,9 +30,8 @@ MAX_ITEMS = 10_000  # of a list in arguments
 MAX_RANK = 16
 
 DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    name: getattr(torch, name)
+    for name in ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
 }
 PRECISIONS = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 PLAIN = {
@@ -80,8 +79,18 @@ class Graph:
     """Node name -> tensor name."""
     tensors: dict[str, TensorSpec]
     steps: list[Step] = field(default_factory=list[Step])
-    output: Any = None
-    """A Ref, or a list with one Ref."""
+    output: Ref | None = None
+    """Never None in a graph that parse_graph returned."""
+
+    def last_uses(self) -> list[list[str]]:
+        """For each step, the values that nobody needs after it."""
+        needed = set(references(self.output))
+        uses: list[list[str]] = []
+        for step in reversed(self.steps):
+            last = {step.name, *references(step.args), *references(step.kwargs)} - needed
+            needed |= last
+            uses.append(sorted(last))
+        return uses[::-1]
 
 
 def parse_graph(content: Any, shape: tuple[int, int], device: str) -> Graph:
@@ -138,7 +147,7 @@ class _Reader:
 
     def _read_output(self, node: dict[str, Any]) -> None:
         match self._decode(node["args"], {"tensor"}):
-            case [Ref() as output] | [[Ref()] as output]:
+            case [Ref() as output] | [[Ref() as output]]:
                 self._graph.output = output
             case _:
                 _refuse("returns something else than one tensor; return logits alone when called without targets")
@@ -160,7 +169,7 @@ class _Reader:
     def _step(self, name: str, operator: Operator, args: list[Any], kwargs: dict[str, Any], autocast: torch.dtype | None) -> Step:
         wrong = operator.objection(args, kwargs)
         if wrong:
-            _refuse(f"calls {operator.name} at node {shown(name)} with {wrong}")
+            _refuse(f"has the node {shown(name)}, whose {operator.name} {wrong}")
         return Step(name, operator.name, operator.call, args, kwargs, autocast)
 
     def _new_name(self, name: Any) -> str:
@@ -204,6 +213,25 @@ class _Reader:
         return PLAIN[key][name]
 
 
+def references(value: Any) -> list[str]:
+    """The names of all nodes that arguments refer to."""
+    if isinstance(value, Ref):
+        return [value.name]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [name for item in items for name in references(item)]
+
+
+def filled(value: Any, values: Mapping[str, Any]) -> Any:
+    """Arguments with the values that they refer to."""
+    if isinstance(value, Ref):
+        return values[value.name]
+    if isinstance(value, list):
+        return [filled(item, values) for item in value]
+    if isinstance(value, dict):
+        return {key: filled(item, values) for key, item in value.items()}
+    return value
+
+
 def is_name(value: Any) -> bool:
     """Whether a value from outside can stand as a name: bounded, and harmless when shown."""
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and value.isprintable()
@@ -230,7 +258,7 @@ def _tensors(declared: Any) -> dict[str, TensorSpec]:
             _refuse(f"has the tensor {shown(name)} of dtype {shown(dtype)}; use one of {', '.join(DTYPES)}")
         if kind not in ("parameter", "buffer", "constant"):
             _refuse(f"has the tensor {shown(name)}, which is neither parameter, buffer nor constant")
-        specs[name] = TensorSpec(tuple(shape), DTYPES[dtype], cast("Kind", kind))
+        specs[name] = TensorSpec(tuple(shape), DTYPES[dtype], kind)
         total += math.prod(shape) * DTYPES[dtype].itemsize
     if total > MAX_BYTES:
         _refuse(f"declares {total / 2**30:.1f} GiB of tensors; {MAX_BYTES >> 30} are the most that is scored")
