@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from autoresearch_mcp.errors import RefusedError
-from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, bits_per_byte
+from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, bits_per_byte, checked
 
 VOCAB, BATCH, SEQ_LEN = 64, 16, 48
 TABLE = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0))

@@ -201,7 +201,7 @@ def at(value: object, path: tuple[object, ...]) -> object:
 def test_a_mutated_graph_is_refused_in_words_or_runs(changes: list[tuple[tuple[object, ...], object, str]]):
     content = copy.deepcopy(honest())
     for path, odd, how in changes:
-        odd = copy.deepcopy(at(honest(), odd[1])) if isinstance(odd, tuple) else odd
+        odd = copy.deepcopy(at(honest(), odd[1]) if isinstance(odd, tuple) else odd)
         try:
             parent = at(content, path[:-1])
             if how == "delete":
