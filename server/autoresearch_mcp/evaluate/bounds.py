@@ -2,8 +2,9 @@
 
 Every call is made on tensors without data (PyTorch's meta device), and whatever operators it is made of are seen one by one
 before they happen, so that neither a huge result nor a huge intermediate one is ever allocated. The bounds are a generous net
-that no honest model meets; memory and time of real scoring have limits of their own. The price: up to 0.8 ms an operator, 0.2 s for train.py. All
-floating-point values count as float32, since shapes do not depend on precision, and a view counts as if it were a copy.
+that no honest model meets; memory and time of real scoring have limits of their own. The price: up to 0.8 ms an operator, 0.2 s
+for train.py. All floating-point values count as float32, since shapes do not depend on precision, and a view counts as if it
+were a copy.
 """
 
 import math
