@@ -23,6 +23,8 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import expand
 
 LENDING = 20.0  # seconds
+DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""Without it cuBLAS may add in another order each time: https://docs.nvidia.com/cuda/cublas/#results-reproducibility."""
 
 
 class Cell:
@@ -60,7 +62,7 @@ class Cell:
         command = expand(self.task.metric.command, data=str(data or ""), preset=preset, seed=str(self.spec.seed))
         command = self._confined(command, self.spec.scoring, [sandbox.PACKAGES, *([data] if data else [])])
         try:
-            return Scoring(self.spec, command, self._environment(self.spec.scoring))
+            return Scoring(self.spec, command, self._environment(self.spec.scoring, **DETERMINISTIC))
         except OSError as error:
             raise RunFailedError("crash", "error", f"metric.command cannot be started: {error}") from error
 
