@@ -22,7 +22,7 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import control, outputs, sandbox, slots
+from autoresearch_mcp.run import control, outputs, sandbox, slots, visible
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -202,6 +202,8 @@ class Supervisor:
         """Names a failure by the task's patterns on the end of the log."""
         text = tail(self.spec.log, 20000, 400)
         reason = f"it ended with exit status {returncode} and no result"
+        if (advice := visible.hint(text, self.task.run.packages)) is not None:
+            reason += f"; {advice}"
         for failure, pattern in self.task.failures.items():
             if re.search(pattern, text):
                 return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
