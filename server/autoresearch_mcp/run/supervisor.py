@@ -31,7 +31,7 @@ from autoresearch_mcp.run.processes import end_descendants, reap_adopted
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score, Scoring
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.run.usage import excess, usage
+from autoresearch_mcp.run.usage import Usage, excess, shares, usage
 from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
@@ -247,7 +247,7 @@ class Supervisor:
         try:
             result = await self._evaluate()
         except RunFailedError as failed:
-            result = failed
+            result = self._failed or failed
         recorded = await self._conclude(result)
         self._leave_by = time.monotonic() + (GOODBYE if recorded else 0.0)
         if isinstance(result, RunFailedError):
@@ -269,7 +269,7 @@ class Supervisor:
             except OSError as error:
                 reason = f"the run left no usable {error.filename or 'output'}: {error.strerror or error}"
                 raise RunFailedError("crash", "error", reason) from error
-        return await self._start_scoring().score(self._stop_asked)
+        return await self._start_scoring().score(self._given_up)
 
     def _start_scoring(self) -> Scoring:
         """The scoring command: the one that started early, else a new one."""
@@ -287,6 +287,10 @@ class Supervisor:
     def _stop_asked(self) -> bool:
         return self._stopped or self.spec.stop.exists()
 
+    def _given_up(self) -> bool:
+        """Whether nobody waits for a score any more: asked to stop, or more was used than may be."""
+        return self._stop_asked() or self._failed is not None
+
     async def _listen_for_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for received in signals:
@@ -297,15 +301,20 @@ class Supervisor:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
             scoring = self._scoring
-            aside = scoring.child.pid if scoring else None
             self._follow()
-            used = await anyio.to_thread.run_sync(usage, self.spec.work, self._peak_memory_mb, aside)
+            used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
+            self._failed = self._failed or excess(by_scoring, self.task.sandbox, "scoring")
             if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
                 self._failed = self._failed or excess(used, self.task.sandbox)
             self._reap()
             await anyio.to_thread.run_sync(self._write_progress)
             await anyio.sleep(REPORT)
+
+    def _look(self, scoring: int | None) -> tuple[Usage, Usage]:
+        """What the run uses, and what its scoring does; each has what the task allows for itself."""
+        running, beside = shares(scoring)
+        return usage(self.spec.work, running, self._peak_memory_mb), usage(self.spec.scoring, beside)
 
     def _write_progress(self) -> None:
         clock, budget = self.clock, self.task.run.budget_seconds
