@@ -186,8 +186,6 @@ def excess(used: Usage, allowed: Sandbox, who: str = "it") -> RunFailedError | N
         reason = f"{who} wrote {used.disk_mb:.0f} MiB in {used.files} files; {allowed.disk_mb} MiB are allowed (sandbox.disk_mb)"
         return RunFailedError("crash", "killed", reason)
     if used.uncounted:
-        reason = (
-            f"{who} left {used.uncounted}: what it wrote cannot be counted, and {allowed.disk_mb} MiB are allowed (sandbox.disk_mb)"
-        )
+        reason = f"{who} had {used.uncounted}: what it wrote cannot be counted against {allowed.disk_mb} MiB (sandbox.disk_mb)"
         return RunFailedError("crash", "killed", reason)
     return None
