@@ -43,10 +43,11 @@ class Index:
         self.sealed, self.fresh = sealed, fresh
         windows = np.lib.stride_tricks.sliding_window_view(sealed, WINDOW)
         keys = np.concatenate([mixed(part.copy().view(np.uint64)) for part in np.array_split(windows, 64)])
-        self.places = np.argsort(keys, kind="stable")
+        places = np.flatnonzero((windows != windows[:, :1]).any(1))  # files are full of zeros
+        self.places = places[np.argsort(keys[places], kind="stable")]
         self.keys = keys[self.places]
-        self.maybe = np.zeros(1 << 24, bool)
-        self.maybe[self.keys >> np.uint64(40)] = True
+        self.maybe = np.zeros(1 << 26, bool)
+        self.maybe[self.keys >> np.uint64(38)] = True
 
     def holds(self, data: np.ndarray) -> bool:
         """Whether the data hold two adjacent fresh pieces."""
@@ -55,8 +56,11 @@ class Index:
             return False
         windows = np.lib.stride_tricks.as_strided(data, (count, WINDOW), (PIECE, 1))
         keys = mixed(windows.copy().view(np.uint64))
-        for number in np.flatnonzero(self.maybe[keys >> np.uint64(40)]):
-            first, last = np.searchsorted(self.keys, keys[number]), np.searchsorted(self.keys, keys[number], "right")
+        numbers = np.flatnonzero(self.maybe[keys >> np.uint64(38)])
+        firsts = np.searchsorted(self.keys[:-1], keys[numbers])
+        known = self.keys[firsts] == keys[numbers]
+        for number, first in zip(numbers[known], firsts[known], strict=True):
+            last = np.searchsorted(self.keys, keys[number], "right")
             if any(self.is_found(data, int(number) * PIECE, int(place)) for place in self.places[first : min(last, first + 16)]):
                 return True
         return False
