@@ -6,7 +6,7 @@ sealed.
 Over the socket come descriptors of two files: an index, and the paths to try besides those that can be found by listing folders, from
 those given down, or from all. The index (np.savez) has `sealed`, all that must not be found, as bytes, and `fresh`, whether the training text lacks each PIECE bytes of
 it. Found is what holds two adjacent fresh pieces. Wherever two pieces lie in a file, one of its multiples of PIECE starts WINDOW bytes
-of them; so of the file only those windows are looked up, in a table of all windows of what is sealed. 6 GB take half a minute.
+of them; so of the file only those windows are looked up, in a table of all windows of what is sealed. 6 GB took 100 s on two busy cores.
 """
 
 import bz2
