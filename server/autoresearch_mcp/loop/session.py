@@ -314,6 +314,7 @@ class Session:
                     description=description,
                     hypothesis=one_line(hypothesis, LEARNED) if hypothesis else None,
                     change_sha256=change.digest if change else None,
+                    program_sha256=changes.program_digest(name, text),
                     places=change.places if change else [],
                 )
             )
@@ -339,9 +340,8 @@ class Session:
         try:
             self.executor.start(spec, {**self.pinned, self.task.files.editable: content})
         except WorkspaceError as error:
-            self.ledger.append(
-                RunEnded(run=run.run, outcome="crash", failure="lost", excerpt=f"the run could not be started: {error}")
-            )
+            reason, never = f"the run could not be started: {error}", {"queued": 0.0}
+            self.ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
             raise
 
     def _judge(self, experiment: ExperimentState, verdict: rules.Verdict, learned: str | None) -> str:
