@@ -4,7 +4,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.text import format_score, plain
+from autoresearch_mcp.text import format_score, one_line, visible
 
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "running": "yellow"}
 
@@ -24,7 +24,7 @@ def experiments_table(session: Session, rows: int | None = None) -> Table:
             format_score(experiment.score) if experiment.score is not None else "-",
             Text(experiment.label, style=STYLES.get(experiment.status, "")),
             f"{seconds:.0f}",
-            Text(plain(experiment.committed.description)),
+            Text(one_line(experiment.committed.description, 500)),
         )
     return table
 
@@ -33,7 +33,7 @@ def progress_line(session: Session) -> str:
     """Where the run that is on stands, or else the next step."""
     running = session.state.running
     if not running:
-        return session.position().next
+        return visible(session.position().next)
     progress = session.progress()
     limit = f" of at most {progress.limit:.0f}" if progress.limit else ""
     return f"experiment {running[0][0].number}: {progress.phase}, {progress.elapsed:.0f} s{limit}"
