@@ -59,6 +59,10 @@ class Files(Section):
     """The one file the agent edits."""
     read_only: list[RelativePath] = []
     """Files laid out beside it from pinned blobs; the agent can read them."""
+    editable_bytes: int = Field(default=128 * 2**10, gt=0, le=2**20)
+    """How large the editable file may be."""
+    literal_bytes: int = Field(default=16 * 2**10, gt=0)
+    """How much of it may be data, where it is Python: strings, bytes, numbers, comments and names, each name once."""
 
     @field_validator("editable")
     @classmethod
