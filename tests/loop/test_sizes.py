@@ -1,7 +1,7 @@
 """How much data a program may carry, wherever in its text it hides."""
 
 import base64
-import os
+import random
 
 import pytest
 
@@ -12,7 +12,7 @@ from autoresearch_mcp.task import Files, bundled_tasks, parse_task
 from conftest import ROOT, replace, run
 
 FILES = Files(editable="train.py")
-DATA = os.urandom(20_000)
+DATA = random.Random(0).randbytes(20_000)
 TEXT = base64.b32encode(DATA).decode()
 PARTS = [f"d{i}{TEXT[i : i + 60]}".replace("=", "") for i in range(0, len(TEXT), 60)]
 
