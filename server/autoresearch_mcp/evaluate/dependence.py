@@ -92,7 +92,7 @@ class Value:
         """Where the element is certainly `value` (0 of either sign); in its own shape, expanded."""
         if not self.anything_known:
             return constant(False, self.shape)
-        return joined(self.shape, [self.unknown, self.value != value], torch.logical_or).logical_not()
+        return inverse(joined(self.shape, [self.unknown, (tight(self.value) != value).expand(self.shape)], torch.logical_or))
 
     def blurred(self) -> "Value":
         """Itself for use among abstract values: floating-point values count as known only if they are exact in any precision."""
@@ -134,7 +134,7 @@ def unknown(shape: Sequence[int], dtype: torch.dtype, reach: Iterable[torch.Tens
 def partly(reach: Iterable[torch.Tensor], is_known: torch.Tensor, value: torch.Tensor, sunk: torch.Tensor | None = None) -> Value:
     """A value of which some elements are known, which then reach nothing. `is_known` and `value` broadcast to the reach's shape."""
     planes = tuple(reach)
-    shape, free = planes[0].shape, compact(is_known.logical_not().expand(planes[0].shape))
+    shape, free = planes[0].shape, compact(inverse(is_known).expand(planes[0].shape))
     planes = tuple(compact(without(i, plane, free)) for i, plane in enumerate(planes)) if not bool(tight(free).all()) else planes
     down = constant(False, shape) if sunk is None else sunk.expand(shape)
     return Value((*planes, free, down, value.to(plain(value.dtype)).expand(shape)))
@@ -163,6 +163,11 @@ def tokens(shape: tuple[int, int]) -> Value:
 def tight(plane: torch.Tensor) -> torch.Tensor:
     """The tensor below an expanded one: size 1 wherever it cannot vary."""
     return plane[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in plane.stride())]
+
+
+def inverse(plane: torch.Tensor) -> torch.Tensor:
+    """Not, written out no further than the plane varies (as torch's own would)."""
+    return tight(plane).logical_not().expand(plane.shape)
 
 
 def compact(plane: torch.Tensor) -> torch.Tensor:

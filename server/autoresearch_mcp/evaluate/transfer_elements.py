@@ -15,6 +15,7 @@ from autoresearch_mcp.evaluate.dependence import (
     certain,
     compact,
     constant,
+    inverse,
     join_reach,
     joined,
     partly,
@@ -60,7 +61,7 @@ def elementwise(call: Call) -> Result:
     decided = _decided(call, shape)
     if decided is not None and bool(tight(decided[0]).any()):
         alone, decides = decided
-        stopped = joined(shape, [alone, ~is_known], torch.logical_and)
+        stopped = joined(shape, [alone, inverse(is_known)], torch.logical_and)
         value = torch.where(tight(stopped), torch.tensor(decides, dtype=dtype), tight(value.expand(shape)))
         is_known = joined(shape, [is_known, alone], torch.logical_or)
         if dtype.is_floating_point and bool(tight(stopped).any()):

@@ -17,6 +17,7 @@ from autoresearch_mcp.evaluate.dependence import (
     Value,
     compact,
     constant,
+    inverse,
     join_reach,
     joined,
     over,
@@ -137,7 +138,7 @@ def attention(call: Call) -> Result:
         key, value = (_repeated(shared, heads // shared.shape[-3]) for shared in (key, value))
     pairs = (*torch.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2], key.shape[-2])
     blocked, sunk = _blocked(mask, bool(call["is_causal"]), pairs)
-    free, rows = blocked.logical_not(), rank - 1
+    free, rows = inverse(blocked), rank - 1
     biases = (constant(0, pairs, REACH),) * 3 if mask is None else tuple(plane.expand(pairs) for plane in mask.reach)
     seen = tuple(without(i, plane, free) for i, plane in enumerate(biases))
     offered = join_reach(value.shape, [value.reach, tuple(over(plane, [rows]) for plane in key.reach)])
@@ -164,10 +165,10 @@ def _blocked(mask: Value | None, is_causal: bool, pairs: Sequence[int]) -> tuple
     if mask.dtype is torch.bool:
         return _expanded(mask.where(0), pairs), None
     minus = mask.where(-torch.inf)
-    low = joined(mask.shape, [mask.unknown.logical_not(), mask.value <= SINKS], torch.logical_and)
+    low = joined(mask.shape, [inverse(mask.unknown), (tight(mask.value) <= SINKS).expand(mask.shape)], torch.logical_and)
     down = joined(mask.shape, [minus, mask.sunk, low], torch.logical_or)
-    some = over(down.logical_not(), [len(mask.shape) - 1])
-    sunk = joined(mask.shape, [down, some, minus.logical_not()], torch.logical_and)
+    some = over(inverse(down), [len(mask.shape) - 1])
+    sunk = joined(mask.shape, [down, some, inverse(minus)], torch.logical_and)
     blocked = joined(mask.shape, [minus, sunk], torch.logical_or)
     return _expanded(blocked, pairs), tight(compact(sunk)) if bool(tight(sunk).any()) else None
 
