@@ -29,6 +29,7 @@ import torch
 Planes = tuple[torch.Tensor, ...]
 REACH = torch.int32
 LAST, TOP, LOW, UNKNOWN, SUNK, VALUE = range(6)
+SMALL = 2**16  # elements that cost next to nothing
 SINKS = -1e4  # what is added to a score to mask it is at most this; a hint needs no certainty
 EXACT = 256  # integers up to here are the same number in every floating-point type, so that no precision changes them
 FLOATS = {
@@ -91,7 +92,7 @@ class Value:
         """Where the element is certainly `value` (0 of either sign); in its own shape, expanded."""
         if not self.anything_known:
             return constant(False, self.shape)
-        return joined(self.shape, [self.unknown, self.value != value], torch.logical_or).logical_not()
+        return inverse(joined(self.shape, [self.unknown, (tight(self.value) != value).expand(self.shape)], torch.logical_or))
 
     def blurred(self) -> "Value":
         """Itself for use among abstract values: floating-point values count as known only if they are exact in any precision."""
@@ -133,13 +134,21 @@ def unknown(shape: Sequence[int], dtype: torch.dtype, reach: Iterable[torch.Tens
 def partly(reach: Iterable[torch.Tensor], is_known: torch.Tensor, value: torch.Tensor, sunk: torch.Tensor | None = None) -> Value:
     """A value of which some elements are known, which then reach nothing. `is_known` and `value` broadcast to the reach's shape."""
     planes = tuple(reach)
-    shape, free = planes[0].shape, compact(is_known.logical_not().expand(planes[0].shape))
-    if bool(tight(free).all()):
-        cut = planes
-    else:
-        cut = tuple(compact(joined(shape, [plane, free], torch.mul)) for plane in planes)
+    shape, free = planes[0].shape, compact(inverse(is_known).expand(planes[0].shape))
+    planes = tuple(compact(without(i, plane, free)) for i, plane in enumerate(planes)) if not bool(tight(free).all()) else planes
     down = constant(False, shape) if sunk is None else sunk.expand(shape)
-    return Value((*cut, free, down, value.to(plain(value.dtype)).expand(shape)))
+    return Value((*planes, free, down, value.to(plain(value.dtype)).expand(shape)))
+
+
+def worthwhile(index: int, *planes: torch.Tensor) -> bool:
+    """Whether to write a plane of the reach out as far as these vary: positions always, rows (a mask seldom parts them) if it is cheap."""
+    sizes = [tight(plane).shape for plane in planes]
+    return index == LAST or prod(torch.broadcast_shapes(*sizes)) <= max(SMALL, *map(prod, sizes))
+
+
+def without(index: int, plane: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """A plane of the reach, nothing where not `kept`; as it is where that would be too dear, which is sound."""
+    return joined(plane.shape, [plane, kept], torch.mul) if worthwhile(index, plane, kept) else plane
 
 
 def tokens(shape: tuple[int, int]) -> Value:
@@ -154,6 +163,11 @@ def tokens(shape: tuple[int, int]) -> Value:
 def tight(plane: torch.Tensor) -> torch.Tensor:
     """The tensor below an expanded one: size 1 wherever it cannot vary."""
     return plane[tuple(slice(0, 1) if stride == 0 else slice(None) for stride in plane.stride())]
+
+
+def inverse(plane: torch.Tensor) -> torch.Tensor:
+    """Not, written out no further than the plane varies (as torch's own would)."""
+    return tight(plane).logical_not().expand(plane.shape)
 
 
 def compact(plane: torch.Tensor) -> torch.Tensor:

@@ -15,12 +15,14 @@ from autoresearch_mcp.evaluate.dependence import (
     certain,
     compact,
     constant,
+    inverse,
     join_reach,
     joined,
     partly,
     plain,
     tight,
     unknown,
+    worthwhile,
 )
 from autoresearch_mcp.evaluate.guards import Write
 from autoresearch_mcp.evaluate.transfer import Call, Result, results, rule
@@ -59,7 +61,7 @@ def elementwise(call: Call) -> Result:
     decided = _decided(call, shape)
     if decided is not None and bool(tight(decided[0]).any()):
         alone, decides = decided
-        stopped = joined(shape, [alone, ~is_known], torch.logical_and)
+        stopped = joined(shape, [alone, inverse(is_known)], torch.logical_and)
         value = torch.where(tight(stopped), torch.tensor(decides, dtype=dtype), tight(value.expand(shape)))
         is_known = joined(shape, [is_known, alone], torch.logical_or)
         if dtype.is_floating_point and bool(tight(stopped).any()):
@@ -129,18 +131,16 @@ def choice(call: Call) -> Result:
     ((shape, dtype),) = call.shapes
     condition, chosen, other = (_as_value(side, dtype) for side in (condition, chosen, other))
     free, yes = tight(condition.unknown), tight(condition.value).bool()
+    both = join_reach(shape, [condition.reach, chosen.reach, other.reach])
     planes: list[torch.Tensor] = []
-    for a, b in zip(chosen.reach, other.reach, strict=True):
-        planes.append(torch.where(yes, tight(a), tight(b)))
-    if bool(free.any()):
-        both = join_reach(shape, [condition.reach, chosen.reach, other.reach])
-        planes = [torch.where(free, tight(joint), plane) for joint, plane in zip(both, planes, strict=True)]
+    for i, (joint, a, b) in enumerate(zip(both, chosen.reach, other.reach, strict=True)):
+        if worthwhile(i, joint, condition.unknown, condition.value):
+            joint = torch.where(free, tight(joint), torch.where(yes, tight(a), tight(b)))
+        planes.append(compact(joint.expand(shape)))
     decided = ~free & torch.where(yes, ~tight(chosen.unknown), ~tight(other.unknown))
     value = torch.where(yes, tight(chosen.value).to(dtype), tight(other.value).to(dtype))
     sunk = torch.where(yes, tight(chosen.sunk), tight(other.sunk)) & ~free
-    return partly(
-        [compact(plane.expand(shape)) for plane in planes], decided, compact(value.expand(shape)), compact(sunk.expand(shape))
-    )
+    return partly(planes, decided, compact(value.expand(shape)), compact(sunk.expand(shape)))
 
 
 def _as_value(side: Any, dtype: torch.dtype) -> Value:

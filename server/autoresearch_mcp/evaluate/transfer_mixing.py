@@ -12,12 +12,14 @@ from autoresearch_mcp.evaluate.dependence import (
     Value,
     compact,
     constant,
+    inverse,
     join_reach,
     joined,
     over,
     partly,
     reshaped,
     tight,
+    without,
 )
 from autoresearch_mcp.evaluate.guards import Direct, Softmax
 from autoresearch_mcp.evaluate.transfer import Call, Result, coarse, results, rule
@@ -85,13 +87,13 @@ def softmax(call: Call) -> Result:
     minus = value.where(-torch.inf)
     down = joined(shape, [minus, value.sunk], torch.logical_or)
     down = down if not value.dtype.is_floating_point else _with_low(value, down)
-    some = over(down.logical_not(), [dim])
+    some = over(inverse(down), [dim])
     masked = joined(shape, [down, some], torch.logical_and)
     if not bool(tight(masked).any()):
         return _mixed(call, value, [dim])
-    kept = masked.logical_not()
-    reach = tuple(over(joined(shape, [plane, kept], torch.mul), [dim]).expand(shape) for plane in value.reach)
-    finite = bool(tight(joined(shape, [masked, minus.logical_not()], torch.logical_and)).any())
+    kept = inverse(masked)
+    reach = tuple(over(without(i, plane, kept), [dim]).expand(shape) for i, plane in enumerate(value.reach))
+    finite = bool(tight(joined(shape, [masked, inverse(minus)], torch.logical_and)).any())
     call.guard = Softmax(call.step.name, tight(compact(masked)), finite, dim)
     return partly(reach, masked, constant(0.0, shape, dtype))
 
@@ -99,7 +101,7 @@ def softmax(call: Call) -> Result:
 def _with_low(value: Value, down: torch.Tensor) -> torch.Tensor:
     return joined(
         value.shape,
-        [down, joined(value.shape, [value.unknown.logical_not(), value.value <= SINKS], torch.logical_and)],
+        [down, joined(value.shape, [inverse(value.unknown), (tight(value.value) <= SINKS).expand(value.shape)], torch.logical_and)],
         torch.logical_or,
     )
 
