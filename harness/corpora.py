@@ -1,5 +1,6 @@
 """
-Where the text comes from, read-only: documents of three splits, from the embedded corpus or from downloaded shards.
+Where the text comes from, read-only: documents of three splits, from the embedded corpus or from downloaded shards; and how
+documents, once tokenised, fill rows of one length.
 
 Only prepare.py uses it, before any run; a run has no network and no text. Downloads are resumed, retried and checked against the
 hash that the server announced: a damaged shard is removed and named, so that running the same command again mends it.
@@ -8,13 +9,17 @@ hash that the server announced: a damaged shard is removed and named, so that ru
 import hashlib
 import json
 import lzma
+import math
 import os
 import sys
 import time
+from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
+
+import numpy as np
 
 EMBEDDED = Path(__file__).parent / "corpus" / "annual_messages.jsonl.xz"  # the tiny and cpu presets' text
 TINY_TRAIN_DOCUMENTS = 48  # the tiny preset prepares in seconds because it uses only these
@@ -123,3 +128,33 @@ def parquet_documents(paths: Iterable[Path]) -> Iterator[str]:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def pack_rows(documents: Iterable[list[int]], row_len: int, bos: int, max_rows: int | None = None) -> Iterator[np.ndarray]:
+    """Packs token lists (each begins with BOS) into rows of row_len tokens that all begin with BOS, nothing padded.
+
+    Best fit over a buffer of pieces, as Karpathy's loader does it on the fly. Differences: a document longer than what is
+    left of a row is split, its remainder goes on behind a BOS of its own, and no token is thrown away.
+    """
+    buffer: list[tuple[int, int, list[int]]] = []  # (length, order, piece), sorted: the best fit is one bisection away
+    order = count()
+
+    def add(tokens: list[int]) -> None:
+        for start in range(1, len(tokens), row_len - 1):
+            piece = [bos, *tokens[start : start + row_len - 1]]
+            insort(buffer, (len(piece), next(order), piece))
+
+    source = iter(documents)
+    for _ in count() if max_rows is None else range(max_rows):
+        row: list[int] = []
+        while len(row) < row_len:
+            while len(buffer) < 1000 and (document := next(source, None)) is not None:
+                add(document)
+            if not buffer:
+                return  # what is left does not fill a row
+            space = row_len - len(row)
+            fit = bisect_right(buffer, (space, math.inf)) - 1
+            _, _, piece = buffer.pop(max(fit, 0))  # where none fits, the shortest is split
+            row += piece[:space]
+            add([bos, *piece[space:]])
+        yield np.array(row)

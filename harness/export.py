@@ -1,41 +1,96 @@
 """
-The read-only file that turns a trained model into what is scored: one safetensors file, weights as tensors and the ATen graph
-as JSON in its header. No pickle and no code leaves the run, so whoever reads the file executes nothing of it.
+The read-only file that turns a model into what is scored, in two parts. Before there is training data `declare` writes the model's
+graph (the ATen operators that torch.export traces, as JSON) with the name, shape and type of every tensor in it. After training
+`submit` writes tensors of those names, and nothing else: so no weight can travel in the graph, and nothing is left to trace.
 
-The graph comes from torch.export at one fixed shape. The price: what torch.export cannot trace (control flow that depends on
-data, custom kernels) cannot be scored; give such a model a forward in plain PyTorch for eval mode. prepare.evaluate_bpb calls
-this; what the evaluator then lets pass (listed operators, causal models) is decided there, not here.
+The graph holds for one fixed shape. The price: what torch.export cannot trace (control flow that depends on data, custom kernels)
+cannot be scored; give such a model a forward in plain PyTorch for eval mode. prepare.py calls this; what the evaluator then lets
+pass (listed operators, causal models) is decided there, not here. No pickle and no code leaves the run.
 """
 
 import hashlib
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel
 
 
-def digests(model) -> list[str]:
-    """SHA-256 of every parameter and buffer: what the run commits itself to when training ends."""
-    return sorted({tensor_digest(tensor) for tensor in (*model.parameters(), *model.buffers()) if tensor.numel()})
+@dataclass
+class Declared:
+    """What the run committed itself to."""
+
+    tensors: dict[str, dict]
+    """By name: {"shape": list, "dtype": "float32", "kind": "parameter", "buffer" or "constant"}."""
+    constants: dict[str, torch.Tensor]
+    """Their values. They travel with the graph and never again."""
+    ties: dict[str, str]
+    """By name: the name of the tensor that it is another name of."""
+    autocast: str | None
+
+
+def declare(model, path: Path, shape: tuple[int, int]) -> Declared:
+    """Writes the graph of `model`, which maps int64 tokens (B, T) of `shape` to logits, to `path`, with the values of buffers and
+    constants: masks, positions and the like, by which the evaluator may prove what the model cannot see. RuntimeError says what
+    stands in the way.
+    """
+    model = _plain(model)
+    modes = [(module, module.training) for module in model.modules()]
+    program, autocast = _trace(model.eval(), shape)
+    for module, training in modes:
+        module.training = training
+    inputs, declared, values = _bind(program, autocast)
+    found = _tensors(model)
+    by_tensor = {id(found[name]): name for name in declared.tensors if name in found}
+    others = {name: by_tensor.get(id(tensor)) for name, tensor in found.items() if name not in declared.tensors}
+    declared.ties = {name: tied_to for name, tied_to in others.items() if tied_to is not None}
+    encoder = _Encoder(inputs, _device(model).type)
+    output = encoder.encode_module(program.graph_module, [{"ref": spec.arg.name} for spec in program.graph_signature.input_specs])
+    nodes = [*encoder.nodes, {"name": "output", "op": "output", "args": [output]}]
+    graph = {"format": 2, "shape": list(shape), "autocast": autocast, "tensors": declared.tensors, "nodes": nodes}
+    save_file(values, path, metadata={"graph": json.dumps(graph)})
+    return declared
+
+
+def trained(model, declared: Declared) -> dict[str, torch.Tensor]:
+    """The tensors of `model`, a module with the declared names, on the CPU and of the declared type. RuntimeError names one that is
+    missing, has another shape, is tied no more, or is a constant that has changed.
+    """
+    model = _plain(model)
+    found = _tensors(model)
+    tensors = {}
+    for name, spec in declared.tensors.items():
+        if spec["kind"] == "constant":
+            now = _attribute(model, name)
+            if now is not None and not torch.equal(_portable(now), declared.constants[name]):
+                raise RuntimeError(f"torch.export failed: {name} has changed since declare(model); make it a parameter or a buffer")
+            continue
+        if name not in found:
+            raise RuntimeError(f"torch.export failed: the model has no {name}, which declare(model) said it has")
+        if list(found[name].shape) != spec["shape"]:
+            raise RuntimeError(
+                f"torch.export failed: {name} has shape {list(found[name].shape)} and was declared as {spec['shape']}; "
+                "declare the model as it will be scored"
+            )
+        tensors[name] = _portable(found[name]).to(getattr(torch, spec["dtype"]))
+    for name, tied_to in declared.ties.items():
+        if name in found and tied_to in found and not torch.equal(found[name], found[tied_to]):
+            raise RuntimeError(f"torch.export failed: {name} and {tied_to} were declared as one tensor and are two now")
+    return tensors
+
+
+def submit(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Writes trained tensors to `path`, by name."""
+    save_file(tensors, path)
 
 
 def tensor_digest(tensor) -> str:
     """SHA-256 of a tensor's bytes, whatever its shape and type."""
     flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
     return hashlib.sha256(flat.numpy().data).hexdigest()
-
-
-def export_model(model, path: Path, shape: tuple[int, int]) -> None:
-    """Writes `model`, which maps int64 tokens (B, T) of `shape` to logits, to `path`. RuntimeError says what stands in the way."""
-    program, autocast = _trace(model, shape)
-    inputs, tensors = _bind(program)
-    encoder = _Encoder(inputs, next(model.parameters()).device.type)
-    output = encoder.encode_module(program.graph_module, [{"ref": node["name"]} for node in inputs])
-    nodes = [*encoder.nodes, {"name": "output", "op": "output", "args": [output]}]
-    graph = {"format": 1, "shape": list(shape), "autocast": autocast, "nodes": nodes}
-    save_file(tensors, path, metadata={"graph": json.dumps(graph)})
 
 
 class _Logits(torch.nn.Module):
@@ -51,7 +106,7 @@ class _Logits(torch.nn.Module):
 
 def _trace(model, shape: tuple[int, int]):
     """The exported program, and the precision of the autocast around us or None."""
-    device = next(model.parameters()).device
+    device = _device(model)
     tokens = torch.zeros(shape, dtype=torch.int64, device=device)
     autocast = _name(torch.get_autocast_dtype(device.type)) if torch.is_autocast_enabled(device.type) else None
     try:
@@ -68,25 +123,66 @@ def _trace(model, shape: tuple[int, int]):
     return program, autocast
 
 
-def _bind(program) -> tuple[list[dict], dict[str, torch.Tensor]]:
-    """What stands for each placeholder (the tokens or a tensor of the file), and those tensors by name."""
+def _bind(program, autocast: str | None) -> tuple[list[dict], Declared, dict[str, torch.Tensor]]:
+    """What stands for each placeholder (the tokens or a tensor), those tensors, and the values of buffers and constants."""
     inputs = []
-    tensors: dict[str, torch.Tensor] = {}
-    by_storage: dict[tuple, str] = {}  # tied weights are stored once
+    declared = Declared({}, {}, {}, autocast)
+    values: dict[str, torch.Tensor] = {}
+    by_storage: dict[tuple, str] = {}  # tied weights are one tensor
+    unused = {node.name for node in program.graph.nodes if node.op == "placeholder" and not node.users}
     for spec in program.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
             inputs.append({"name": spec.arg.name, "op": "tokens", "of": None})
             continue
+        if spec.arg.name in unused:
+            continue
         value = program.state_dict.get(spec.target)
         if value is None:
             value = program.constants[spec.target]
-        key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride())
-        if key not in by_storage:
-            by_storage[key] = spec.target
-            # A view of a larger storage is copied: safetensors would refuse shared memory.
-            tensors[spec.target] = value.detach().cpu().contiguous().clone()
+        name, kind = spec.target.removeprefix("model."), _KINDS[spec.kind.name]
+        key = (value.data_ptr(), value.dtype, tuple(value.shape), value.stride(), kind)
+        if by_storage.setdefault(key, name) == name:
+            declared.tensors[name] = {"shape": list(value.shape), "dtype": _name(value.dtype), "kind": kind}
+            if kind != "parameter":
+                values[name] = _portable(value)
+            if kind == "constant":
+                declared.constants[name] = values[name]
         inputs.append({"name": spec.arg.name, "op": "tensor", "of": by_storage[key]})
-    return inputs, tensors
+    return inputs, declared, values
+
+
+_KINDS = {"PARAMETER": "parameter", "BUFFER": "buffer", "CONSTANT_TENSOR": "constant"}
+
+
+def _plain(model):
+    """The module behind torch.compile, and behind an average of weights."""
+    while inner := getattr(model, "_orig_mod", None) or (model.module if isinstance(model, AveragedModel) else None):
+        model = inner
+    return model
+
+
+def _device(model) -> torch.device:
+    return next((tensor.device for tensor in _tensors(model).values()), torch.device("cpu"))
+
+
+def _tensors(model) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by all their names."""
+    return dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _attribute(model, name: str) -> torch.Tensor | None:
+    """The plain tensor that a constant was traced from; None for one that tracing made."""
+    try:
+        *path, last = name.split(".")
+        found = getattr(model.get_submodule(".".join(path)), last, None)
+    except AttributeError:
+        return None
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def _portable(tensor) -> torch.Tensor:
+    """A copy of its own on the CPU: safetensors refuses shared memory."""
+    return tensor.detach().cpu().contiguous().clone()
 
 
 class _Encoder:

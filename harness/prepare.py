@@ -4,10 +4,10 @@ The read-only half of the default task: constants, data, tokenizer, dataloader a
     python prepare.py --preset tiny --out DIR     # one-time: get the text (corpora.py), train the tokenizer, write token files
     from prepare import ...                       # what train.py uses, on every run
 
-Started by the server, train.py sees no data file at all: the training tokens arrive as a read-only descriptor when the
-dataloader is made, and that moment starts the budget. Validation tokens never come here; evaluate_bpb exports the model
-(export.py) and the server's evaluator scores it. Started by hand (`python train.py`), the same functions read the prepared
-folder and score in this process, which is for looking, not for the record.
+Started by the server, train.py sees no data file at all. declare commits it to its model's graph (export.py); then the training
+tokens arrive as a read-only descriptor when the dataloader is made, and that moment starts the budget. Validation tokens never
+come here; evaluate_bpb hands over the trained tensors and the server's evaluator scores them. Started by hand (`python train.py`),
+the same functions read the prepared folder and score in this process, which is for looking, not for the record.
 """
 
 import argparse
@@ -20,9 +20,8 @@ import socket
 import sys
 import tempfile
 import time
-from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -123,36 +122,6 @@ def token_byte_lengths(tokenizer: "Tokenizer") -> np.ndarray:
     return np.array([raw + special, decoded + special], dtype=np.int32)
 
 
-def pack_rows(documents: Iterable[list[int]], row_len: int, bos: int, max_rows: int | None = None) -> Iterator[np.ndarray]:
-    """Packs token lists (each begins with BOS) into rows of row_len tokens that all begin with BOS, nothing padded.
-
-    Best fit over a buffer of pieces, as Karpathy's loader does it on the fly. Differences: a document longer than what is
-    left of a row is split, its remainder goes on behind a BOS of its own, and no token is thrown away.
-    """
-    buffer: list[tuple[int, int, list[int]]] = []  # (length, order, piece), sorted: the best fit is one bisection away
-    order = count()
-
-    def add(tokens: list[int]) -> None:
-        for start in range(1, len(tokens), row_len - 1):
-            piece = [bos, *tokens[start : start + row_len - 1]]
-            insort(buffer, (len(piece), next(order), piece))
-
-    source = iter(documents)
-    for _ in count() if max_rows is None else range(max_rows):
-        row: list[int] = []
-        while len(row) < row_len:
-            while len(buffer) < 1000 and (document := next(source, None)) is not None:
-                add(document)
-            if not buffer:
-                return  # what is left does not fill a row
-            space = row_len - len(row)
-            fit = bisect_right(buffer, (space, math.inf)) - 1
-            _, _, piece = buffer.pop(max(fit, 0))  # where none fits, the shortest is split
-            row += piece[:space]
-            add([bos, *piece[space:]])
-        yield np.array(row)
-
-
 def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder: Path, max_rows: int | None) -> dict:
     """Tokenises one split into a flat file of rows (rows x (MAX_SEQ_LEN + 1) tokens) and says what it wrote."""
     from tqdm import tqdm
@@ -165,9 +134,8 @@ def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder:
             yield from tokenizer.encode(batch, prepend=bos)
 
     rows = 0
-    # Rows leave the packer in an order that its buffer decides; validation takes the first ones, training shuffles them.
     with open(folder / f"{name}.bin", "wb") as file:
-        for row in pack_rows(tokens(), MAX_SEQ_LEN + 1, bos, max_rows):
+        for row in corpora.pack_rows(tokens(), MAX_SEQ_LEN + 1, bos, max_rows):
             file.write(row.astype(TOKEN_DTYPE).tobytes())
             rows += 1
     if rows == 0 or (max_rows is not None and rows < max_rows):
@@ -316,12 +284,14 @@ def _rows(split: str) -> np.ndarray:
     if _server is not None:
         if split != "train":
             sys.exit(f"prepare.py: the {split} tokens are never given to train.py; evaluate_bpb scores the model.")
-        _, (descriptor,) = _server.ask(op="data")
+        reply, (descriptor,) = _server.ask(op="data")
         source = open(descriptor, "rb")  # noqa: SIM115 (stays open behind the map)
+        charged = float(TIME_BUDGET) - reply["budget"]  # what start-up took beyond what is free
     else:
         source = open(data_directory() / f"{split}.bin", "rb")  # noqa: SIM115
+        charged = 0.0
     if split == "train":
-        _clock_started = time.monotonic()
+        _clock_started = time.monotonic() - charged
     return np.memmap(source, dtype=TOKEN_DTYPE, mode="r").reshape(-1, MAX_SEQ_LEN + 1)
 
 
@@ -382,21 +352,42 @@ def _batches(rows: np.ndarray, B: int, T: int) -> Iterator:
 # ---------------------------------------------------------------------------
 
 
+_declared = None  # what export.py remembers of the model that was declared
+
+
+def declare(model) -> None:
+    """Commits the run to `model`: the graph it is scored by, and the name, shape and type of every tensor in it. Call it once,
+    before make_dataloader, on the model as it will be scored, under the autocast it will be scored under.
+
+    The server checks the graph at once, so what cannot be scored ends here. From then on weights may change at will; what masks and
+    positions are made of (buffers by which the model was proved causal) may not.
+    """
+    global _declared
+    if _server is None:
+        return
+    import export
+
+    _declared = export.declare(model, Path("declaration.safetensors"), (EVAL_BATCH, MAX_SEQ_LEN))
+    reply, _ = _server.ask(op="declare")
+    print("declared:  ", *(f"{name}: {value}" for name, value in reply["marks"].items()), flush=True)
+
+
 def evaluate_bpb(model, tokenizer: Tokenizer, batch_size: int | None = None) -> float:
     """Validation bits per byte of `model`, a module that maps int64 (B, T) to logits (B, T, vocab) when called with no targets.
 
-    Under the server the model is exported and submitted, once, and the evaluator answers. Its batch size, order and tokens
-    are not ours to choose: `batch_size` is taken for the sake of Karpathy's signature and not used. Training ends here.
+    Under the server its tensors are submitted, once, and scored by the declared graph; any module with the declared names will do,
+    such as an average of weights. `batch_size` is taken for the sake of Karpathy's signature and not used. Training ends here.
     """
-    model = getattr(model, "_orig_mod", model).eval()  # what torch.compile wraps
     if _server is None:
-        return score_in_process(model, tokenizer, "val")
+        return score_in_process(model.eval(), tokenizer, "val")
     import export
 
-    _server.ask(op="trained", digests=export.digests(model))  # from here on, other weights would not be taken
-    export.export_model(model, Path("submission.safetensors"), (EVAL_BATCH, MAX_SEQ_LEN))
-    reply, _ = _server.ask(op="submit")
-    return float(reply["score"])
+    if _declared is None:
+        sys.exit("prepare.py: no model was declared. Call declare(model) before make_dataloader.")
+    tensors = export.trained(model, _declared)
+    _server.ask(op="trained", digests={name: export.tensor_digest(tensor) for name, tensor in tensors.items()})
+    export.submit(tensors, Path("submission.safetensors"))  # others than these would not be taken any more
+    return float(_server.ask(op="submit")[0]["score"])
 
 
 def score_in_process(model, tokenizer: Tokenizer, split: str) -> float:

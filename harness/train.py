@@ -16,6 +16,7 @@ from prepare import (
     SEED,
     TIME_BUDGET,
     Tokenizer,
+    declare,
     elapsed,
     evaluate_bpb,
     make_dataloader,
@@ -235,7 +236,10 @@ def main():
     passes = max(1, TOTAL_BATCH_SIZE // tokens_per_pass)
     print(f"device: {device}, {num_params / 1e6:.2f} M parameters, {passes} x {tokens_per_pass} tokens a step")
 
-    # Start-up is free as long as no training data is here: compile and warm up on synthetic batches.
+    with autocast:
+        declare(model)  # from here on only its weights can change
+
+    # Start-up is free, up to a limit, as long as no training data is here: compile and warm up on synthetic batches.
     compiled = torch.compile(model) if device == "cuda" else model
     for _ in range(3 if device == "cuda" else 1):
         x, y = synthetic_batch(DEVICE_BATCH_SIZE, MAX_SEQ_LEN)

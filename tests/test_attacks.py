@@ -73,13 +73,19 @@ def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     sandbox.detect.cache_clear()
 
 
-def hostile_session(folder: Path, train: str) -> Session:
-    """A session of the default task, tiny and quick, with `train` as its train.py."""
+def hostile_session(folder: Path, train: str, proved: bool = False) -> Session:
+    """A session of the default task, tiny and quick, with `train` as its train.py; with the proof that larger presets demand."""
     task = folder / "task"
     shutil.copytree(ROOT / "harness", task, ignore=shutil.ignore_patterns("__pycache__"))
     (task / "train.py").write_text(train)
     toml = (task / "autoresearch.toml").read_text()
-    toml = toml.replace("budget_seconds = 8\ngrace_seconds = 10", "budget_seconds = 1.5\ngrace_seconds = 8\nstartup_seconds = 15")
+    limits = "budget_seconds = 8\nstartup_seconds = 10\ngrace_seconds = 10\n"
+    assert limits in toml
+    toml = toml.replace(limits, "budget_seconds = 1.5\nstartup_seconds = 15\ngrace_seconds = 8\n")
+    if proved:
+        probing = '[presets.tiny.metric]\ncommand = ["{python}", "-P", "-m", "autoresearch_mcp.evaluate.bpb", "{data}"]\n'
+        assert probing in toml
+        toml = toml.replace(probing, "")
     toml += "\n[sandbox]\nmemory_mb = 1500\nprocesses = 200\ndisk_mb = 300\n"
     (task / "autoresearch.toml").write_text(toml)
     session = open_session(create(folder / "workspace", str(task), "tiny").root)
@@ -129,11 +135,12 @@ def test_an_attack_fails_and_leaves_the_host_unharmed(
     text = program(attack)
     for mark, place in places.items():
         text = text.replace(mark, str(place))
-    session = hostile_session(tmp_path, text.replace("@DATA@", "/nowhere"))
+    proved = header(attack, "Proved") == "yes"
+    session = hostile_session(tmp_path, text.replace("@DATA@", "/nowhere"), proved)
     if "@DATA@" in text:
         shutil.rmtree(tmp_path / "task")
         shutil.rmtree(tmp_path / "workspace")
-        session = hostile_session(tmp_path, text.replace("@DATA@", str(session.data.path)))
+        session = hostile_session(tmp_path, text.replace("@DATA@", str(session.data.path)), proved)
     before = session.data.fingerprint()
 
     run(session, attack.stem)

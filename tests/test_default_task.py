@@ -141,8 +141,10 @@ for batch in rows.split(32):
     model.zero_grad()
 tokenizer = prepare.Tokenizer.from_directory()
 print(prepare.score_in_process(model.eval(), tokenizer, "val"), prepare.score_in_process(model, tokenizer, "holdout"))
-export.export_model(model, Path("submission.safetensors"), (prepare.EVAL_BATCH, prepare.MAX_SEQ_LEN))
-Path("trained.json").write_text(json.dumps({{"digests": export.digests(model)}}))
+declared = export.declare(model, Path("declaration.safetensors"), (prepare.EVAL_BATCH, prepare.MAX_SEQ_LEN))
+tensors = export.trained(model, declared)
+export.submit(tensors, Path("submission.safetensors"))
+Path("trained.json").write_text(json.dumps({{"digests": {{name: export.tensor_digest(t) for name, t in tensors.items()}}}}))
 """
     environment = os.environ | {
         "AUTORESEARCH_PRESET": "tiny",
@@ -153,16 +155,11 @@ Path("trained.json").write_text(json.dumps({{"digests": export.digests(model)}})
     plain = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert plain.returncode == 0, plain.stderr
     val, holdout = map(float, plain.stdout.split())
-    command = [
-        sys.executable,
-        "-m",
-        "autoresearch_mcp.evaluate.bpb",
-        str(tmp_path / "submission.safetensors"),
-        str(data),
-    ]
-    scored = subprocess.run(command, env=environment, cwd=tmp_path, input="\n", capture_output=True, text=True)
+    command = [sys.executable, "-m", "autoresearch_mcp.evaluate.bpb", str(data), "--proved"]
+    scored = subprocess.run(command, env=environment, cwd=tmp_path, input="declared\nscore\n", capture_output=True, text=True)
     assert scored.returncode == 0, scored.stderr
-    answer = json.loads(scored.stdout.splitlines()[-1])
+    declared, answer = (json.loads(line) for line in scored.stdout.splitlines()[1:])
+    assert declared == {"marks": {"causality": "proved"}} == {"marks": answer["marks"]}
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)
     assert val < 4.5  # it learned something, so the comparison is of a real model
 

@@ -124,6 +124,8 @@ def _workspace(directory: Path) -> list[Check]:
         f"ledger verified ({events} events)"
     )
     checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory)]
+    if session.task.outdated:
+        checks.append(Check(name="harness", level="error", found=session.task.outdated))
     if gone:
         numbers = ", ".join(map(str, gone[:10])) + (" and more" if len(gone) > 10 else "")
         fix = "fetch them from a copy of the repository, else their code is lost; the record of their scores is not"

@@ -76,22 +76,31 @@ class Run(Section):
     """Files the run leaves for the scoring command, taken over as regular files, bounded in size."""
     output_bytes: int = Field(default=16 * 2**30, gt=0)
     """How large one of these files may be."""
+    declares: RelativePath | None = None
+    """A file by which the run commits itself, before it is given data.train: the scoring command is shown it at once and may
+    refuse it. Needs metric.starts_early."""
     budget_seconds: Seconds = 300
     """Training time. It starts when data.train is handed over; without such data, with the command."""
     startup_seconds: Seconds = 120
-    """How long the run may take before it asks for data."""
+    """How long the run may take before it asks for data, free of charge; what goes beyond is taken from the budget. With a baseline
+    it is three times the baseline's start-up plus 10 s, where that is less."""
     grace_seconds: Seconds = 10
     """How far past the budget a run may finish its last step."""
     export_seconds: Seconds = 120
     """From the end of training until the outputs are there."""
     evaluate_seconds: Seconds = 300
-    """How long the scoring command may take."""
+    """How long the scoring command may take. With a baseline it is four times the baseline's plus 10 s, where that is less."""
     log_bytes: int = Field(default=8 * 2**20, ge=4096)
     """How much of the run's output is kept."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
+
+    @field_validator("declares")
+    @classmethod
+    def _declares(cls, path: str | None) -> str | None:
+        return None if path is None else _inside(path)
 
     @field_validator("outputs")
     @classmethod
@@ -114,8 +123,8 @@ class Metric(Section):
     command: Command
     """Prints the score as its last line: a number, or a JSON object with the key `score`."""
     starts_early: bool = False
-    """Start the command with the run: it prints a line when it has loaded, before the budget starts, and then waits for a line on
-    its input, which says that the outputs are there."""
+    """Start the command with the run: it prints a line when it has loaded, before the budget starts, and then waits for lines on
+    its input: `declared` when run.declares is there, which it answers in a line of JSON, and `score` when the outputs are."""
     noise_floor: float = Field(default=0.0, ge=0)
     """Differences up to this size count as equal. Repeated runs can only raise it."""
 
@@ -192,6 +201,12 @@ class Task(Section):
             raise ValueError(f"the tools would be named {self.read_tool} and {self.get_tool}, which collides; rename one")
         return self
 
+    @model_validator(mode="after")
+    def _declaration(self) -> "Task":
+        if self.run.declares and not (self.metric.starts_early and self.data.train):
+            raise ValueError("run.declares needs metric.starts_early = true, and data.train for the run to wait for")
+        return self
+
     @property
     def read_tool(self) -> str:
         """read_<stem of the editable file>"""
@@ -202,6 +217,17 @@ class Task(Section):
     def get_tool(self) -> str:
         """get_<metric>"""
         return f"get_{self.metric.name}"
+
+    @property
+    def outdated(self) -> str | None:
+        """Why a workspace of an earlier version cannot be scored any more; None where this one can."""
+        if "autoresearch_mcp.evaluate.bpb" not in self.metric.command or self.run.declares is not None:
+            return None
+        return (
+            "this workspace is of an earlier version, whose runs did not declare their model before training, so that a score "
+            "could be forged. Make another with `autoresearch-mcp init`, put your train.py there with a call of declare(model) "
+            "before make_dataloader (docs/moving-over.md), and start a session in it"
+        )
 
     @property
     def sha256(self) -> str:

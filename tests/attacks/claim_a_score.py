@@ -4,7 +4,7 @@ With: protocol
 """
 
 ask(op="data")
-ask(op="trained", digests=[], score=0.01)
+ask(op="trained", digests={}, score=0.01)
 print(ask(op="submit", score=0.01, result={"score": 0.01}))
 print(ask(op="score", score=0.01))
 print(ask(op="ended", outcome="scored", score=0.01))

@@ -3,4 +3,4 @@ Ends: refused refused
 With: protocol, graph
 """
 
-submit(archive([TOKENS, W, node("aten.add.Tensor", {"ref": "x"}, 1), OUTPUT]))
+declare(declaration([TOKENS, W, node("aten.add.Tensor", {"ref": "x"}, 1), OUTPUT]))

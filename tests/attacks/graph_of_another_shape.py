@@ -3,4 +3,4 @@ Ends: refused refused
 With: protocol, graph
 """
 
-submit(archive([TOKENS, W, node("aten.add.Tensor", {"ref": "w"}, 1), OUTPUT], shape=(1, 1)))
+declare(declaration([TOKENS, W, LOOKUP, OUTPUT], shape=(1, 1)))

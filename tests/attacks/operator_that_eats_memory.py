@@ -1,6 +1,6 @@
 """Tries: make the evaluator allocate forty terabytes.
-Ends: refused refused, crash error
+Ends: refused refused
 With: protocol, graph
 """
 
-submit(archive([TOKENS, W, node("aten.zeros.default", [10**13]), OUTPUT]))
+declare(declaration([TOKENS, W, node("aten.zeros.default", [10**13]), OUTPUT]))

@@ -3,4 +3,4 @@ Ends: refused refused
 With: protocol, graph
 """
 
-submit(archive([TOKENS, W, node("os.system", "touch @SECRET@.pwned"), OUTPUT]))
+declare(declaration([TOKENS, W, node("os.system", "touch @SECRET@.pwned"), OUTPUT]))

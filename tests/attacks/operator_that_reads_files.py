@@ -3,4 +3,4 @@ Ends: refused refused
 With: protocol, graph
 """
 
-submit(archive([TOKENS, W, node("aten.from_file.default", "@DATA@/val.bin", False, 100), OUTPUT]))
+declare(declaration([TOKENS, W, node("aten.from_file.default", "@DATA@/val.bin", False, 100), OUTPUT]))

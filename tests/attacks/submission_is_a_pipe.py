@@ -1,9 +1,10 @@
 """Tries: make the supervisor wait for ever on a named pipe.
 Ends: crash error
-With: protocol
+With: protocol, graph
 """
 
+declare(HONEST)
 ask(op="data")
-ask(op="trained", digests=[])
+ask(op="trained", digests=DIGESTS)
 os.mkfifo("submission.safetensors")
 print(ask(op="submit"))

@@ -1,9 +1,10 @@
 """Tries: hand over the validation tokens themselves, through a symbolic link.
 Ends: crash error
-With: protocol
+With: protocol, graph
 """
 
+declare(HONEST)
 ask(op="data")
-ask(op="trained", digests=[])
+ask(op="trained", digests=DIGESTS)
 os.symlink("@DATA@/val.bin", "submission.safetensors")
 print(ask(op="submit"))

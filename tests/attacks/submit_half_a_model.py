@@ -3,5 +3,4 @@ Ends: refused refused
 With: protocol, graph
 """
 
-content = archive([TOKENS, W, node("aten.add.Tensor", {"ref": "w"}, 1), OUTPUT])
-submit(content[: len(content) // 2])
+submit(MODEL[: len(MODEL) // 2])

@@ -4,6 +4,7 @@ With: bigram
 """
 
 model = Model()
+declare(model)
 batches = [(x, y) for x, y, _ in make_dataloader(Tokenizer.from_directory(), 32, MAX_SEQ_LEN, "train")]
 optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
 while True:

@@ -3,12 +3,17 @@ Ends: refused refused
 With: bigram
 """
 
-import export
-
 model = train(Model())
-prepare._server.ask(op="trained", digests=export.digests(model))
+
+
+def say_trained():
+    digests = {name: export.tensor_digest(tensor) for name, tensor in export.trained(model, prepare._declared).items()}
+    prepare._server.ask(op="trained", digests=digests)
+
+
+say_trained()
 with torch.no_grad():
     model.table.weight += 0.01
-prepare._server.ask(op="trained", digests=export.digests(model))  # a second word does not count
-export.export_model(model.eval(), prepare.Path("submission.safetensors"), (prepare.EVAL_BATCH, MAX_SEQ_LEN))
+say_trained()  # a second word does not count
+export.submit(export.trained(model, prepare._declared), prepare.Path("submission.safetensors"))
 print(prepare._server.ask(op="submit"))

@@ -1,9 +1,10 @@
 """Tries: open the handed-over descriptor again, for writing, through /proc.
 Ends: crash error
 Needs: landlock
-With: protocol
+With: protocol, graph
 """
 
+declare(HONEST)
 _, (data,) = ask(op="data")
 for attempt in (
     lambda: os.fchmod(data, 0o666),

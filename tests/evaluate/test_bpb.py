@@ -92,9 +92,37 @@ def test_models_that_peek_are_caught_whatever_is_drawn(model: Model, rows: np.nd
         assert caught.value.failure == "not_causal"
 
 
-def test_a_refusal_names_the_position_and_the_token(rows: np.ndarray):
-    with pytest.raises(RefusedError, match=r"output at position \d+ changed when token \d+ did"):
-        scored(peek, rows, 3)
+def test_a_refusal_says_the_same_whatever_the_sealed_text_is(rows: np.ndarray):
+    said: set[str] = set()
+    for seed in range(10):
+        with pytest.raises(RefusedError) as caught:
+            scored(peek, rows, seed)
+        said.add(str(caught.value))
+    assert len(said) == 1 and not any(character.isdigit() for character in said.pop())
+
+
+@pytest.mark.parametrize("value", [-1e300, float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_in_float32_blinds_nothing(value: float, rows: np.ndarray):
+    def blinding(tokens: torch.Tensor) -> torch.Tensor:
+        logits = peek(tokens).double()
+        logits[..., -1] = value
+        return logits
+
+    with pytest.raises(RefusedError) as caught:
+        scored(blinding, rows, 0)
+    assert caught.value.failure == "nan"
+
+
+def test_a_probed_output_that_is_no_number_is_no_pass(rows: np.ndarray):
+    """A model that answers NaN when, and only when, it is probed."""
+    real = {tuple(row) for row in rows[:, :-1].tolist()}
+
+    def nan_on_others(tokens: torch.Tensor) -> torch.Tensor:
+        known = all(tuple(row) in real for row in tokens.tolist())
+        return bigram(tokens) if known else bigram(tokens) * float("nan")
+
+    with pytest.raises(RefusedError):
+        scored(nan_on_others, rows, 0)
 
 
 def test_a_model_that_is_certain_can_be_probed(rows: np.ndarray):

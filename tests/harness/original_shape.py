@@ -1,7 +1,7 @@
 """A train.py in the shape of autoresearch's own: what it imports, how it makes its model, its loop, its clock and its summary.
 
-Written anew and small, to be run in place of ours. A line that had to change ends in `was:` and what stood there; each of them is in
-docs/moving-over.md. Everything else is as somebody who knows nothing of this server would write it.
+Written anew and small, to be run in place of ours. A line that had to change ends in `was:` and what stood there, one that was added in
+`new`; each of them is in docs/moving-over.md. Everything else is as somebody who knows nothing of this server would write it.
 """
 
 import gc
@@ -13,7 +13,15 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from prepare import MAX_SEQ_LEN, TIME_BUDGET, Tokenizer, evaluate_bpb, make_dataloader, pick_device  # was: from prepare import ...
+from prepare import (
+    MAX_SEQ_LEN,
+    TIME_BUDGET,
+    Tokenizer,
+    declare,
+    evaluate_bpb,
+    make_dataloader,
+    pick_device,
+)  # was: from prepare import ...
 
 # ---------------------------------------------------------------------------
 # Model
@@ -258,6 +266,8 @@ grad_accum_steps = TOTAL_BATCH_SIZE // tokens_per_fwdbwd
 optimizer = model.setup_optimizer(MATRIX_LR, EMBEDDING_LR, UNEMBEDDING_LR, SCALAR_LR, ADAM_BETAS, WEIGHT_DECAY)
 model = torch.compile(model, **COMPILE)
 
+with autocast_ctx:  # new
+    declare(model)  # new
 train_loader = make_dataloader(tokenizer, DEVICE_BATCH_SIZE, MAX_SEQ_LEN, "train")
 x, y, epoch = next(train_loader)  # one batch ahead, always
 

@@ -19,7 +19,9 @@ BUDGET, PATIENCE = 4, 100  # seconds; the original's loop makes eleven steps wha
 def test_the_page_lists_every_line_that_had_to_change():
     file, page = ORIGINAL.read_text(), PAGE.read_text()
     changed = re.findall(r"# was: (.+)$", file, re.MULTILINE)
-    assert len(changed) > 5
+    added = re.findall(r"^(.+?)  # new$", file, re.MULTILINE)
+    assert len(changed) > 5 and added
+    assert "\n".join(added) in page
     assert not [line for line in changed if f"`{line}`" not in page]
     (attention,) = re.findall(r"```python\n(def flash_attn_func.+?)```", page, re.DOTALL)
     assert attention in re.sub(r"  # was: .+", "", file)
@@ -38,7 +40,9 @@ def test_it_runs_to_a_recorded_score(tmp_path: Path):
     shutil.copytree(ROOT / "harness", task, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(ORIGINAL, task / "train.py")
     toml = (task / "autoresearch.toml").read_text()
-    patient = toml.replace("budget_seconds = 8\ngrace_seconds = 10", f"budget_seconds = {BUDGET}\ngrace_seconds = {PATIENCE}")
+    patient = toml.replace("budget_seconds = 8\n", f"budget_seconds = {BUDGET}\n").replace(
+        "startup_seconds = 10\ngrace_seconds = 10\n", f"startup_seconds = {PATIENCE}\ngrace_seconds = {PATIENCE}\n"
+    )
     assert patient != toml
     (task / "autoresearch.toml").write_text(patient)
     root = create(tmp_path / "workspace", str(task), "tiny").root

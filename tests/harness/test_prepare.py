@@ -69,7 +69,7 @@ documents = st.lists(st.lists(st.integers(1, 99), max_size=40), min_size=1, max_
 @settings(max_examples=200, deadline=None)
 @given(documents, st.integers(3, 12))
 def test_packing_loses_and_invents_nothing(texts: list[list[int]], row_len: int):
-    rows = list(prepare.pack_rows([[0, *text] for text in texts], row_len, bos=0))
+    rows = list(corpora.pack_rows([[0, *text] for text in texts], row_len, bos=0))
     assert all(len(row) == row_len and row[0] == 0 for row in rows)
     packed = Counter(int(token) for row in rows for token in row if token)
     given_tokens = Counter(token for text in texts for token in text)

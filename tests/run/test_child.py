@@ -31,9 +31,18 @@ def test_the_tail_is_bounded(tmp_path: Path):
     assert len(child.tail) == LAST_LINE_BYTES and child.tail.endswith(b"x\nend\n")
 
 
+def test_lines_are_read_one_by_one_and_none_is_lost(tmp_path: Path):
+    child = start(
+        tmp_path, "print('one'); print('two', flush=True); import time; time.sleep(0.1); print('three'); print('end', end='')"
+    )
+    assert [anyio.run(child.line) for _ in range(4)] == [b"one\n", b"two\n", b"three\n", b""]
+    child.end()
+    assert child.tail == b"one\ntwo\nthree\nend"
+
+
 def test_draining_ends_though_something_still_writes(tmp_path: Path):
     child = start(tmp_path, "while True: print('x' * 1000)")
-    anyio.run(child.first_output)
+    anyio.run(child.line)
     child.drain()
     assert child.returncode is None
     child.end()

@@ -1,5 +1,6 @@
 """The talk between a run and its supervisor."""
 
+import json
 import sqlite3
 from collections.abc import Callable
 
@@ -51,8 +52,20 @@ except OSError:
     assert ended(session).seconds["startup"] >= 1.0
 
 
+def test_start_up_beyond_what_is_free_is_charged_to_the_budget(toy: Make):
+    work = """
+import time
+time.sleep(1.5)
+reply, _ = ask(op="data")
+open("result.txt", "w").write(str(reply["budget"]))
+"""
+    session = with_data(toy, work, budget_seconds="20\nstartup_seconds = 1")
+    run(session)
+    assert 15 < (ended(session).score or 0) <= 19.5, ended(session)
+
+
 def test_a_run_that_never_asks_for_data_times_out_at_start_up(toy: Make):
-    session = with_data(toy, "import time\ntime.sleep(300)\n", budget_seconds="9\nstartup_seconds = 1")
+    session = with_data(toy, "import time\ntime.sleep(300)\n", budget_seconds="0.5\nstartup_seconds = 0.5")
     run(session)
     assert (ended(session).outcome, ended(session).failure) == ("timeout", "timeout_startup")
 
@@ -74,6 +87,75 @@ print("nonsense", ask(op="give me 99")[0])
     log = log_of(session, 1)
     assert "first {'score': 3.5}" in log
     assert log.count("error") == 3
+
+
+CHECKER = """
+import json, sys
+print("loaded", flush=True)
+assert sys.stdin.readline() == "declared\\n"
+word = open("declared.txt").read()
+print("a library warns", flush=True)
+print(json.dumps({"refused": "no good word", "failure": "not_causal"} if word == "bad" else {"marks": {"word": word}}), flush=True)
+assert sys.stdin.readline() == "score\\n"
+print(json.dumps({"score": float(open("result.txt").read()), "marks": {"word": word}}))
+"""
+DECLARES = WITH_DATA.replace('outputs = ["result.txt"]', 'outputs = ["result.txt"]\ndeclares = "declared.txt"').replace(
+    'command = ["{python}", "score.py"]', f'command = ["{{python}}", "-c", {json.dumps(CHECKER)}]\nstarts_early = true'
+)
+
+
+def test_a_run_that_must_declare_gets_data_only_after_its_declaration_is_accepted(toy: Make):
+    work = """
+print("early", ask(op="data")[0])
+open("declared.txt", "w").write("good")
+print("declared", ask(op="declare")[0])
+open("declared.txt", "w").write("bad")
+print("again", ask(op="declare")[0])
+_, (fd,) = ask(op="data")
+print("late", ask(op="declare")[0])
+open("result.txt", "w").write("3")
+print("score", ask(op="submit")[0])
+"""
+    session = with_data(toy, work, toml=DECLARES)
+    run(session)
+    log = log_of(session, 1)
+    assert "early {'error': \"this task's runs declare declared.txt first" in log, log
+    assert "declared {'marks': {'word': 'good'}}" in log and "again {'error': 'a run declares once" in log
+    assert "late {'error': 'a run declares once" in log and "score {'score': 3.0}" in log
+    assert ended(session).score == 3.0 and ended(session).marks == {"word": "good"}
+    assert list(ended(session).seconds) == ["queued", "startup", "check", "training", "evaluation"]
+
+
+def test_a_declaration_that_is_refused_ends_the_run_before_it_sees_data(toy: Make):
+    work = """
+import time
+open("declared.txt", "w").write("bad")
+print("told", ask(op="declare")[0])
+time.sleep(300)
+"""
+    session = with_data(toy, work, toml=DECLARES)
+    run(session)
+    assert (ended(session).outcome, ended(session).failure) == ("refused", "not_causal")
+    assert "no good word" in ended(session).excerpt and "training" not in ended(session).seconds
+
+
+@pytest.mark.parametrize("left", ["os.symlink('/etc/passwd', 'declared.txt')", "os.mkfifo('declared.txt')", "pass"])
+def test_a_declaration_that_is_no_file_of_its_own_ends_the_run(toy: Make, left: str):
+    session = with_data(toy, f"{left}\nprint(ask(op='declare'))\nimport time\ntime.sleep(300)\n", toml=DECLARES)
+    run(session)
+    assert (ended(session).outcome, ended(session).failure) == ("crash", "error")
+    assert "declared.txt" in ended(session).excerpt
+
+
+def test_the_run_hears_its_score_in_the_digits_that_an_agent_sees(toy: Make):
+    work = """
+ask(op="data"); ask(op="trained")
+open("result.txt", "w").write("1.23456789012")
+print(ask(op="submit")[0])
+"""
+    session = with_data(toy, work)
+    run(session)
+    assert ended(session).score == 1.23456789012 and "{'score': 1.234568}" in log_of(session, 1)
 
 
 def test_garbage_on_the_control_socket_does_no_harm(toy: Make):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from autoresearch_mcp.errors import EvaluationError, RefusedError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run.scoring import DETAILS, Score, parse_score
-from conftest import TOY, ended, run
+from autoresearch_mcp.run.scoring import DETAILS, Score, parse_declared, parse_score
+from conftest import TOY, ended, run, spec_of
 
 Make = Callable[..., Session]
 
@@ -26,8 +26,9 @@ def scored_by(code: str) -> str:
 def test_the_last_line_is_the_score():
     assert parse_score(b"step 1\n3.5\n", 0) == Score(3.5)
     assert parse_score(b"7", 0) == Score(7.0)
-    line = {"score": 1, "holdout": 2, "details": {"speed": 3}, "more": "is not read"}
-    assert parse_score(json.dumps(line).encode(), 0) == Score(1.0, 2.0, {"speed": 3.0})
+    line = {"score": 1, "holdout": 2, "details": {"speed": 3}, "marks": {"causality": "proved"}, "more": "is not read"}
+    assert parse_score(json.dumps(line).encode(), 0) == Score(1.0, 2.0, {"speed": 3.0}, {"causality": "proved"})
+    assert parse_declared(b'{"marks": {"a": 1, "b\\u001b[31m": "\\u001b[2Jlong"}}') == {"a": "1", "b": "long"}
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -51,6 +52,8 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ('{"score": ' + "[" * 600 + "]" * 600 + "}", None, "must be a number"),
         ('{"refused": ' + "[" * 600 + "]" * 600 + "}", "refused", r"^\[\["),
         (json.dumps({"score": 1, "details": {str(i): i for i in range(DETAILS + 1)}}), None, f"{DETAILS + 1} details"),
+        ('{"score": 1, "marks": [1, 2]}', None, "must be an object"),
+        (json.dumps({"score": 1, "marks": {str(i): "x" for i in range(DETAILS + 1)}}), None, f"{DETAILS + 1} marks"),
         ('{"score": true}', None, "true as score"),
         ("{}", None, "null as score"),
         ("[]", None, r"\[\] as score"),
@@ -104,6 +107,30 @@ def test_a_scoring_command_that_fails_or_hangs_is_no_score(toy: Make, tmp_path: 
     session = toy(toml=scored_by("raise SystemExit('broken')"))
     run(session)
     assert ended(session).outcome == "crash" and "exit status 1" in ended(session).excerpt and "broken" in ended(session).excerpt
+
+
+@pytest.mark.parametrize("line", ["", "7", "[]", "nonsense", DEEP, '{"marks": 1}'], ids=lambda line: line[:12])
+def test_nonsense_for_an_answer_to_a_declaration_is_a_failure_too(line: str):
+    with pytest.raises(EvaluationError):
+        parse_declared(line.encode())
+
+
+SEALED = """
+[data]
+prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'key.txt').write_text('secret')", "{data}"]
+sealed = ["key.txt"]
+"""
+
+
+def test_where_data_is_sealed_nothing_that_scoring_prints_is_shown(toy: Make):
+    """A traceback may quote it."""
+    code = "import sys; raise SystemExit('IndexError: ' + open(sys.argv[1] + '/key.txt').read())"
+    session = toy(toml=scored_by(code).replace(f'"{code}"]', f'"{code}", "{{data}}"]') + SEALED)
+    session.data.prepare(session.workspace.root)
+    run(session)
+    assert (ended(session).outcome, ended(session).failure) == ("crash", "error")
+    assert "secret" not in ended(session).excerpt and "scoring.log" in ended(session).excerpt
+    assert "secret" in spec_of(session, 1).scoring_log.read_text()
 
 
 def test_scoring_has_a_time_limit(toy: Make):

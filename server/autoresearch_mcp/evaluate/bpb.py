@@ -1,9 +1,15 @@
-"""Scores a submitted language model in bits per byte, in a process of its own that alone reads the sealed tokens.
+"""Scores a language model in bits per byte, in a process of its own that alone reads the sealed tokens.
 
-    echo | python -P -m autoresearch_mcp.evaluate.bpb SUBMISSION DATA
+    printf 'declared\\nscore\\n' | python -P -m autoresearch_mcp.evaluate.bpb DATA [--proved]
 
 Bits per byte makes scores of different vocabularies comparable: bits of all scored target tokens over the bytes of text those
-tokens stand for. Prints one JSON line, as run/scoring.py reads it.
+tokens stand for. It works where declaration and submission are put, and answers each line with one of JSON, as run/scoring.py reads
+it.
+
+`declared`, before there is training data: the graph is checked, proved causal (causality.py) and tried on made-up weights and
+tokens. What cannot be proved is probed when it is scored, or refused with --proved. `score`: the trained tensors go through the
+graph, first on made-up tokens, where a failure can be explained, then on the sealed ones, of which no text says anything: all that
+leaves is the score. The price of a proof is its time in start-up; the price of a probe is a few batches more to score.
 """
 
 import json
@@ -19,11 +25,15 @@ import numpy as np
 import torch
 
 from autoresearch_mcp.errors import RefusedError
-from autoresearch_mcp.evaluate.archive import load_model
+from autoresearch_mcp.evaluate.archive import Declaration, GraphError, GraphModel, read_declaration, read_submission
+from autoresearch_mcp.evaluate.causality import NotProved, Proof, prove
 
 PROBE_ROUNDS, PROBE_SHARE = 4, 16  # at least so many rounds; one in so many batches of a long evaluation
 PROBE_OTHERS = 1 / 8  # of a batch's rows become others in a round
 PROBE_TOLERANCE = 1e-3  # of a logit; an advantage hidden below it is worth at most about as many nats a token
+
+TRIAL_SCALE = 0.02  # of made-up weights
+DECLARATION, SUBMISSION, TRAINED = "declaration.safetensors", "submission.safetensors", "trained.json"  # where they are put
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
@@ -49,7 +59,7 @@ def load_sealed(folder: Path) -> Sealed:
 
 
 Inspect = Callable[[torch.Tensor, torch.Tensor], None]
-"""Sees the tokens (B, T) and the logits (B, T, vocab) of a whole batch while it is scored."""
+"""Sees the tokens (B, T) and the logits float32 (B, T, vocab) of a whole batch while it is scored."""
 
 
 def bits_per_byte(
@@ -69,7 +79,7 @@ def bits_per_byte(
             logits = checked(model(tokens.clone()), batch, tokens.shape[1], token_bytes.shape[1])
             if inspect is not None:
                 inspect(tokens, logits)
-            chosen = torch.log_softmax(logits[: batch - short].float(), dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
+            chosen = torch.log_softmax(logits[: batch - short], dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
             bytes_of = lengths[:, targets]
             nats -= (chosen.double() * (bytes_of[0] > 0)).sum()
             counted += bytes_of.flatten(1).sum(dim=1)
@@ -116,35 +126,34 @@ class CausalityProbe:
         moved = self._moved(changed, before) & (places <= cut) & probed
         if not moved.any():
             return
-        # Which of the two rules is broken: with the probed rows as they are, only the other rows can matter.
+        # Which of the two rules is broken: with the probed rows as they are, only the other rows can matter. Where in the sealed
+        # text it showed is not said.
         if (self._moved(torch.where(probed, real, others), before) & probed).any():
             raise RefusedError(
                 "the output for one sequence changed when the others in its batch did: rows must not mix", "not_causal"
             )
-        row, position = (int(value) for value in moved.nonzero()[0])
-        first = int((changed[row] != real[row]).nonzero()[0])
         raise RefusedError(
-            f"output at position {position} changed when token {first} did: the model sees the tokens it is to predict, "
-            "its attention (or whatever mixes positions) is not causal",
+            "the output at a position changed when a later token did: the model sees the tokens it is to predict, its attention "
+            "(or whatever mixes positions) is not causal",
             "not_causal",
         )
 
     def _moved(self, changed: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
         """Where (B, T) the logits of the changed tokens differ from those before."""
         after = checked(self._model(changed.clone()), *before.shape)
-        return (before.float() - after.float()).abs().amax(-1) > PROBE_TOLERANCE
+        return ~((before - after).abs().amax(-1) <= PROBE_TOLERANCE)  # what is not a number has moved
 
     @staticmethod
     def _likely_other(real: torch.Tensor, logits: torch.Tensor, cut: torch.Tensor) -> torch.Tensor:
         """For each row (B, 1) a token that the model finds likely behind position `cut` and that does not stand there."""
         at = logits.gather(1, cut.unsqueeze(-1).expand(-1, -1, logits.shape[-1])).squeeze(1)
-        drawn = torch.multinomial(at.float().softmax(-1) + 1e-9, 2)  # two draws without repeats: one is not the real token
+        drawn = torch.multinomial(at.softmax(-1) + 1e-9, 2)  # two draws without repeats: one is not the real token
         differs = drawn != real.gather(1, cut + 1)
         return drawn.gather(1, differs.int().argmax(1, keepdim=True))
 
 
 def checked(logits: object, batch: int, seq_len: int, vocab: int) -> torch.Tensor:
-    """Refuses an output that is no finite floating-point tensor of the one right shape."""
+    """An output as float32, which is what is scored and compared. Refuses what is no finite tensor of the one right shape."""
     if not isinstance(logits, torch.Tensor) or not logits.is_floating_point():
         raise RefusedError("the model's output is no floating-point tensor; return logits when called without targets")
     if logits.shape != (batch, seq_len, vocab):
@@ -152,35 +161,125 @@ def checked(logits: object, batch: int, seq_len: int, vocab: int) -> torch.Tenso
             f"the model's output has shape {tuple(logits.shape)}, but the score needs logits {(batch, seq_len, vocab)}: "
             "one for every token of the vocabulary at every position"
         )
+    logits = logits.float()
     if not torch.isfinite(torch.stack(torch.aminmax(logits))).all():  # NaN wins in both; several times faster than isfinite
-        raise RefusedError("the model's logits are not all finite numbers (NaN or infinity)", "nan")
+        raise RefusedError("the model's logits are not all finite numbers (NaN or infinity, in float32)", "nan")
     return logits
 
 
-def main(submission: Path, folder: Path) -> dict[str, object]:
-    """The answer to print."""
-    sealed = load_sealed(folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = Path("trained.json")  # the supervisor puts it here: what the run committed itself to
-    committed: object = json.loads(trained.read_bytes()).get("digests") if trained.exists() else []
-    rng = np.random.default_rng()  # seeded by the system: which rows and positions are probed is nobody's to know
-    try:
-        if not isinstance(committed, list):
+class Evaluator:
+    """Of one run: told what the run declares, then what it has trained. Raises RefusedError for what is not scored."""
+
+    def __init__(self, data: Path, demand_proof: bool):
+        self._sealed = load_sealed(data)
+        self._demand_proof = demand_proof
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._rng = np.random.default_rng()  # seeded by the system: which rows and positions are probed is nobody's to know
+        self._declaration: Declaration | None = None
+        self._proof: Proof | None = None
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self._sealed.batch, self._sealed.rows["val"].shape[1] - 1
+
+    @property
+    def _vocab(self) -> int:
+        return self._sealed.token_bytes.shape[1]
+
+    @property
+    def _marks(self) -> dict[str, str]:
+        return {"causality": "proved" if self._proof else "probed"}
+
+    def declare(self) -> dict[str, object]:
+        """Checks, proves and tries the declared graph."""
+        declaration = read_declaration(Path(DECLARATION), self._shape, self._device)
+        try:
+            self._proof = prove(declaration.graph, declaration.values)
+        except NotProved as reason:
+            if self._demand_proof:
+                raise RefusedError(f"the model cannot be proved causal: {reason}", "not_causal") from reason
+        self._try(GraphModel(declaration.graph, made_up_weights(declaration, self._device), self._device))
+        self._declaration = declaration
+        return {"marks": self._marks}
+
+    def score(self) -> dict[str, object]:
+        """Scores the trained tensors."""
+        if self._declaration is None:
+            raise RefusedError("the run declared no model. Call declare(model) before make_dataloader")
+        proof = self._proof
+        committed: object = json.loads(Path(TRAINED).read_bytes()).get("digests") if Path(TRAINED).exists() else None
+        if not isinstance(committed, dict):
             raise RefusedError("the run did not say which weights it had when training ended. Submit with evaluate_bpb")
-        known = frozenset(map(str, cast("list[object]", committed)))
-        model = load_model(submission, device, (sealed.batch, sealed.rows["val"].shape[1] - 1), known)
-        shuffled = {split: rows[rng.permutation(len(rows))] for split, rows in sealed.rows.items()}
-        probe = CausalityProbe(model, math.ceil(len(shuffled["val"]) / sealed.batch), rng)
-        val, val_decoded = bits_per_byte(model, shuffled["val"], sealed.token_bytes, sealed.batch, device, probe)
-        holdout, _ = bits_per_byte(model, shuffled["holdout"], sealed.token_bytes, sealed.batch, device)
+        known = {str(name): str(digest) for name, digest in cast("dict[object, object]", committed).items()}
+        pinned = proof.pinned if proof else frozenset[str]()
+        tensors = read_submission(Path(SUBMISSION), self._declaration, known, pinned, self._device)
+        model = GraphModel(self._declaration.graph, tensors, self._device, proof.guards if proof else {})
+        checked(self._try(model), *self._shape, self._vocab)
+
+        def silent(tokens: torch.Tensor) -> torch.Tensor:
+            try:
+                return model(tokens)
+            except GraphError as error:
+                raise RefusedError(
+                    f"the model fails on text that it was not tried on, in {error.operator}: its forward must take any tokens"
+                ) from None
+
+        return self._score(silent)
+
+    def _score(self, model: Model) -> dict[str, object]:
+        sealed, token_bytes = self._sealed, self._sealed.token_bytes
+        shuffled = {split: rows[self._rng.permutation(len(rows))] for split, rows in sealed.rows.items()}
+        probe = None if self._proof else CausalityProbe(model, math.ceil(len(shuffled["val"]) / sealed.batch), self._rng)
+        val, val_decoded = bits_per_byte(model, shuffled["val"], token_bytes, sealed.batch, self._device, probe)
+        holdout, _ = bits_per_byte(model, shuffled["holdout"], token_bytes, sealed.batch, self._device)
+        return {"score": val, "holdout": holdout, "details": {"bpb_by_decoded_bytes": val_decoded}, "marks": self._marks}
+
+    def _try(self, model: GraphModel) -> torch.Tensor:
+        """The output on made-up tokens; what goes wrong there may be told in full."""
+        tokens = torch.randint(self._vocab, self._shape, generator=torch.Generator().manual_seed(0)).to(self._device)
+        try:
+            logits = model(tokens)
+        except GraphError as error:
+            raise RefusedError(
+                f"the model's graph fails at node {error.node}, {error.operator}: {error.explanation}", "export"
+            ) from error
+        checked(torch.nan_to_num(logits) if isinstance(logits, torch.Tensor) else logits, *self._shape, self._vocab)
+        return logits
+
+
+def made_up_weights(declaration: Declaration, device: str) -> dict[str, torch.Tensor]:
+    """Tensors as declared: buffers and constants as they are, parameters small and random."""
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, spec in declaration.graph.tensors.items():
+        if spec.kind == "parameter" and spec.dtype.is_floating_point:
+            tensors[name] = (torch.randn(spec.shape, generator=generator) * TRIAL_SCALE).to(device, spec.dtype)
+        else:
+            tensors[name] = declaration.values.get(name, torch.zeros(spec.shape, dtype=spec.dtype)).to(device)
+    return tensors
+
+
+def answer(step: Callable[[], dict[str, object]]) -> dict[str, object]:
+    """What a step answers, refusals included."""
+    try:
+        return step()
     except RefusedError as error:
         return {"refused": str(error), "failure": error.failure}
-    return {"score": val, "holdout": holdout, "details": {"bpb_by_decoded_bytes": val_decoded}}
+    except (torch.OutOfMemoryError, MemoryError):
+        return {"refused": "there is too little memory to score the model beside the run", "failure": "oom"}
+
+
+def main(data: str, *options: str) -> None:
+    torch.log_softmax(torch.ones(64, 64) @ torch.ones(64, 64), dim=-1)  # starts the threads
+    evaluator = Evaluator(Path(data), "--proved" in options)
+    print("loaded", flush=True)  # with the run, before its budget starts: so loading torch costs nothing later
+    for line in sys.stdin:
+        step = evaluator.declare if line == "declared\n" else evaluator.score
+        print(json.dumps(answer(step)), flush=True)
+        if step == evaluator.score:
+            break
+    os._exit(0)  # torch takes a third of a second to leave in order
 
 
 if __name__ == "__main__":
-    torch.log_softmax(torch.ones(64, 64) @ torch.ones(64, 64), dim=-1)  # starts the threads
-    print("loaded", flush=True)  # with the run, before its budget starts: so loading torch costs nothing later
-    sys.stdin.readline()  # says that the submission is there
-    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]))), flush=True)
-    os._exit(0)  # torch takes a third of a second to leave in order
+    main(*sys.argv[1:])

@@ -33,6 +33,7 @@ from autoresearch_mcp.record.events import (
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.run import clock
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
@@ -329,7 +330,7 @@ class Session:
             experiment=run.experiment,
             tag=self.tag,
             seed=run.seed,
-            task=self.task,
+            task=self.task.model_copy(update={"run": clock.limits(self.task.run, self.state.baseline_seconds)}),
             folder=self.workspace.runs_dir / str(run.run),
             ledger=self.ledger.path,
             results=self.results.path,

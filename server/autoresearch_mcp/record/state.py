@@ -139,6 +139,12 @@ class SessionState:
         return self.kept[0] if self.kept else None
 
     @property
+    def baseline_seconds(self) -> list[dict[str, float]]:
+        """How long each scored run of the baseline took, by phase."""
+        runs = self.baseline.runs if self.baseline else []
+        return [run.ended.seconds for run in runs if run.ended is not None and run.ended.score is not None]
+
+    @property
     def running(self) -> list[tuple[ExperimentState, RunState]]:
         """Experiments with the run that is on, the oldest run first."""
         return [(experiment, run) for experiment in self._running.values() if (run := experiment.running)]

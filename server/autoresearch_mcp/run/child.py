@@ -32,6 +32,7 @@ class Child:
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)
         self.tail = b""
+        self._unread = b""  # of what was printed, for `line`
         try:
             self.process = subprocess.Popen(
                 command,
@@ -65,11 +66,14 @@ class Child:
             if not self._take():
                 return
 
-    async def first_output(self) -> None:
-        """Returns when something was printed, or nothing can be any more. Not beside `pump`."""
-        if not self.tail:
+    async def line(self) -> bytes:
+        """The next line that it prints; empty when nothing comes any more. Not beside `pump`."""
+        while b"\n" not in self._unread:
             await anyio.wait_readable(self._read)
-            self._take()
+            if not self._take():
+                return b""
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line + b"\n"
 
     def drain(self) -> None:
         """Takes what is already in the pipe, when the process has ended; not more than a pipe holds, if something still writes."""
@@ -94,4 +98,5 @@ class Child:
             return False
         self._log.write(data)
         self.tail = (self.tail + data)[-LAST_LINE_BYTES:]
+        self._unread = (self._unread + data)[-LAST_LINE_BYTES:]
         return bool(data)

@@ -3,18 +3,36 @@ reported from inside the run never enters.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from autoresearch_mcp.task import Run
 
-Phase = Literal["queued", "startup", "training", "export", "evaluation", "done"]
+Phase = Literal["queued", "startup", "check", "training", "export", "evaluation", "done"]
+
+STARTUP_FACTOR, EVALUATE_FACTOR, MARGIN = 3, 4, 10.0  # of the baseline's; seconds
+
+
+def limits(run: Run, baseline: Sequence[Mapping[str, float]]) -> Run:
+    """The limits of a run in a session whose baseline's runs took `baseline` seconds by phase: what an honest change needs, so that
+    there is little time to learn in where learning is free, before the data is there and after it is gone.
+    """
+
+    def bounded(phase: Phase, factor: int, allowance: float) -> float:
+        took = max((seconds[phase] for seconds in baseline if phase in seconds), default=allowance)
+        return min(allowance, factor * took + MARGIN)
+
+    startup = bounded("startup", STARTUP_FACTOR, run.startup_seconds)
+    evaluate = bounded("evaluation", EVALUATE_FACTOR, run.evaluate_seconds)
+    return run.model_copy(update={"startup_seconds": startup, "evaluate_seconds": evaluate})
 
 
 class Clock:
     """Seconds spent in each phase and the moment the current one must end.
 
-    Start-up is free up to the task's allowance, because no training data is in the run yet. Training starts when data is
-    handed over, or with the process where the task has no such data; its limit is the budget plus the grace for a last step.
+    Start-up is free up to an allowance, because no training data is in the run yet; what goes beyond is charged to the budget. A
+    check of ours in between is not counted. Training starts when data is handed over, or with the process where the task has no
+    such data; its limit is what is left of the budget plus the grace for a last step.
     """
 
     def __init__(self, limits: Run):
@@ -35,11 +53,17 @@ class Clock:
         return time.monotonic() - self._entered
 
     @property
+    def budget(self) -> float:
+        """Seconds of training that are left of the task's, after what start-up took beyond its allowance."""
+        startup = self.seconds.get("startup", 0.0) + (self.elapsed if self.phase == "startup" else 0.0)
+        return max(0.0, self.limits.budget_seconds - max(0.0, startup - self.limits.startup_seconds))
+
+    @property
     def limit(self) -> float | None:
-        """Seconds the current phase may last."""
+        """Seconds the current phase may last from when it was entered."""
         limits: dict[Phase, float] = {
-            "startup": self.limits.startup_seconds,
-            "training": self.limits.budget_seconds + self.limits.grace_seconds,
+            "startup": self.limits.startup_seconds + self.limits.budget_seconds - self.seconds.get("startup", 0.0),
+            "training": self.budget + self.limits.grace_seconds,
             "export": self.limits.export_seconds,
             "evaluation": self.limits.evaluate_seconds,
         }

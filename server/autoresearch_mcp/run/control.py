@@ -1,5 +1,6 @@
 """The run's half of the talk: one JSON object a line over an inherited socket. Everything on it comes from untrusted code.
 
+{"op": "declare"}  the file by which the run commits itself is there; {"marks": {name: text}} once it is accepted
 {"op": "data"}     the training files as read-only descriptors and {"files": [...], "budget": seconds}; the first starts the budget
 {"op": "trained"}  training is over; what else the message says is kept for the scoring command
 {"op": "submit"}   {"score": number}, once; the result is on record by then
@@ -19,7 +20,7 @@ from anyio.abc import UNIXSocketStream
 
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 
-MESSAGE_BYTES = 1 << 20
+MESSAGE_BYTES = 1 << 23  # what a model of 20,000 tensors needs to name the hash of each
 
 
 @dataclass
@@ -33,6 +34,8 @@ class Handover:
 
 class Requests(Protocol):
     """What a run may ask for. Each raises NotAllowedError where the run may go on without it, RunFailedError where that ends it."""
+
+    async def declare(self) -> dict[str, str]: ...
 
     async def data(self) -> Handover: ...
 
@@ -54,6 +57,8 @@ async def serve(ours: socket.socket, requests: Requests) -> None:
 async def _answer(stream: UNIXSocketStream, message: Any, requests: Requests) -> None:
     try:
         match message:
+            case {"op": "declare"}:
+                await stream.send(_line(marks=await requests.declare()))
             case {"op": "data"}:
                 await _send(stream, await requests.data())
             case {"op": "trained"}:
@@ -62,7 +67,7 @@ async def _answer(stream: UNIXSocketStream, message: Any, requests: Requests) ->
             case {"op": "submit"}:
                 await stream.send(_line(score=await requests.submit()))
             case _:
-                raise NotAllowedError("unknown request; a run asks for data, says that it has trained, and submits once")
+                raise NotAllowedError("unknown request; a run declares, asks for data, says that it has trained, and submits once")
     except NotAllowedError as error:
         await stream.send(_line(error=str(error)))
     except RunFailedError as failed:
@@ -86,7 +91,7 @@ async def _messages(stream: UNIXSocketStream) -> AsyncIterator[Any]:
     buffer = b""
     while len(buffer) < MESSAGE_BYTES:
         try:
-            buffer += await stream.receive(4096)
+            buffer += await stream.receive(1 << 16)
         except anyio.EndOfStream:
             return
         while b"\n" in buffer:

@@ -1,8 +1,11 @@
 """Scoring: runs the task's scoring command on a run's outputs, in a process of its own, and takes the score from its last line.
 
-That line is a number, or {"score": number, "holdout": number, "details": {name: number}}, or {"refused": reason, "failure": name}.
+That line is a number, or {"score": number, "holdout": number, "details": {name: number}, "marks": {name: text}}, or {"refused":
+reason, "failure": name}. Where a run declares itself first, that is answered by {"marks": {name: text}} or a refusal.
+
 The command is the task's and trusted, but it may echo what a run wrote; so whatever it prints comes out as a score or as a failure
-with a name, within bounds.
+with a name, within bounds. And it may echo what is sealed; so where a task has sealed data, what it prints beside its answer, a
+traceback for one, is shown to nobody but a human: it stays in the run's scoring.log.
 """
 
 import json
@@ -22,8 +25,11 @@ from autoresearch_mcp.task import FAILURES
 from autoresearch_mcp.text import plain, sound, tail
 
 POLL = 0.02  # seconds between looks at the process
-READY = 30.0  # seconds that a command which starts early has for loading before the run's clock starts without it
+READY = 60.0  # seconds that a command which starts early has for loading
+CHECK = 120.0  # seconds that it has for a declaration
 DETAILS, DETAIL_NAME, REASON = 32, 40, 2000  # how many figures beside the score; characters of a name, of a refusal
+MARK = 40  # characters of what a mark says
+DECLARED, SCORE = b"declared\n", b"score\n"  # what a command that started early is told
 
 
 @dataclass
@@ -31,6 +37,7 @@ class Score:
     score: float
     holdout: float | None = None
     details: dict[str, float] = field(default_factory=dict[str, float])
+    marks: dict[str, str] = field(default_factory=dict[str, str])
 
 
 def parse_score(output: bytes, returncode: int | None) -> Score:
@@ -47,11 +54,39 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
     except RecursionError as error:
         raise EvaluationError("the scoring command's last line is JSON nested too deeply to read") from error
     answer = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {"score": answer}
+    _refuse(answer)
+    holdout = None if answer.get("holdout") is None else _number(answer["holdout"], "holdout")
+    return Score(_number(answer.get("score"), "score"), holdout, _details(answer.get("details")), _marks(answer.get("marks")))
+
+
+def parse_declared(line: bytes) -> dict[str, str]:
+    """The marks in a scoring command's answer to a declaration. Raises RefusedError or EvaluationError, and nothing else."""
+    try:
+        answer: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise EvaluationError("the scoring command did not answer the declaration") from error
+    if not isinstance(answer, dict):
+        raise EvaluationError("the scoring command's answer to the declaration is no JSON object")
+    answer = cast("dict[str, Any]", answer)
+    _refuse(answer)
+    return _marks(answer.get("marks"))
+
+
+def _refuse(answer: dict[str, Any]) -> None:
     if "refused" in answer:
         failure = answer.get("failure")
         raise RefusedError(_shown(answer["refused"], REASON), failure if failure in FAILURES else "refused")
-    holdout = None if answer.get("holdout") is None else _number(answer["holdout"], "holdout")
-    return Score(_number(answer.get("score"), "score"), holdout, _details(answer.get("details")))
+
+
+def _marks(given: object) -> dict[str, str]:
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise EvaluationError(f"the scoring command gave {_shown(given)} as marks; they must be an object of names and texts")
+    marks = cast("dict[str, object]", given)
+    if len(marks) > DETAILS:
+        raise EvaluationError(f"the scoring command gave {len(marks)} marks; at most {DETAILS} are recorded")
+    return {_shown(name, DETAIL_NAME): _shown(value, MARK) for name, value in marks.items()}
 
 
 def _details(given: object) -> dict[str, float]:
@@ -88,58 +123,86 @@ def _shown(value: object, characters: int = 200) -> str:
 
 class Scoring:
     """A started scoring command. With metric.starts_early it starts with the run, prints a line when it has loaded what it needs,
-    and then waits for a line on its input, which `score` sends: so loading takes neither the run's time nor anybody's after it.
+    and then waits for what `declared` and `score` send: so loading takes neither the run's time nor anybody's after it.
     """
 
     def __init__(self, spec: RunSpec, command: list[str], environment: dict[str, str]):
         self._spec = spec
         self._log = BoundedLog(spec.scoring_log, spec.task.run.log_bytes)
-        self._waits = spec.task.metric.starts_early
+        self._waits, self._loaded = spec.task.metric.starts_early, False
         self.child = Child(
             command, spec.scoring, environment, self._log, stdin=subprocess.PIPE if self._waits else subprocess.DEVNULL
         )
 
     async def ready(self) -> None:
         """Returns when a command that starts early has loaded, so that it takes no compute from what comes next."""
-        if self._waits:
+        if self._waits and not self._loaded:
             with anyio.move_on_after(READY):
-                await self.child.first_output()
+                await self.child.line()
+            self._loaded = True
+
+    async def declared(self) -> dict[str, str]:
+        """What the command says of the declaration that now lies in the scoring folder. Raises RunFailedError."""
+        try:
+            await self.ready()
+            self._tell(DECLARED)
+            with anyio.move_on_after(CHECK):
+                while line := await self.child.line():
+                    if line.startswith(b"{"):  # else a library's warning
+                        return parse_declared(line)
+                raise EvaluationError("the scoring command ended over the declaration")
+            raise RunFailedError(
+                "refused", "refused", f"the declaration could not be checked within {CHECK:.0f} s: it is too large"
+            )
+        except RefusedError as error:
+            raise RunFailedError("refused", error.failure, str(error)) from error
+        except EvaluationError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: EvaluationError) -> RunFailedError:
+        """Names what the scoring command did, and where nothing is sealed, what it printed."""
+        if self._spec.task.data.sealed:
+            return RunFailedError("crash", "error", f"scoring failed; a human can read why in its {self._spec.scoring_log.name}")
+        return RunFailedError("crash", "error", f"{error}\n{tail(self._spec.scoring_log)}")
 
     def end(self) -> None:
         """Ends the process, whatever it does. May be called again."""
         self.child.end()
         self._log.close()
 
-    async def score(self, stop_asked: Callable[[], bool]) -> Score:
-        """The score of the outputs that now lie in the scoring folder. Raises RunFailedError."""
+    async def score(self, stopped: Callable[[], RunFailedError | None]) -> Score:
+        """The score of the outputs that now lie in the scoring folder. Raises RunFailedError, also what `stopped` says."""
         limit = self._spec.task.run.evaluate_seconds
         try:
-            self._release()
+            stop: RunFailedError | None = None
+            self._tell(SCORE, last=True)
             with anyio.move_on_after(limit) as patience:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.child.pump)
-                    while self.child.returncode is None and not stop_asked():  # noqa: ASYNC110 (nothing signals it)
+                    while self.child.returncode is None and not (stop := stopped()):  # noqa: ASYNC110 (nothing signals it)
                         await anyio.sleep(POLL)
                     tasks.cancel_scope.cancel()
             self.child.drain()
             if patience.cancelled_caught:
                 raise RunFailedError("timeout", "timeout", f"scoring took longer than {limit:.0f} s")
-            if self.child.returncode is None:
-                raise RunFailedError("crash", "killed", "the run was stopped on request")
+            if stop is not None:
+                raise stop
             return parse_score(self.child.tail, self.child.returncode)
         except RefusedError as error:
             raise RunFailedError("refused", error.failure, str(error)) from error
         except EvaluationError as error:
-            raise RunFailedError("crash", "error", f"{error}\n{tail(self._spec.scoring_log)}") from error
+            raise self._failed(error) from error
         finally:
             self.end()
 
-    def _release(self) -> None:
-        """Tells a command that started early that the outputs are there. One that has died already says so by its status."""
+    def _tell(self, word: bytes, last: bool = False) -> None:
+        """Tells a command that started early what is there. One that has died already says so by its status."""
         pipe = self.child.process.stdin
         if pipe is not None:
             try:
-                pipe.write(b"\n")
-                pipe.close()
+                pipe.write(word)
+                pipe.flush()
+                if last:
+                    pipe.close()
             except (BrokenPipeError, ValueError):  # ValueError: told before
                 return

@@ -6,6 +6,7 @@ is told its score cannot choose by it whether it counts. The price is that its r
 """
 
 import json
+import math
 import os
 import re
 import signal
@@ -32,7 +33,7 @@ from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score, Scoring
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import excess, usage
-from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
+from autoresearch_mcp.text import format_score, plain, short_tracebacks, sound, tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
@@ -55,7 +56,8 @@ class Supervisor:
         self._children: list[int] = []
         self._left: list[str] = []  # processes that could not be ended
         self._peak_memory_mb = 0.0
-        self._stopped = False
+        self._ended_from_outside = False
+        self._declared = spec.task.run.declares is None
         self._submitted = False
         self._failed: RunFailedError | None = None
         self._ended: RunEnded | None = None
@@ -104,13 +106,14 @@ class Supervisor:
         note = f"processes of it could not be ended and may hold the machine: {', '.join(self._left)}" if self._left else ""
         fields: dict[str, Any] = {
             "run": self.spec.run,
-            "seconds": {phase: round(seconds, 3) for phase, seconds in self.clock.seconds.items()},
+            "seconds": {phase: _measured(phase, seconds) for phase, seconds in self.clock.seconds.items()},
             "peak_memory_mb": round(self._peak_memory_mb, 1),
             "enforcement": self.spec.enforcement,
             "excerpt": note,
         }
         if isinstance(result, Score):
-            fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout, "details": result.details}
+            fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout}
+            fields |= {"details": result.details, "marks": result.marks}
         else:
             output = short_tracebacks(tail(self.spec.log, 6000, 90)).replace(f"{self.spec.work}/", "")[-EXCERPT:]
             reason = plain(sound(result.reason[:REASON]))
@@ -132,11 +135,11 @@ class Supervisor:
 
     async def _take_slot(self) -> tuple[str, int]:
         device = self.task.run.device
-        if reason := sandbox.refusal(self.task, self.spec.enforcement) or slots.refusal(device):
+        if reason := self.task.outdated or sandbox.refusal(self.task, self.spec.enforcement) or slots.refusal(device):
             raise RunFailedError("refused", "refused", reason)
-        taken = await slots.take_slot(slots.slots_folder(), device, self._stop_asked)
+        taken = await slots.take_slot(slots.slots_folder(), device, lambda: self._stopped() is not None)
         if taken is None:
-            raise RunFailedError("crash", "killed", "it was stopped while it waited for a slot")
+            raise self._stopped() or RunFailedError("crash", "killed", "it gave up waiting for a slot")
         return taken
 
     async def _run(self) -> Score | None:
@@ -184,15 +187,15 @@ class Supervisor:
         while child.returncode is None or (self._submitted and self._leave_by is None):
             if self._failed is not None or (self._leave_by is not None and time.monotonic() > self._leave_by):
                 return
-            if self._stop_asked():
-                self._failed = RunFailedError("crash", "killed", "the run was stopped on request")
+            if stopped := self._stopped():
+                self._failed = stopped
             elif self.clock.overdue and self.clock.phase != "evaluation":
                 self._failed = self._overdue()
             await anyio.sleep(POLL)
 
     def _overdue(self) -> RunFailedError:
         reason = {
-            "startup": f"it did not ask for data within {self.clock.limit:.0f} s (run.startup_seconds)",
+            "startup": f"it did not ask for data within {self.clock.limit:.0f} s, its free start-up and its whole budget",
             "training": f"it did not finish within its budget and grace, {self.clock.limit:.0f} s",
             "export": f"it did not submit its result within {self.clock.limit:.0f} s after training",
         }[self.clock.phase]
@@ -209,12 +212,32 @@ class Supervisor:
 
     # --- what the run may ask for: control.Requests ---
 
+    async def declare(self) -> dict[str, str]:
+        """What the scoring command says of the run's declaration. It is taken over first, so that nothing can change it."""
+        name = self.task.run.declares
+        if name is None or self._scoring is None:
+            raise NotAllowedError("this task has nothing to declare")
+        if self._declared or self.clock.phase != "startup":
+            raise NotAllowedError("a run declares once, before it asks for data")
+        self.clock.enter("check")
+        try:
+            await self._take_over(name)
+            marks = await self._scoring.declared()
+        except RunFailedError as failed:
+            self._failed = self._failed or failed
+            raise
+        self._declared = True
+        self.clock.enter("startup")
+        return marks
+
     async def data(self) -> control.Handover:
         """The training data as read-only descriptors. The first time, the budget starts."""
         if self.spec.data is None or not self.task.data.train:
             raise NotAllowedError("this task has no training data")
         if self.clock.phase not in ("startup", "training"):
             raise NotAllowedError("training has ended; no more data is handed over")
+        if not self._declared:
+            raise NotAllowedError(f"this task's runs declare {self.task.run.declares} first: call declare before asking for data")
         try:
             descriptors = await self._cell.open_data(self.spec.data)
         except RunFailedError as failed:
@@ -224,7 +247,7 @@ class Supervisor:
             await self._scoring.ready()
         if self.clock.phase == "startup":
             self.clock.enter("training")
-        return control.Handover(self.task.data.train, descriptors, self.task.run.budget_seconds)
+        return control.Handover(self.task.data.train, descriptors, self.clock.budget)
 
     async def trained(self, said: dict[str, Any]) -> None:
         """Training is over; the first word on it counts."""
@@ -238,7 +261,9 @@ class Supervisor:
         await anyio.to_thread.run_sync(write_atomic, self.spec.scoring / TRAINED, text)
 
     async def submit(self) -> float:
-        """The score of what the run leaves now, when it is on record. Then the run has GOODBYE seconds to end by itself."""
+        """The score of what the run leaves now, in the digits an agent sees, when it is on record. Then the run has GOODBYE
+        seconds to end by itself.
+        """
         if self._submitted or self._failed is not None:
             raise NotAllowedError("a run submits once")
         self._submitted = True
@@ -252,7 +277,7 @@ class Supervisor:
             raise result
         if not recorded:
             raise NotAllowedError("the result could not be put on record")
-        return result.score
+        return float(format_score(result.score))
 
     # --- scoring ---
 
@@ -261,13 +286,17 @@ class Supervisor:
         self.clock.enter("evaluation")
         self._follow()
         for name in self.task.run.outputs:
-            target, limit = self.spec.scoring / name, self.task.run.output_bytes
-            try:
-                await anyio.to_thread.run_sync(outputs.take_over, self.spec.work, name, target, limit)
-            except OSError as error:
-                reason = f"the run left no usable {error.filename or 'output'}: {error.strerror or error}"
-                raise RunFailedError("crash", "error", reason) from error
-        return await self._start_scoring().score(self._stop_asked)
+            await self._take_over(name)
+        return await self._start_scoring().score(self._stopped)
+
+    async def _take_over(self, name: str) -> None:
+        """A file of the run's, into the scoring folder, out of its reach. Raises RunFailedError."""
+        target, limit = self.spec.scoring / name, self.task.run.output_bytes
+        try:
+            await anyio.to_thread.run_sync(outputs.take_over, self.spec.work, name, target, limit)
+        except OSError as error:
+            reason = f"the run left no usable {error.filename or 'output'}: {error.strerror or error}"
+            raise RunFailedError("crash", "error", reason) from error
 
     def _start_scoring(self) -> Scoring:
         """The scoring command: the one that started early, else a new one."""
@@ -282,14 +311,21 @@ class Supervisor:
         """A workspace may be moved while a run is on."""
         self.spec = self._cell.spec = self.spec.where_it_lies_now()
 
-    def _stop_asked(self) -> bool:
-        return self._stopped or self.spec.stop.exists()
+    def _stopped(self) -> RunFailedError | None:
+        """Why the run must end though nothing is wrong with it: at the agent's request, which is a result, or by somebody else's
+        hand, which is a loss.
+        """
+        if self.spec.stop.exists():
+            return RunFailedError("crash", "killed", "the run was stopped on request")
+        if self._ended_from_outside:
+            return RunFailedError("crash", "lost", "its supervisor was told to end, by a person or because the machine goes down")
+        return None
 
     async def _listen_for_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for received in signals:
                 if received != signal.SIGHUP:  # a closing terminal is no reason to end a run
-                    self._stopped = True
+                    self._ended_from_outside = True
 
     async def _report(self) -> None:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
@@ -306,7 +342,7 @@ class Supervisor:
             await anyio.sleep(REPORT)
 
     def _write_progress(self) -> None:
-        clock, budget = self.clock, self.task.run.budget_seconds
+        clock, budget = self.clock, self.clock.budget
         progress = Progress(
             phase=clock.phase, elapsed=clock.elapsed, limit=clock.limit, budget=budget, pid=os.getpid(), slot=self._cell.slot
         )
@@ -317,6 +353,11 @@ class Supervisor:
 
     def _reap(self) -> None:
         reap_adopted(set(self._children))
+
+
+def _measured(phase: str, seconds: float) -> float:
+    """What a row says of a phase: of scoring in whole seconds, for how long sealed tokens take says something of them."""
+    return float(math.ceil(seconds)) if phase == "evaluation" else round(seconds, 3)
 
 
 def _failure(error: Exception) -> RunFailedError:

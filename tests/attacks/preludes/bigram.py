@@ -4,8 +4,9 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+import export
 import prepare
-from prepare import MAX_SEQ_LEN, VOCAB_SIZE, Tokenizer, evaluate_bpb, make_dataloader
+from prepare import EVAL_BATCH, MAX_SEQ_LEN, VOCAB_SIZE, Tokenizer, declare, evaluate_bpb, make_dataloader
 
 
 class Model(nn.Module):
@@ -22,6 +23,7 @@ class Model(nn.Module):
 
 
 def train(model):
+    declare(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     for x, y, _ in make_dataloader(Tokenizer.from_directory(), 32, MAX_SEQ_LEN, "train"):
         F.cross_entropy(Model.forward(model, x).flatten(0, 1), y.flatten()).backward()

@@ -1,0 +1,9 @@
+"""Tries: stay in start-up, where learning is free, for longer than an honest run does.
+Ends: timeout timeout_startup
+With: bigram
+"""
+
+import time
+
+declare(Model())
+time.sleep(60)
