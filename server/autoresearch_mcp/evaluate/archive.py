@@ -1,17 +1,19 @@
-"""Turns a submitted model file into something that can be run without trusting it.
+"""Turns what a run hands over into a model that can be run without trusting it.
 
-The file is one safetensors file: weights as raw tensors, and in its header, as JSON, the ATen graph that torch.export traced.
-Nothing in it is code and nothing is unpickled: this module reads the graph node by node and calls only the operators listed
-here, none of which changes a tensor in place, draws random numbers, or touches files. So a model cannot keep state between
-batches, and what it computes is a function of its weights and its input tokens.
+Two safetensors files. The declaration comes before the training data: the graph as JSON, and the values of all buffers and
+constants. The submission comes after training: the tensors that the graph has names for, and nothing else. Nothing is code and
+nothing is unpickled; what is called are the operators of operators.py. So a model cannot keep state between batches, and what
+it computes is a function of its tensors and its tokens. The price: whatever torch.export cannot trace cannot be scored.
 """
 
-# What json.loads gives has no type before it is checked, and checking it is what this module does.
-# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# safetensors tells no types.
+# pyright: reportUnknownVariableType=false
 
 import hashlib
 import json
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,247 +22,167 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from autoresearch_mcp.errors import RefusedError
+from autoresearch_mcp.evaluate.bounds import check_bounds
+from autoresearch_mcp.evaluate.graph import MAX_BYTES, Graph, TensorSpec, filled, parse_graph, shown
 
-FORMAT = 1
-MAX_NODES = 200_000
-MAX_BYTES = 16 * 2**30
-FREE_CONSTANT_BYTES = 1 << 16  # of tensors that tracing makes, such as scalars; too little to carry trained weights
+MAX_HEADER = 64 * 2**20  # bytes of JSON; a node has some 150
+FREE_CONSTANT_BYTES = 8 * 2**10  # of constants that the proof does not use, such as scalars; too little to carry anything
 
-# Pure operators of ATen, by name without overload. Left out on purpose: everything random, in place, sparse, quantised,
-# reading or writing files, or whose result depends on memory that was never written (empty, resize).
-OPERATORS = frozenset(
-    """
-    abs acos acosh add addbmm addcdiv addcmul addmm alias all amax amin any arange argmax argmin argsort asin asinh atan
-    atan2 atanh avg_pool1d avg_pool2d baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
-    bitwise_xor bmm broadcast_to bucketize cat ceil celu chunk clamp clamp_max clamp_min clone column_stack concat
-    constant_pad_nd contiguous conv1d conv2d convolution copysign cos cosh count_nonzero cumprod cumsum detach diag diagonal
-    diff div dot einsum elu embedding eq erf erfc exp exp2 expand expand_as expm1 eye fft_fft fft_ifft fft_irfft fft_rfft
-    fill flatten flip floor floor_divide fmax fmin fmod full full_like gather ge gelu glu group_norm gt hardsigmoid
-    hardswish hardtanh hstack index index_add index_copy index_put index_select isfinite isinf isnan layer_norm le
-    leaky_relu lerp lift_fresh_copy linear linspace log log10 log1p log2 log_sigmoid log_softmax logaddexp logaddexp2
-    logcumsumexp logical_and logical_not logical_or logical_xor logsumexp lt masked_fill masked_scatter masked_select matmul
-    max max_pool1d maximum mean min minimum mish mm movedim mul mv narrow native_group_norm native_layer_norm ne neg
-    new_full new_ones new_zeros nonzero norm one_hot ones ones_like outer pad permute pixel_shuffle pow prelu prod real
-    reciprocal relu relu6 remainder repeat repeat_interleave reshape rms_norm roll rot90 round rsqrt rsub scalar_tensor
-    scaled_dot_product_attention scatter scatter_add scatter_reduce select select_scatter selu sgn sigmoid sign silu sin
-    sinh slice slice_scatter softmax softplus sort split split_with_sizes sqrt square squeeze stack std sub sum t take
-    take_along_dim tan tanh tensor_split tile to topk transpose tril triu true_divide trunc type_as unbind unflatten unfold
-    unsafe_chunk unsafe_split unsqueeze upsample_nearest1d var view view_as vstack where xlogy zeros zeros_like
-    __and__ __or__ __xor__ _fused_rms_norm _log_softmax _safe_softmax _softmax _to_copy _unsafe_index _unsafe_view
-    """.split()  # noqa: SIM905
-)
-IGNORED = frozenset({"aten._assert_tensor_metadata.default", "aten._assert_async.msg", "aten._assert_scalar.default"})
+Guard = Callable[[Callable[..., Any], list[Any], dict[str, Any]], Any]
+"""Makes a step's call with these arguments and enforces what the proof relies on. Raises RefusedError."""
 
-Graph = dict[str, Any]
+
+class GraphError(Exception):
+    """A step failed. `explanation` is PyTorch's own and may name values, so of sealed tokens too: only whoever chose the tokens
+    can say whether it may be shown. str() is safe."""
+
+    def __init__(self, node: str, operator: str, explanation: str):
+        super().__init__(f"the model's graph fails in {operator}")
+        self.node, self.operator, self.explanation = node, operator, explanation
 
 
 @dataclass
-class _Step:
-    name: str
-    call: Callable[..., Any]
-    args: Any
-    kwargs: dict[str, Any]
-    autocast: torch.dtype | None
-    last_use_of: list[str]
-    """Values nobody needs after this step; they are dropped to free memory."""
+class Declaration:
+    """A model before training: its graph, and the values of its buffers and constants, on the CPU."""
 
-
-@dataclass(frozen=True)
-class _Ref:
-    name: str
+    graph: Graph
+    values: dict[str, torch.Tensor]
 
 
 class GraphModel:
-    """A submitted model: call it with int64 tokens (B, T) of the fixed shape."""
+    """A model that is called with int64 tokens (B, T) of the graph's shape. Raises GraphError, or what a guard raises."""
 
-    def __init__(self, graph: Graph, tensors: dict[str, torch.Tensor], device: str):
-        self._device = device
-        self._autocast = graph.get("autocast")
-        self._fixed: dict[str, torch.Tensor] = {}
-        self._tokens: str | None = None
-        self._steps: list[_Step] = []
-        self._output: Any = None
-        self._read_nodes(graph["nodes"], tensors)
-        self._mark_last_uses()
+    def __init__(self, graph: Graph, tensors: dict[str, torch.Tensor], device: str, guards: Mapping[str, Guard] | None = None):
+        self._graph, self._kind, self._guards = graph, torch.device(device).type, guards or {}
+        self._fixed = {node: tensors[name] for node, name in graph.inputs.items()}
+        self._last_uses = graph.last_uses()
 
     def __call__(self, tokens: torch.Tensor) -> Any:
         values: dict[str, Any] = dict(self._fixed)
-        if self._tokens is not None:
-            values[self._tokens] = tokens
-        kind = torch.device(self._device).type
-        with torch.no_grad():
-            for step in self._steps:
+        if self._graph.tokens is not None:
+            values[self._graph.tokens] = tokens
+        with torch.no_grad(), _always_the_same():
+            for step, last in zip(self._graph.steps, self._last_uses, strict=True):
+                args, kwargs = filled(step.args, values), filled(step.kwargs, values)
+                guard = self._guards.get(step.name)
                 try:
                     # Without autocast a context that switches it off costs little and keeps one way of calling.
-                    with torch.autocast(kind, dtype=step.autocast, enabled=step.autocast is not None):
-                        values[step.name] = step.call(*_fill(step.args, values), **_fill(step.kwargs, values))
-                except (RuntimeError, TypeError, ValueError, IndexError, KeyError, NotImplementedError) as error:
-                    if isinstance(error, torch.OutOfMemoryError):
-                        raise
-                    first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-                    raise RefusedError(f"the model's graph fails at node {step.name[:80]}: {first}") from error
-                for name in step.last_use_of:
+                    with torch.autocast(self._kind, dtype=step.autocast, enabled=step.autocast is not None):
+                        values[step.name] = guard(step.call, args, kwargs) if guard else step.call(*args, **kwargs)
+                except (torch.OutOfMemoryError, RefusedError):
+                    raise
+                except Exception as error:  # whatever PyTorch raises; the cause is left out, it may name values
+                    explanation = str(error).strip() or type(error).__name__
+                    raise GraphError(step.name, step.operator, explanation.splitlines()[0][:300]) from None
+                del args, kwargs  # or they would keep alive what is dropped now
+                for name in last:
                     del values[name]
-        output = _fill(self._output, values)
-        return output[0] if isinstance(output, list) and len(output) == 1 else output
-
-    def _read_nodes(self, nodes: list[dict[str, Any]], tensors: dict[str, torch.Tensor]) -> None:
-        known: set[str] = set()
-        for node in nodes:
-            name, operator = str(node["name"]), str(node["op"])
-            if operator == "tokens":
-                self._tokens = name
-            elif operator == "tensor":
-                if node["of"] not in tensors:
-                    raise RefusedError(f"the model's graph uses the tensor {str(node['of'])[:80]!r}, which the file does not have")
-                self._fixed[name] = tensors[node["of"]]
-            elif operator == "output":
-                (self._output,) = self._decode(node["args"], known)
-                continue
-            elif operator in IGNORED:
-                continue
-            else:
-                args, kwargs = self._decode(node["args"], known), self._decode_dict(node["kwargs"], known)
-                precision = _autocast_dtype(node.get("autocast") or self._autocast)
-                self._steps.append(_Step(name, _operator(operator, args, kwargs), args, kwargs, precision, []))
-            known.add(name)
-        if self._output is None:
-            raise RefusedError("the model's graph has no output")
-
-    def _decode(self, value: Any, known: set[str]) -> Any:
-        match value:
-            case {"ref": str(name)}:
-                if name not in known:
-                    raise RefusedError(f"the model's graph uses {name[:80]!r} before it exists")
-                return _Ref(name)
-            case {"device": _}:
-                return torch.device(self._device)
-            case {"dtype": str(name)} | {"memory_format": str(name)} | {"layout": str(name)}:
-                found = getattr(torch, name, None)
-                if not isinstance(found, torch.dtype | torch.memory_format | torch.layout):
-                    raise RefusedError(f"the model's graph names {name[:80]!r}, which is no dtype, layout or memory format")
-                return found
-            case {"float": "inf" | "-inf" | "nan" as text}:
-                return float(text)
-            case list():
-                return [self._decode(item, known) for item in value]
-            case None | bool() | int() | float() | str():
-                return value
-            case _:
-                raise RefusedError("the model's graph has an argument of an unknown kind")
-
-    def _decode_dict(self, value: Any, known: set[str]) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise RefusedError("the model's graph has arguments of an unknown kind")
-        return {str(key): self._decode(item, known) for key, item in value.items()}
-
-    def _mark_last_uses(self) -> None:
-        needed = set(_refs(self._output)) | set(self._fixed)
-        for step in reversed(self._steps):
-            for name in {step.name, *_refs(step.args), *_refs(step.kwargs)} - needed:
-                step.last_use_of.append(name)
-                needed.add(name)
+        output = filled(self._graph.output, values)
+        return output
 
 
-def _operator(name: str, args: Any, kwargs: dict[str, Any]) -> Callable[..., Any]:
-    """The callable for an operator's name. Raises RefusedError for all that are not listed."""
-    if name == "getitem":
-        return _getitem
-    parts = name.split(".")
-    if len(parts) == 3 and parts[0] == "aten" and parts[1] == "dropout":
-        if len(args) == 3 and args[2] is False:
-            return _first
-        raise RefusedError("the model drops out at random when it is scored; call model.eval() and honour it in forward")
-    if len(parts) != 3 or parts[0] != "aten" or parts[1] not in OPERATORS:
+def read_declaration(path: Path, shape: tuple[int, int], device: str) -> Declaration:
+    """The model as declared, for tokens of `shape` (batch, sequence length). Raises RefusedError with what to change."""
+    with _opened(path) as archive:
+        header: dict[str, str] = archive.metadata() or {}
+        try:
+            content: Any = json.loads(header.get("graph", ""))
+        except (ValueError, RecursionError) as error:
+            raise RefusedError("the declaration carries no model graph. Declare with declare(model) of prepare.py") from error
+        graph = parse_graph(content, shape, device)
+        check_bounds(graph, device)
+        expected = {name: spec for name, spec in graph.tensors.items() if spec.kind != "parameter"}
+        return Declaration(graph, dict(_read(archive, expected)))
+
+
+def check_constants(declaration: Declaration, pinned: frozenset[str]) -> None:
+    """Refuses a model that holds data as constants. Those whose values the proof used, `pinned`, do not count."""
+    free = [
+        value.nbytes
+        for name, value in declaration.values.items()
+        if declaration.graph.tensors[name].kind == "constant" and name not in pinned
+    ]
+    if sum(free) > FREE_CONSTANT_BYTES:
         raise RefusedError(
-            f"the model uses the operator {name[:100]}, which is not allowed when it is scored: its forward in eval mode must be "
-            "plain, deterministic PyTorch without state, random numbers or custom kernels"
+            f"the model has {sum(free)} bytes of tensors that are neither parameters nor buffers; {FREE_CONSTANT_BYTES} are the "
+            "most. Make them buffers with register_buffer, or compute them in forward"
         )
-    try:
-        operator = getattr(getattr(torch.ops.aten, parts[1]), parts[2])
-    except AttributeError as error:
-        raise RefusedError(f"the model uses the operator {name[:100]}, which this PyTorch does not have") from error
-    if not isinstance(operator, torch._ops.OpOverload) or operator._schema.is_mutable:
-        raise RefusedError(f"the model uses {name[:100]}, which changes a tensor in place; a scored model keeps no state")
-    return operator
 
 
-def _getitem(value: Any, index: Any) -> Any:
-    if not isinstance(value, list | tuple) or not isinstance(index, int):
-        raise RefusedError("the model's graph takes an item of something that is no list")
-    return value[index]
+def read_submission(
+    path: Path, declaration: Declaration, committed: Mapping[str, str], pinned: frozenset[str], device: str
+) -> dict[str, torch.Tensor]:
+    """All tensors of the trained model by name, on `device`. Raises RefusedError with what to change.
 
-
-def _first(value: Any, *_: Any) -> Any:
-    return value
-
-
-def _fill(value: Any, values: dict[str, Any]) -> Any:
-    if isinstance(value, _Ref):
-        return values[value.name]
-    if isinstance(value, list):
-        return [_fill(item, values) for item in value]
-    if isinstance(value, dict):
-        return {key: _fill(item, values) for key, item in value.items()}
-    return value
-
-
-def _refs(value: Any) -> list[str]:
-    if isinstance(value, _Ref):
-        return [value.name]
-    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [name for item in items for name in _refs(item)]
-
-
-def _autocast_dtype(name: Any) -> torch.dtype | None:
-    if name is None or name == "off":
-        return None
-    if name not in ("bfloat16", "float16"):
-        raise RefusedError(f"the model asks for autocast to {str(name)[:40]!r}; use bfloat16 or float16")
-    return getattr(torch, name)
-
-
-def _check_committed(tensors: dict[str, torch.Tensor], committed: frozenset[str]) -> None:
-    """Refuses weights that are not those the run had when training ended; small constants of the graph are free."""
-    free = 0
-    for name, tensor in tensors.items():
-        flat = tensor.cpu().contiguous().flatten().view(torch.uint8)
-        if tensor.numel() and hashlib.sha256(flat.numpy().data).hexdigest() not in committed:
-            free += flat.numel()
-            if free > FREE_CONSTANT_BYTES:
-                raise RefusedError(
-                    f"the tensor {name[:80]!r} of the submitted model is not one that the model had when training ended. Call "
-                    "evaluate_bpb once, with the model as it was trained; compute large constants before training, as buffers"
-                )
-
-
-def load_model(path: Path, device: str, shape: tuple[int, int], committed: frozenset[str] | None = None) -> GraphModel:
-    """Reads a submission for tokens of `shape` (batch, sequence length). Raises RefusedError with what to change.
-
-    `committed`: SHA-256 of the tensors that the run had when training ended; None where that is not to be checked.
+    `committed`: for each parameter and buffer the SHA-256 of its bytes when training ended. `pinned`: tensors whose declared
+    values the proof of causality used, which must be those still. Constants are those of the declaration.
     """
-    if path.stat().st_size > MAX_BYTES:
-        raise RefusedError(f"the submitted model is larger than {MAX_BYTES >> 30} GiB")
+    check_constants(declaration, pinned)
+    expected = {name: spec for name, spec in declaration.graph.tensors.items() if spec.kind != "constant"}
+    tensors = {name: value.to(device) for name, value in declaration.values.items() if name not in expected}
+    with _opened(path) as archive:
+        for name, value in _read(archive, expected):
+            found = _digest(value)
+            if found != committed.get(name):
+                raise RefusedError(
+                    f"the tensor {shown(name)} is not the one that the model had when training ended. Call evaluate_bpb once, "
+                    "with the model as it was trained"
+                )
+            if name in pinned and (name not in declaration.values or found != _digest(declaration.values[name])):
+                raise RefusedError(
+                    f"the buffer {shown(name)} is not what it was when the model was declared, and the proof that the model is "
+                    "causal needs its values: masks and positions must not change in training"
+                )
+            tensors[name] = value.to(device)
+    return tensors
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Any]:
+    """A safetensors file of bounded size. RefusedError for anything else, also while it is read."""
     try:
-        with safe_open(path, framework="pt", device=device) as archive:
-            header = (archive.metadata() or {}).get("graph", "")
-            tensors: dict[str, torch.Tensor] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (it is no dict)
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise RefusedError("what was handed over is no plain file. Use prepare.py as it is")
+        if found.st_size > MAX_BYTES + MAX_HEADER:
+            raise RefusedError(f"the model's file is larger than {MAX_BYTES >> 30} GiB")
+        with path.open("rb") as file:
+            if int.from_bytes(file.read(8), "little") > MAX_HEADER:
+                raise RefusedError(f"the model's file is no safetensors file with a header of at most {MAX_HEADER >> 20} MiB")
+        with safe_open(path, framework="pt", device="cpu") as archive:
+            yield archive
     except (SafetensorError, OSError, ValueError) as error:
-        raise RefusedError(f"the submitted file is no safetensors file: {str(error)[:200]}. Submit with evaluate_bpb") from error
-    if committed is not None:
-        _check_committed(tensors, committed)
+        raise RefusedError(f"the model's file is no safetensors file ({str(error)[:200]!a}). Use prepare.py as it is") from error
+
+
+def _read(archive: Any, expected: Mapping[str, TensorSpec]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors of a file, copied, if they are just the `expected` ones in name, shape and dtype."""
+    names: set[str] = set(archive.keys())
+    if names != set(expected):
+        missing, more = sorted(expected.keys() - names), sorted(names - expected.keys())
+        wrong = f"lacks the tensor {shown(missing[0])}" if missing else f"has the tensor {shown(more[0])}, which is not declared"
+        raise RefusedError(f"the model's file {wrong}. A model keeps the tensors it was declared with: declare its final form")
+    for name, spec in expected.items():
+        shape = tuple(archive.get_slice(name).get_shape())
+        if shape != spec.shape:
+            raise RefusedError(f"the tensor {shown(name)} has shape {list(shape)} and was declared as {list(spec.shape)}")
+        value: torch.Tensor = archive.get_tensor(name).clone()  # the file's own memory could change under us
+        if value.dtype != spec.dtype or value.layout != torch.strided:
+            raise RefusedError(f"the tensor {shown(name)} is of {value.dtype} and was declared as {spec.dtype}")
+        yield name, value
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    """SHA-256 of a tensor's bytes, as export.py says it for the run."""
+    return hashlib.sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().data).hexdigest()
+
+
+@contextmanager
+def _always_the_same() -> Generator[None]:
+    """Operators run in a fixed order where PyTorch can: what is written twice to one place gets the same value each time."""
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        graph: Any = json.loads(header)
-        if not isinstance(graph, dict) or graph["format"] != FORMAT or not isinstance(graph["nodes"], list):
-            raise ValueError("not a graph of this format")
-        given = tuple(graph["shape"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RefusedError(f"the submitted file carries no model graph ({error}). Submit with evaluate_bpb") from error
-    if given != shape:
-        raise RefusedError(f"the model was exported for tokens of shape {given}; it must be {shape}, as evaluate_bpb does it")
-    if len(graph["nodes"]) > MAX_NODES:
-        raise RefusedError(f"the model's graph has {len(graph['nodes'])} nodes; {MAX_NODES} are the most that is scored")
-    try:
-        return GraphModel(graph, tensors, device)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise RefusedError(f"the model's graph is malformed ({type(error).__name__}). Submit with evaluate_bpb") from error
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warned)

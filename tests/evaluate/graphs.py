@@ -1,0 +1,61 @@
+"""Graphs for tests: written by hand, or traced from a module as the harness does it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ["AUTORESEARCH_PRESET"] = "tiny"
+sys.path.insert(0, str(Path(__file__).parent.parent.parent / "harness"))
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import export
+
+TOKENS = {"name": "t", "op": "tokens", "of": None}
+W = {"name": "w", "op": "tensor", "of": "w"}
+OUTPUT = {"name": "output", "op": "output", "args": [{"ref": "x"}]}
+
+
+def call(operator: str, *args: object, name: str = "x", **kwargs: object) -> dict[str, object]:
+    """A node that calls an operator."""
+    return {"name": name, "op": operator, "args": list(args), "kwargs": kwargs, "autocast": None}
+
+
+def spec(*shape: int, dtype: str = "float32", kind: str = "parameter") -> dict[str, object]:
+    """How a tensor is declared."""
+    return {"shape": list(shape), "dtype": dtype, "kind": kind}
+
+
+def written(*nodes: object, shape: tuple[int, int], **changes: object) -> dict[str, object]:
+    """A graph by hand: tokens "t", a parameter "w" of shape (4, 6), the nodes, and "x" as the output."""
+    graph = {"format": 2, "shape": list(shape), "autocast": None, "tensors": {"w": spec(4, 6)}}
+    return graph | {"nodes": [TOKENS, W, *nodes, OUTPUT]} | changes
+
+
+def declare(graph: object, tensors: dict[str, torch.Tensor], path: Path) -> Path:
+    """Writes a declaration file: the graph, and the values of what is not a parameter."""
+    kinds = graph["tensors"] if isinstance(graph, dict) else {}
+    kept = {name: value for name, value in tensors.items() if kinds.get(name, {}).get("kind") != "parameter"}
+    save_file(kept, path, metadata={"graph": json.dumps(graph)})
+    return path
+
+
+def traced(model: nn.Module, shape: tuple[int, int]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
+    """The graph of `model` in format 2, and its tensors by name."""
+    program, autocast = export._trace(model.eval(), shape)
+    inputs, tensors = export._bind(program)
+    encoder = export._Encoder(inputs, "cpu")
+    output = encoder.encode_module(program.graph_module, [{"ref": node["name"]} for node in inputs])
+    nodes = [*encoder.nodes, {"name": "output", "op": "output", "args": [output]}]
+    parameters, buffers = dict(program.named_parameters()), dict(program.named_buffers())
+    declared = {
+        name: {
+            "shape": list(tensor.shape),
+            "dtype": str(tensor.dtype).removeprefix("torch."),
+            "kind": "parameter" if name in parameters else "buffer" if name in buffers else "constant",
+        }
+        for name, tensor in tensors.items()
+    }
+    return {"format": 2, "shape": list(shape), "autocast": autocast, "tensors": declared, "nodes": nodes}, tensors
