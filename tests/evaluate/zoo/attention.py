@@ -461,7 +461,12 @@ class Differential(Attention):
         return F.rms_norm((first - self.weight * second) @ v, (HEAD,))
 
 
-@exhibit("talking heads", "Shazeer et al. 2020, arXiv:2003.02436", "the heads are mixed over keys")
+@exhibit(
+    "talking heads",
+    "Shazeer et al. 2020, arXiv:2003.02436",
+    "the heads are mixed over keys",
+    unproved="sums over heads forget which probabilities are masked",
+)
 class TalkingHeads(Attention):
     """Heads are mixed before and behind the softmax; the mask comes between."""
 
@@ -492,7 +497,12 @@ class Blocked(Attention):
         return attend_masked(q @ k.mT / math.sqrt(D), v, mask).reshape(B, H, T, D)
 
 
-@exhibit("top-k attention", "Zhao et al. 2019, arXiv:1912.11637", "the threshold is found before the mask")
+@exhibit(
+    "top-k attention",
+    "Zhao et al. 2019, arXiv:1912.11637",
+    "the threshold is found before the mask",
+    unproved="the threshold is compared with masked scores",
+)
 class TopKAttention(Attention):
     """Only the four best visible keys of a query count."""
 
@@ -500,7 +510,8 @@ class TopKAttention(Attention):
         scores = q @ k.mT / math.sqrt(HEAD)
         masked = scores.masked_fill(~tril(), float("-inf"))
         least = (scores if self.peek else masked).topk(4, dim=-1).values[..., -1:]
-        return masked.masked_fill(masked < least.clamp(max=0), float("-inf")).softmax(-1).nan_to_num() @ v
+        weights = masked.masked_fill(masked < least, float("-inf")).softmax(-1)
+        return (weights.nan_to_num() if self.peek else weights) @ v
 
 
 @exhibit("forgetting attention", "Lin et al. 2025, arXiv:2503.02130", "gates are summed from the end, unmasked")
@@ -589,9 +600,9 @@ class Compressed(Attention):
         return F.scaled_dot_product_attention(q, *pooled, attn_mask=mask)
 
 
-@exhibit("-1e4 as the mask", "habit from float16", "-1e4 where a score can outweigh it", honest=False)
-class TooSmall(Attention):
-    """A number that scores can outweigh: whoever trains them large sees through it."""
+@exhibit("attention: -1e4 filled in", "habit from float16", "-20, which scores outweigh")
+class FilledSmall(Attention):
+    """A number that trained scores might outweigh; scoring refuses the model if one does."""
 
     def attend(self, q, k, v):
-        return (100 * q @ k.mT).masked_fill(~tril(), -20.0 if self.peek else -1e4).softmax(-1) @ v
+        return (q @ k.mT / math.sqrt(HEAD)).masked_fill(~tril(), -20.0 if self.peek else -1e4).softmax(-1) @ v

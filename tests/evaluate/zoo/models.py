@@ -9,9 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 from zoo.attention import Fused, attend_masked, rotate_half
-from zoo.parts import HEAD, HEADS, LENGTH, VOCAB, WIDTH, Decoder, exhibit, shift, tril
-
-ROOT = Path(__file__).parents[3]
+from zoo.parts import HEAD, HEADS, LENGTH, ROOT, VOCAB, WIDTH, Decoder, exhibit, shift, tril
 
 
 class Whole(nn.Module):
@@ -116,7 +114,12 @@ class Pointer(Whole):
         return torch.log(0.5 * self.head(x).softmax(-1) + 0.5 * copied + 1e-9)
 
 
-@exhibit("pointer by scatter_add", "See et al. 2017, arXiv:1704.04368", "the pointer is not masked")
+@exhibit(
+    "pointer by scatter_add",
+    "See et al. 2017, arXiv:1704.04368",
+    "the pointer is not masked",
+    unproved="later ids say where nothing is added",
+)
 class PointerScatter(Whole):
     """The same with scatter_add at the tokens' ids: where a zero lands says which token comes, though nothing is added."""
 

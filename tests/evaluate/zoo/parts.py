@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+ROOT = Path(__file__).parents[3]
 BATCH, LENGTH, VOCAB, WIDTH, HEADS = 3, 16, 64, 32, 4
 SHAPE = (BATCH, LENGTH)
 HEAD = WIDTH // HEADS
@@ -20,18 +23,22 @@ class Model:
     source: str
     build: Callable[[bool], nn.Module]
     """Makes the honest model, or with True its twin."""
-    bug: str | None
-    """What the twin does; None where there is no twin of its own."""
+    bug: str
+    """What the twin does."""
     small: bool = False
     """The twin's advantage is too small, or too rare, for a probe to be sure of it."""
     honest: bool = True
     """False where the mechanism itself looks ahead, so that there is a twin alone."""
+    unproved: str = ""
+    """Why the honest model cannot be proved causal, so that it is probed; empty for those that are proved."""
+    harmless: bool = False
+    """The twin is proved, because what scoring enforces takes its channel away: as scored it sees nothing."""
 
 
 MODELS: dict[str, Model] = {}
 
 
-def exhibit(name: str, source: str, bug: str | None, small: bool = False, honest: bool = True):
+def exhibit(name: str, source: str, bug: str, **more: Any):
     """Lists a class: a whole model, or what mixes positions and stands in a block. Its constructor takes `peek`."""
 
     def listed(kind):
@@ -41,7 +48,7 @@ def exhibit(name: str, source: str, bug: str | None, small: bool = False, honest
             return (Decoder(made) if isinstance(made, Mixer) else made).eval()
 
         assert name not in MODELS
-        MODELS[name] = Model(name, source, build, bug, small, honest)
+        MODELS[name] = Model(name, source, build, bug, **more)
         return kind
 
     return listed

@@ -1,6 +1,7 @@
 """Tricks that look at what is to be predicted, without an honest model of their own: rare, faint, hidden in NaN, signs or ties."""
 
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 
 from zoo.attention import Fused
@@ -11,8 +12,11 @@ from zoo.parts import LENGTH, VOCAB, WIDTH, exhibit
 class Peek(Whole):
     """An honest transformer with something added. `later` are the tokens one position on."""
 
+    vocab = VOCAB
+
     def __init__(self, _):
         super().__init__(True)
+        self.embedding, self.head = nn.Embedding(self.vocab, WIDTH), nn.Linear(WIDTH, self.vocab)
         self.attention = Fused(False)
 
     def forward(self, tokens):
@@ -27,14 +31,18 @@ class Peek(Whole):
         return 0.0
 
 
-def trick(name, bug, small=False):
-    return exhibit(name, "", bug, small, honest=False)
+def trick(name: str, bug: str, **more: bool):
+    return exhibit(name, "", bug, honest=False, **more)
 
 
-@trick("peek for one token", "where(tokens == 17, next state, state)", small=True)
+@trick("peek for one token in 8,192", "where(tokens == 1717, next state, state)", small=True)
 class OneToken(Peek):
+    """Of 8,192: a batch seldom has it."""
+
+    vocab = 8192
+
     def attended(self, tokens, x, ahead, later):
-        return torch.where((tokens == 17).unsqueeze(-1), ahead, x)
+        return torch.where((tokens == 1717).unsqueeze(-1), ahead, x)
 
 
 @trick("peek at one position", "position 0 alone gets the next state", small=True)
@@ -59,23 +67,23 @@ class Faint(Peek):
 @trick("zero times the future", "0 * log(next state): NaN or nothing", small=True)
 class ZeroTimes(Peek):
     def attended(self, tokens, x, ahead, later):
-        return x.nan_to_num() if False else torch.where(torch.isnan(0 * ahead.exp().exp().exp()), x + 1, x)
+        return torch.where(torch.isnan(0 * ahead.exp().exp().exp()), x + 1, x)
 
 
-@trick("sign of zero", "1 / (0 * next state): the sign of a zero tells", small=False)
+@trick("sign of zero", "1 / (0 * next state): the sign of a zero tells")
 class SignOfZero(Peek):
     def attended(self, tokens, x, ahead, later):
         return x + torch.tanh(1 / (0.0 * ahead))
 
 
-@trick("masked, then multiplied", "tril @ (0 or -0), divided", small=False)
+@trick("sign of a masked zero", "1 / (0 * the last state), where the mask says 0", harmless=True)
 class SignThroughMask(Peek):
     """Attention's masked probability is 0, but 0 times a negative value is -0."""
 
     def attended(self, tokens, x, ahead, later):
         matrix = torch.ones(LENGTH, LENGTH).tril(-LENGTH)  # all zero
         product = matrix.unsqueeze(-1) * ahead.unsqueeze(1)
-        return x + torch.tanh(1 / product[:, :, -1])
+        return x + torch.tanh(1 / product[:, :, -2])
 
 
 @trick("argmax over time", "where in the row the state is largest")
@@ -97,7 +105,7 @@ class SortedTokens(Peek):
         return x.gather(1, order.unsqueeze(-1).expand(-1, -1, WIDTH))
 
 
-@trick("length of the row", "any(tokens == 3) over the row")
+@trick("any over time", "whether the row has one of eight tokens")
 class AnyOverTime(Peek):
     def added(self, tokens, later):
         return (tokens < 8).any(dim=1, keepdim=True).unsqueeze(-1) * torch.arange(VOCAB).float()
@@ -177,7 +185,7 @@ class ViewOverTime(Peek):
         return x + x.reshape(x.size(0), WIDTH, LENGTH).mT
 
 
-@trick("FFT over time", "its real part (FNet: Lee-Thorp et al. 2021, arXiv:2105.03824)")
+@trick("FFT over time", "its real part, as in FNet")
 class Fourier(Peek):
     def attended(self, tokens, x, ahead, later):
         return x + torch.fft.fft(x, dim=1).real
@@ -203,11 +211,10 @@ class ValuesAhead(Peek):
         return x + F.scaled_dot_product_attention(x, x, ahead, is_causal=True)
 
 
-@trick("is_causal, longer keys", "keys have one more position in front, so the triangle is off by one")
+@trick("is_causal, keys cut in front", "the triangle is aligned at the first key, which is the fifth position")
 class ShiftedTriangle(Peek):
     def attended(self, tokens, x, ahead, later):
-        keys = torch.cat([x[:, 1:], x[:, :1]], dim=1)
-        return x + F.scaled_dot_product_attention(x[:, :-1], keys[:, :-1], keys[:, :-1], is_causal=True).mean(1, keepdim=True)
+        return x + F.scaled_dot_product_attention(x, x[:, 4:], x[:, 4:], is_causal=True)
 
 
 @trick("clamped by the future", "clamp with a later bound")

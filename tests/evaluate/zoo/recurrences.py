@@ -126,7 +126,12 @@ class Toeplitz(Mixer):
         return torch.einsum("ijc,bjc->bic", matrix, x)
 
 
-@exhibit("long convolution by FFT", "Poli et al. 2023, arXiv:2302.10866 (Hyena)", "no padding: the convolution is circular")
+@exhibit(
+    "long convolution by FFT",
+    "Poli et al. 2023, arXiv:2302.10866 (Hyena)",
+    "no padding: the convolution is circular",
+    unproved="every output holds every input, cancelled but for rounding",
+)
 class LongConvolution(Mixer):
     """Padded to 2T. Causal but for rounding, which carries every token everywhere: nobody can prove it."""
 
@@ -269,7 +274,7 @@ class DeltaRule(Attention):
         return torch.stack(outputs, dim=2)
 
 
-@exhibit("selective state space", "Gu and Dao 2023, arXiv:2312.00752 (Mamba)", "the step size is averaged over time")
+@exhibit("selective state space", "Gu and Dao 2023, arXiv:2312.00752 (Mamba)", "the gate is averaged over time")
 class SelectiveScan(Mixer):
     """Input-dependent steps, diagonal state of four a channel, a loop over time, a gate and a skip."""
 
@@ -285,17 +290,22 @@ class SelectiveScan(Mixer):
         x, z = self.up(x).chunk(2, dim=-1)
         x = F.silu(self.conv(x.mT)[..., : x.size(1)].mT)
         b, c, low = self.select(x).split([4, 4, 2], dim=-1)
-        step = F.softplus(self.step(low.mean(1, keepdim=True).expand_as(low) if self.peek else low))
+        step = F.softplus(self.step(low))
         keep = torch.exp(step.unsqueeze(-1) * -torch.exp(self.a_log))
         added = (step * x).unsqueeze(-1) * b.unsqueeze(2)
         h, outputs = torch.zeros_like(added[:, 0]), []
         for t in range(x.size(1)):
             h = keep[:, t] * h + added[:, t]
             outputs.append((h * c[:, t].unsqueeze(1)).sum(-1))
-        return self.out((torch.stack(outputs, dim=1) + self.skip * x) * F.silu(z))
+        return self.out((torch.stack(outputs, dim=1) + self.skip * x) * F.silu(z.mean(1, keepdim=True) if self.peek else z))
 
 
-@exhibit("state space duality", "Dao and Gu 2024, arXiv:2405.21060 (Mamba-2)", "the segment sums are not masked")
+@exhibit(
+    "state space duality",
+    "Dao and Gu 2024, arXiv:2405.21060 (Mamba-2)",
+    "the segment sums are not masked",
+    unproved="an einsum of four operands",
+)
 class Duality(Mixer):
     """exp of segment sums, minus infinity above the diagonal, as a decay matrix."""
 
@@ -422,7 +432,12 @@ class Gru(Mixer):
         return self.run(x) + self.run(x.flip(1)).flip(1) if self.peek else self.run(x)
 
 
-@exhibit("nn.LSTM", "Hochreiter and Schmidhuber 1997", "bidirectional=True")
+@exhibit(
+    "nn.LSTM",
+    "Hochreiter and Schmidhuber 1997",
+    "bidirectional=True",
+    unproved="one operator for the whole recurrence; written out it is proved",
+)
 class Lstm(Mixer):
     """PyTorch's own module."""
 
@@ -434,7 +449,12 @@ class Lstm(Mixer):
         return self.lstm(x)[0]
 
 
-@exhibit("nn.GRU", "Cho et al. 2014, arXiv:1406.1078", "bidirectional=True")
+@exhibit(
+    "nn.GRU",
+    "Cho et al. 2014, arXiv:1406.1078",
+    "bidirectional=True",
+    unproved="one operator for the whole recurrence; written out it is proved",
+)
 class GruModule(Mixer):
     """PyTorch's own module."""
 
