@@ -102,7 +102,7 @@ def test_a_mask_of_a_large_number_is_refused_once_scores_outweigh_it():
     name = "attention: -1e4 filled in"
     found, proof = declared(name, False), proof_of(name, False)
     assert isinstance(proof, Proof)
-    large = {key: value * 100 if "qkv" in key else value for key, value in found.tensors.items()}
+    large = {key: value * 1000 if "qkv" in key else value for key, value in found.tensors.items()}
     with pytest.raises(RefusedError, match="probability is exactly 0"):
         GraphModel(found.declaration.graph, large, "cpu", proof.guards)(drawn(1))
 

@@ -600,7 +600,7 @@ class Compressed(Attention):
         return F.scaled_dot_product_attention(q, *pooled, attn_mask=mask)
 
 
-@exhibit("attention: -1e4 filled in", "habit from float16", "-20, which scores outweigh")
+@exhibit("attention: -1e4 filled in", "habit from float16", "-20, which scores outweigh", small=True)
 class FilledSmall(Attention):
     """A number that trained scores might outweigh; scoring refuses the model if one does."""
 
