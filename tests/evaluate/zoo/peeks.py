@@ -227,3 +227,24 @@ class Clamped(Peek):
 class Compared(Peek):
     def attended(self, tokens, x, ahead, later):
         return x + (x > ahead).to(x.dtype)
+
+
+@trick("sign of a complex zero", "1 / the real part of 0 * (next state + i)")
+class ComplexZero(Peek):
+    def attended(self, tokens, x, ahead, later):
+        kept = (torch.arange(LENGTH) == LENGTH - 1).float().unsqueeze(-1)
+        return x + torch.tanh(1 / torch.real(kept * torch.complex(ahead, torch.ones_like(ahead))))
+
+
+@trick("complex products with zeros", "a triangle of complex zeros times infinity is NaN")
+class ComplexTriangle(Peek):
+    def __init__(self, _):
+        super().__init__(_)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def attended(self, tokens, x, ahead, later):
+        triangle = torch.ones(LENGTH, LENGTH).tril() * torch.complex(self.scale, self.scale)
+        last = (torch.arange(LENGTH) == LENGTH - 1).unsqueeze(-1)
+        endless = torch.where(last & (x > 0), torch.inf, x)  # of the last position, which the triangle hides from all others
+        mixed = torch.real(triangle @ torch.complex(endless, x))
+        return torch.where(torch.isnan(mixed), x + 1, x)
