@@ -56,18 +56,13 @@ def prove(graph: Graph, values: dict[str, torch.Tensor]) -> Proof:
 
     Raises NotProved, with a sentence for the author of train.py.
     """
-    reason: NotProved | None = None
-    tried: set[frozenset[str]] = set()
-    for pinned in _attempts(graph, values):
-        if pinned in tried:
-            continue
-        tried.add(pinned)
+    for pinned in dict.fromkeys(_attempts(graph, values)):
+        walk = _Walk(graph, values, pinned)
         try:
-            return Proof(pinned, _Walk(graph, values, pinned).guards())
+            return Proof(pinned, walk.guards())
         except NotProved as error:
-            reason = error
-    assert reason is not None
-    raise reason
+            reason = str(error)
+    raise NotProved(reason + walk.blame())
 
 
 def _attempts(graph: Graph, values: dict[str, torch.Tensor]) -> Iterator[frozenset[str]]:
@@ -106,7 +101,7 @@ class _Walk:
         output = self._output()
         broken = violation(output, self.graph.shape)
         if broken:
-            raise NotProved(f"{broken}{self._blame()}")
+            raise NotProved(broken)
         return guards
 
     def _start(self) -> None:
@@ -144,7 +139,7 @@ class _Walk:
             raise NotProved(f"the model's output has no shape (batch, sequence length, vocabulary) for tokens {self.graph.shape}")
         return value
 
-    def _blame(self) -> str:
+    def blame(self) -> str:
         """Names the node where later positions come in: back from the output along values that are causal along no axis."""
         self._start()
         causal: dict[str, bool] = {name: self._harmless(value) for name, value in self.found.items()}

@@ -29,6 +29,7 @@ import torch
 Planes = tuple[torch.Tensor, ...]
 REACH = torch.int32
 LAST, TOP, LOW, UNKNOWN, SUNK, VALUE = range(6)
+SMALL = 2**16  # elements that cost next to nothing
 SINKS = -1e4  # what is added to a score to mask it is at most this; a hint needs no certainty
 EXACT = 256  # integers up to here are the same number in every floating-point type, so that no precision changes them
 FLOATS = {
@@ -134,12 +135,20 @@ def partly(reach: Iterable[torch.Tensor], is_known: torch.Tensor, value: torch.T
     """A value of which some elements are known, which then reach nothing. `is_known` and `value` broadcast to the reach's shape."""
     planes = tuple(reach)
     shape, free = planes[0].shape, compact(is_known.logical_not().expand(planes[0].shape))
-    if bool(tight(free).all()):
-        cut = planes
-    else:
-        cut = tuple(compact(joined(shape, [plane, free], torch.mul)) for plane in planes)
+    planes = tuple(compact(without(i, plane, free)) for i, plane in enumerate(planes)) if not bool(tight(free).all()) else planes
     down = constant(False, shape) if sunk is None else sunk.expand(shape)
-    return Value((*cut, free, down, value.to(plain(value.dtype)).expand(shape)))
+    return Value((*planes, free, down, value.to(plain(value.dtype)).expand(shape)))
+
+
+def worthwhile(index: int, *planes: torch.Tensor) -> bool:
+    """Whether to write a plane of the reach out as far as these vary: positions always, rows (a mask seldom parts them) if it is cheap."""
+    sizes = [tight(plane).shape for plane in planes]
+    return index == LAST or prod(torch.broadcast_shapes(*sizes)) <= max(SMALL, *map(prod, sizes))
+
+
+def without(index: int, plane: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """A plane of the reach, nothing where not `kept`; as it is where that would be too dear, which is sound."""
+    return joined(plane.shape, [plane, kept], torch.mul) if worthwhile(index, plane, kept) else plane
 
 
 def tokens(shape: tuple[int, int]) -> Value:

@@ -21,6 +21,7 @@ from autoresearch_mcp.evaluate.dependence import (
     plain,
     tight,
     unknown,
+    worthwhile,
 )
 from autoresearch_mcp.evaluate.guards import Write
 from autoresearch_mcp.evaluate.transfer import Call, Result, results, rule
@@ -129,18 +130,16 @@ def choice(call: Call) -> Result:
     ((shape, dtype),) = call.shapes
     condition, chosen, other = (_as_value(side, dtype) for side in (condition, chosen, other))
     free, yes = tight(condition.unknown), tight(condition.value).bool()
+    both = join_reach(shape, [condition.reach, chosen.reach, other.reach])
     planes: list[torch.Tensor] = []
-    for a, b in zip(chosen.reach, other.reach, strict=True):
-        planes.append(torch.where(yes, tight(a), tight(b)))
-    if bool(free.any()):
-        both = join_reach(shape, [condition.reach, chosen.reach, other.reach])
-        planes = [torch.where(free, tight(joint), plane) for joint, plane in zip(both, planes, strict=True)]
+    for i, (joint, a, b) in enumerate(zip(both, chosen.reach, other.reach, strict=True)):
+        if worthwhile(i, joint, condition.unknown, condition.value):
+            joint = torch.where(free, tight(joint), torch.where(yes, tight(a), tight(b)))
+        planes.append(compact(joint.expand(shape)))
     decided = ~free & torch.where(yes, ~tight(chosen.unknown), ~tight(other.unknown))
     value = torch.where(yes, tight(chosen.value).to(dtype), tight(other.value).to(dtype))
     sunk = torch.where(yes, tight(chosen.sunk), tight(other.sunk)) & ~free
-    return partly(
-        [compact(plane.expand(shape)) for plane in planes], decided, compact(value.expand(shape)), compact(sunk.expand(shape))
-    )
+    return partly(planes, decided, compact(value.expand(shape)), compact(sunk.expand(shape)))
 
 
 def _as_value(side: Any, dtype: torch.dtype) -> Value:

@@ -18,6 +18,7 @@ from autoresearch_mcp.evaluate.dependence import (
     partly,
     reshaped,
     tight,
+    without,
 )
 from autoresearch_mcp.evaluate.guards import Direct, Softmax
 from autoresearch_mcp.evaluate.transfer import Call, Result, coarse, results, rule
@@ -90,7 +91,7 @@ def softmax(call: Call) -> Result:
     if not bool(tight(masked).any()):
         return _mixed(call, value, [dim])
     kept = masked.logical_not()
-    reach = tuple(over(joined(shape, [plane, kept], torch.mul), [dim]).expand(shape) for plane in value.reach)
+    reach = tuple(over(without(i, plane, kept), [dim]).expand(shape) for i, plane in enumerate(value.reach))
     finite = bool(tight(joined(shape, [masked, minus.logical_not()], torch.logical_and)).any())
     call.guard = Softmax(call.step.name, tight(compact(masked)), finite, dim)
     return partly(reach, masked, constant(0.0, shape, dtype))

@@ -10,7 +10,19 @@ from math import prod
 
 import torch
 
-from autoresearch_mcp.evaluate.dependence import SINKS, Planes, Value, compact, constant, join_reach, joined, over, tight
+from autoresearch_mcp.evaluate.dependence import (
+    REACH,
+    SINKS,
+    Planes,
+    Value,
+    compact,
+    constant,
+    join_reach,
+    joined,
+    over,
+    tight,
+    without,
+)
 from autoresearch_mcp.evaluate.guards import Attention, Finite
 from autoresearch_mcp.evaluate.transfer import Call, Result, coarse, results, rule
 
@@ -125,15 +137,14 @@ def attention(call: Call) -> Result:
         key, value = (_repeated(shared, heads // shared.shape[-3]) for shared in (key, value))
     pairs = (*torch.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2], key.shape[-2])
     blocked, sunk = _blocked(mask, bool(call["is_causal"]), pairs)
-    seen = [tuple(over(plane, [rank - 1]).transpose(-1, -2) for plane in key.reach)]
-    if mask is not None:
-        seen.append(mask.reach)
-    free = blocked.logical_not()
-    weights = tuple(joined(pairs, [plane, free], torch.mul) for plane in join_reach(pairs, seen))
+    free, rows = blocked.logical_not(), rank - 1
+    biases = (constant(0, pairs, REACH),) * 3 if mask is None else tuple(plane.expand(pairs) for plane in mask.reach)
+    seen = tuple(without(i, plane, free) for i, plane in enumerate(biases))
+    offered = join_reach(value.shape, [value.reach, tuple(over(plane, [rows]) for plane in key.reach)])
     batch = list(range(rank - 2))
-    nothing = constant(False, value.shape)
-    reach, _ = contracted(weights, value.reach, (blocked, nothing), ([*batch, "q", "k"], [*batch, "k", "d"]), [*batch, "q", "d"])
-    asked = tuple(over(plane, [rank - 1]) for plane in query.reach)
+    zeros = blocked, constant(False, value.shape)
+    reach, _ = contracted(seen, offered, zeros, ([*batch, "q", "k"], [*batch, "k", "d"]), [*batch, "q", "d"])
+    asked = tuple(over(plane, [rows]) for plane in query.reach)
     if bool(tight(blocked).any()):
         call.guard = Attention(call.step.name, sunk)
     return results(call, [tuple(compact(plane) for plane in join_reach(call.shape, [reach, asked]))])
