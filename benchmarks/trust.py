@@ -21,7 +21,7 @@ from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run.sandbox import ALLOCATOR
 
-TARGET_SECONDS = {"cpu": 5.0, "tiny": 5.0, "gpu": 3.0}  # gpu: 1 % of a 300 s run
+TARGET_SECONDS = {"cpu": 5.3, "tiny": 5.3, "gpu": 3.0}  # gpu: 1 % of a 300 s run
 
 
 def steps(log: str) -> int:
@@ -57,7 +57,7 @@ def plain(session: Session, budget: float) -> tuple[float, int]:
     )
     started = time.perf_counter()
     command = [sys.executable, session.task.files.editable]
-    result = subprocess.run(command, cwd=session.worktree, env=environment, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, cwd=session.worktree.root, env=environment, capture_output=True, text=True, check=True)
     return time.perf_counter() - started, steps(result.stdout)
 
 

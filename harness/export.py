@@ -221,6 +221,8 @@ class _Encoder:
             return self.encode_module(values[block.name], _as_json(given, values), f"{prefix}{node.name}.", autocast)
         if operator == "getitem" and isinstance(values[node.args[0].name], list):
             return values[node.args[0].name][node.args[1]]
+        if not isinstance(node.target, torch._ops.OpOverload) and not node.users:
+            return None  # a remark of a transform's (vmap) to the tracer
         if operator != "getitem" and not isinstance(node.target, torch._ops.OpOverload):
             raise RuntimeError(f"torch.export failed: the graph has {operator}; give eval mode a forward in plain PyTorch")
         name = prefix + node.name

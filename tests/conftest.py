@@ -53,6 +53,12 @@ SCORE = "print(open('result.txt').read())\n"
 WORK = "open('result.txt', 'w').write('1.0')\n"
 UNTIL_TOLD = "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.02)\n" + WORK
 """A run that is on until `let_go`, however slow the machine is: what a test does meanwhile is sure to happen meanwhile."""
+WAITS_FOR_DATA = """
+[data]
+prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'x').write_text('1')", "{data}"]
+train = ["x"]
+"""
+"""For the toy task: its training begins when it asks for data, and not with its process."""
 PATIENCE = 120  # seconds for what takes one or two on a machine that is not busy
 
 

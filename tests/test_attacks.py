@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_an_attack_fails_and_leaves_the_host_unharmed(
         "@PORT@": host.listener.getsockname()[1],
         "@ABSTRACT@": f"autoresearch-{os.getpid()}",
         "@WORKSPACE@": tmp_path / "workspace",
+        "@SITE@": sysconfig.get_path("purelib"),
+        "@CHECKOUT@": ROOT,
     }
     text = program(attack)
     for mark, place in places.items():
@@ -165,6 +168,7 @@ def test_an_attack_fails_and_leaves_the_host_unharmed(
     assert not processes.strays(str(spec.folder))
     assert not [p for p in psutil.process_iter(["cwd"]) if str(p.info["cwd"] or "").startswith(str(spec.folder))]
     assert spec.log.stat().st_size <= session.task.run.log_bytes
+    assert not spec.work.exists() and not spec.scoring.exists()
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from autoresearch_mcp import __version__, calls
 from autoresearch_mcp.calls import AnsweringServer, blocking
-from autoresearch_mcp.loop.patches import FORMS
-from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.loop.patches import FORMS, MAX_BYTES
+from autoresearch_mcp.loop.session import DESCRIPTION, LEARNED, Session
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
@@ -31,20 +31,25 @@ def _lean(schema: dict[str, Any]) -> None:
         schema |= next(choice for choice in choices if choice != {"type": "null"})
 
 
-def _argument(description: str, ge: int | None = None) -> Any:
-    return Field(description=description, json_schema_extra=_lean, ge=ge)
+def _argument(description: str, most: int | None = None, ge: int | None = None) -> Any:
+    """`most`: characters of a text. What is longer is refused before anything reads or stores it."""
+    return Field(description=description, json_schema_extra=_lean, max_length=most, ge=ge, le=MOST_LINES if ge else None)
 
 
+MOST_LINES = 10**9  # of a file, and experiments: a number beyond is none
+WORDS = 300  # characters of a name or a search
 Wait = Annotated[float | None, _argument("Seconds to wait for the result, 0 to 240; the default suits your client")]
 First = Annotated[int | None, _argument("First line, from 1", ge=1)]
 Last = Annotated[int | None, _argument("Last line, included", ge=1)]
-Number = Annotated[int | None, _argument("The latest if left out")]
-Patch = Annotated[str, _argument(FORMS[:1].upper() + FORMS[1:])]
-Learned = Annotated[str | None, _argument("What this result taught, for every later session")]
-Description = Annotated[str, _argument("What this experiment tries, in a few words")]
-Hypothesis = Annotated[str | None, _argument("Why it should help; recorded")]
-Replicate = Annotated[bool, _argument("Run an unchanged file again, to measure the noise")]
-Search = Annotated[str | None, _argument("Only experiments with all of these words")]
+Number = Annotated[int | None, _argument("The latest if left out", ge=1)]
+Patch = Annotated[str, _argument(FORMS[:1].upper() + FORMS[1:], most=MAX_BYTES)]
+Learned = Annotated[str | None, _argument("What this result taught, for every later session", most=LEARNED)]
+Description = Annotated[str, _argument("What this experiment tries, in a few words", most=DESCRIPTION)]
+Hypothesis = Annotated[str | None, _argument("Why it should help; recorded", most=LEARNED)]
+Replicate = Annotated[
+    bool, _argument("Run an unchanged file again: to measure the noise, or to show that a shorter one is no worse")
+]
+Search = Annotated[str | None, _argument("Only experiments with all of these words", most=WORDS)]
 
 READ = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 WRITE = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=False)
@@ -126,7 +131,9 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         return await calls.result(session, ctx, number, wait_seconds)
 
     @tool(
-        "keep", WRITE, f"Accept the current experiment as the best. Refused unless {metric} is better, or equal with fewer lines."
+        "keep",
+        WRITE,
+        f"Accept the current experiment as the best. Refused unless {metric} is better, or equal by its repeats and shorter.",
     )
     async def keep(learned: Learned = None) -> Annotated[CallToolResult, answers.Judged]:
         return await calls.answer(partial(build.kept, session, learned))
@@ -146,7 +153,9 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
 
     @tool("read_reference", READ, f"Read {PROGRAM}, the task or another read-only file, or an experiment's output or diff.")
     async def read_reference(
-        name: Annotated[str, _argument(", ".join(build.references(task)))], start_line: First = None, end_line: Last = None
+        name: Annotated[str, _argument(", ".join(build.references(task)), most=WORDS)],
+        start_line: First = None,
+        end_line: Last = None,
     ) -> Annotated[CallToolResult, answers.Reference]:
         return await calls.answer(partial(build.reference, session, name, start_line, end_line))
 

@@ -12,10 +12,11 @@ import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,7 +29,7 @@ from pydantic import ValidationError
 
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.text import sound
+from autoresearch_mcp.text import visible, visible_json
 from autoresearch_mcp.views import build
 from autoresearch_mcp.views.answers import Answer
 
@@ -75,22 +76,10 @@ def _logging() -> Generator[None]:
 
 
 async def answer(work: Callable[[], Answer]) -> CallToolResult:
-    """The tool's answer as text and as structured content."""
+    """The tool's answer as text and as structured content, with nothing in it that is not seen."""
     made = await blocking(work)
-    return CallToolResult(content=[TextContent(type="text", text=sound(made.text()))], structured_content=_sound(made.structured()))
-
-
-def _sound(value: Any) -> Any:
-    """JSON whose texts are sound: the transport would die of one that is not."""
-    match value:
-        case str():
-            return sound(value)
-        case dict():
-            return {sound(key): _sound(item) for key, item in cast("dict[str, Any]", value).items()}
-        case list():
-            return [_sound(item) for item in cast("list[Any]", value)]
-        case _:
-            return value
+    text, structured = visible(made.text()), visible_json(made.structured())
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
 
 
 async def result(session: Session, ctx: Context, number: int, seconds: float | None = None, note: str = "") -> CallToolResult:
@@ -129,28 +118,35 @@ class AnsweringServer(MCPServer):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:
-            text = sound(explained(error.__cause__ or error, f"call {name} again"))
+            text = visible(explained(error.__cause__ or error, f"call {name} again"))
             return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
     async def read_resource(
         self, uri: Any, context: Context[Any, Any] | None = None
     ) -> Iterable[ReadResourceContents] | InputRequiredResult:
         try:
-            return await super().read_resource(uri, context)
+            read = await super().read_resource(uri, context)
+            if isinstance(read, InputRequiredResult):
+                return read
+            return [replace(part, content=visible(part.content)) if isinstance(part.content, str) else part for part in read]
         except ResourceError as error:
             if error.__cause__ is None:
                 raise
-            raise ResourceError(sound(explained(error.__cause__, "read it again"))) from error
+            raise ResourceError(visible(explained(error.__cause__, "read it again"))) from error
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Any, Any] | None = None
     ) -> GetPromptResult | InputRequiredResult:
         try:
-            return await super().get_prompt(name, arguments, context)
+            made = await super().get_prompt(name, arguments, context)
+            for message in made.messages if isinstance(made, GetPromptResult) else ():
+                if isinstance(message.content, TextContent):
+                    message.content.text = visible(message.content.text)
+            return made
         except MCPError:
             raise
         except Exception as error:
-            raise MCPError(code=INTERNAL_ERROR, message=explained(error.__cause__ or error, "ask again")) from error
+            raise MCPError(code=INTERNAL_ERROR, message=visible(explained(error.__cause__ or error, "ask again"))) from error
 
 
 def explained(error: BaseException, again: str) -> str:
@@ -176,13 +172,20 @@ def explained(error: BaseException, again: str) -> str:
     )
 
 
+class Visible(logging.Formatter):
+    """Records that a person may read in a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 class OneLine(logging.Handler):
     """Writes the first line of a record to stderr, if that can be done at once."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             first = record.getMessage().splitlines()[0] if record.getMessage() else ""
-            line = f"autoresearch-mcp: {first}"[:LINE].encode("utf-8", "replace") + b"\n"
+            line = visible(f"autoresearch-mcp: {first}")[:LINE].encode("utf-8", "replace") + b"\n"
             if select.select([], [sys.stderr.fileno()], [], 0)[1]:
                 os.write(sys.stderr.fileno(), line)
         except (OSError, ValueError):
@@ -194,7 +197,7 @@ def log_to(path: Path) -> None:
     handlers: list[logging.Handler] = [OneLine()]
     try:
         file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, delay=True, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
+        file.setFormatter(Visible("%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
     except OSError:
         pass  # then the line on stderr is all there is

@@ -5,12 +5,13 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
 
 import typer
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.text import visible
 
 if TYPE_CHECKING:
     from autoresearch_mcp.loop.session import Session
@@ -29,9 +30,14 @@ PresetOption = Annotated[str, typer.Option(help="auto, or one of the task's pres
 TaskOption = Annotated[str, typer.Option(help="Name of a bundled task, or a folder with an autoresearch.toml.")]
 
 
+def say(text: str, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Every line of a command's: with nothing in it that a terminal would obey, whoever wrote what it tells of."""
+    print(visible(text), end=end, file=file, flush=flush)
+
+
 def _version(asked: bool) -> None:
     if asked:
-        print(f"autoresearch-mcp {__version__}")
+        say(f"autoresearch-mcp {__version__}")
         raise typer.Exit
 
 
@@ -53,9 +59,9 @@ def init(
 
     workspace = create(directory, task, preset)
     made = workspace.task_at(workspace.head())
-    print(f"workspace:  {workspace.root}")
-    print(f"task:       {made.name}" + (f", preset {made.preset}" if made.preset else ""))
-    print(f"next:       autoresearch-mcp {'prepare' if made.data.prepare else 'connect claude-code'} --workspace {directory}")
+    say(f"workspace:  {workspace.root}")
+    say(f"task:       {made.name}" + (f", preset {made.preset}" if made.preset else ""))
+    say(f"next:       autoresearch-mcp {'prepare' if made.data.prepare else 'connect claude-code'} --workspace {directory}")
 
 
 @app.command()
@@ -72,7 +78,7 @@ def prepare(
     started = session is not None or open_ledger(opened).state().sessions
     data = _open(workspace, session).data if started else opened.data()
     if not data.needed:
-        print("data:       the task needs none")
+        say("data:       the task needs none")
         return
     data.prepare(opened.root, force)
 
@@ -120,8 +126,8 @@ def serve(
     listening = web.listen(host, port, allow_remote)
     address = f"[{host}]" if ":" in host else host
     names = [*web.LOOPBACK, address, *(allow_host or [])]
-    print(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
-    print(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
+    say(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
+    say(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
     web.serve(server, opened.bearer_token(), listening, names)
 
 
@@ -147,16 +153,16 @@ def connect(
     edits = plan(client, Server(stdio_command(workspace), url, token), place)
     if only_print:
         for edit in edits:
-            print(f"# {edit.path}\n{edit.after}")
+            say(f"# {edit.path}\n{edit.after}")
         return
     backups = write(edits)
     for edit in edits:
-        print(f"{'as it was' if edit.before == edit.after else 'written'}:".ljust(12) + str(edit.path))
+        say(f"{'as it was' if edit.before == edit.after else 'written'}:".ljust(12) + str(edit.path))
         if edit.private:
-            print("            it holds the token: keep it out of git")
+            say("            it holds the token: keep it out of git")
     for backup in backups:
-        print(f"backup:     {backup}")
-    print(f"start:      {CLIENTS[client].start.format(folder=place.absolute())}")
+        say(f"backup:     {backup}")
+    say(f"start:      {CLIENTS[client].start.format(folder=place.absolute())}")
 
 
 @app.command()
@@ -173,22 +179,27 @@ def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; 
 def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, as_json: JsonOption = False) -> None:
     """Where the loop stands, with what only you may see: the sealed holdout."""
     from autoresearch_mcp.views import build
+    from autoresearch_mcp.views.answers import shortened
 
     opened = _open(workspace, session)
     answer, token = build.status(opened), opened.workspace.known_token()
     best, baseline = opened.state.best, opened.state.baseline
     sealed, first = build.mean_holdout(best), build.mean_holdout(baseline)
     if as_json:
-        content = answer.model_dump(mode="json") | {"best_holdout": sealed, "baseline_holdout": first, "http_token": token}
-        print(json.dumps(content, indent=1))
+        content = shortened(answer.model_dump(mode="json")) | {
+            "best_holdout": sealed,
+            "baseline_holdout": first,
+            "http_token": token,
+        }
+        say(json.dumps(content, indent=1))
         return
-    print(answer.text())
+    say(answer.text())
     if sealed is not None and first is not None:
-        print(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
+        say(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
     if token is not None:
-        print(f"HTTP bearer token (keep it to yourself): {token}")
+        say(f"HTTP bearer token (keep it to yourself): {token}")
     if best:
-        print(f"To take the result: git merge {opened.state.started.branch}")
+        say(f"To take the result: git merge {opened.state.started.branch}")
 
 
 @app.command()
@@ -208,13 +219,13 @@ def log(
     opened = _open(workspace, session)
     if as_json:
         rows = [row for row in export_json(opened.ledger.state(), sealed=True) if row["session"] == opened.tag]
-        print(json.dumps([row for row in rows if experiment in (None, row["experiment"])], indent=1))
+        say(json.dumps([row for row in rows if experiment in (None, row["experiment"])], indent=1))
     elif experiment is None:
         Console().print(experiments_table(opened))
     else:
-        print(build.result(opened, experiment).body())
-        print(build.diff(opened, experiment), end="")
-        print(build.log(opened, experiment))
+        say(build.result(opened, experiment).body())
+        say(build.diff(opened, experiment), end="")
+        say(build.log(opened, experiment))
 
 
 @app.command()
@@ -259,14 +270,14 @@ def plot(
     opened = _open(workspace, session)
     target = output or opened.workspace.root / "progress.png"
     draw(opened.state, target)
-    print(f"picture:    {target}")
+    say(f"picture:    {target}")
 
 
 @app.command()
 def stop(workspace: WorkspaceOption = Path(), session: SessionOption = None) -> None:
     """End the run that is on; it is recorded as killed."""
     opened = _open(workspace, session)
-    print(f"stopping experiment {opened.stop().number}")
+    say(f"stopping experiment {opened.stop().number}")
 
 
 @app.command()
@@ -276,7 +287,7 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
 
     checks = examine(workspace)
     if as_json:
-        print(json.dumps([check.model_dump() for check in checks], indent=1))
+        say(json.dumps([check.model_dump() for check in checks], indent=1))
     else:
         from rich.console import Console
         from rich.text import Text
@@ -285,9 +296,9 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
         colours = {"ok": "green", "warning": "yellow", "error": "red"}
         for check in checks:
             console.print(Text(f"{check.level:<8}", style=colours[check.level]), end=" ")
-            console.print(f"{check.name + ':':<11} {check.found}", markup=False)
+            console.print(f"{check.name + ':':<11} {visible(check.found)}", markup=False)
             if check.fix:
-                console.print(f"{'':<21}fix: {check.fix}", markup=False)
+                console.print(f"{'':<21}fix: {visible(check.fix)}", markup=False)
     if any(check.level == "error" for check in checks):
         raise typer.Exit(1)
 
@@ -328,11 +339,11 @@ def main() -> NoReturn:
     try:
         app()
     except AutoresearchError as error:
-        print(f"autoresearch-mcp: {error}", file=sys.stderr)
+        say(f"autoresearch-mcp: {error}", file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        print(f"autoresearch-mcp: {error}. Check disk space and permissions; `autoresearch-mcp doctor` says more.", file=sys.stderr)
+        say(f"autoresearch-mcp: {error}. Check disk space and permissions; `autoresearch-mcp doctor` says more.", file=sys.stderr)
     sys.exit(1)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from autoresearch_mcp.errors import TaskError, WorkspaceError
 from autoresearch_mcp.files import try_lock
-from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, parse_task
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, lacking, not_installed, parse_task
 from autoresearch_mcp.workspace import STATE, Workspace, cause_of, identity, open_repository
 
 LOCK = ".autoresearch-making"  # held while a folder is filled; two at once would take out each other's files
@@ -28,6 +28,8 @@ def create(directory: Path, task_name: str = "default", preset: str = "auto") ->
         document["preset"] = chosen
         text = tomlkit.dumps(document)
     task = parse_task(text, str(source / TASK_FILE))
+    if missing := not_installed(task):
+        raise TaskError(lacking(missing))
 
     was_there = directory.exists()
     try:

@@ -16,7 +16,7 @@ from autoresearch_mcp.data import DataFolder, cache_root
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.task import TASK_FILE, Task
+from autoresearch_mcp.task import TASK_FILE, Task, not_installed
 from autoresearch_mcp.workspace import STATE, Workspace
 
 PACKAGES = ("mcp", "torch", "numpy", "tiktoken", "gitpython", "pydantic", "anyio")
@@ -111,7 +111,8 @@ def _workspace(directory: Path) -> list[Check]:
         if not sessions:
             data = workspace.data()
             found, fix = f"{_named(data.task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
-            return [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory), *_places(workspace)]
+            checks = [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory)]
+            return [*checks, *_imports(data.task), *_places(workspace)]
         session = Session.open(workspace, ledger)
         gone = session.recovery.restore_refs()
         session.read()
@@ -123,7 +124,7 @@ def _workspace(directory: Path) -> list[Check]:
         f"{_named(session.task)}, session {session.tag}, {len(session.state.experiments)} experiments, "
         f"ledger verified ({events} events)"
     )
-    checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory)]
+    checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory), *_imports(session.task)]
     if session.task.outdated:
         checks.append(Check(name="harness", level="error", found=session.task.outdated))
     if gone:
@@ -142,6 +143,14 @@ def _data(data: DataFolder, directory: Path) -> Check:
         fix = f"autoresearch-mcp prepare --workspace {directory}"
         return Check(name="data", level="error", found=f"missing: {', '.join(missing)}", fix=fix)
     return Check(name="data", level="ok", found=str(data.path) if data.needed else "the task needs none")
+
+
+def _imports(task: Task) -> list[Check]:
+    """What the task lists for its runs and nobody has installed; nothing where all is well."""
+    missing = not_installed(task)
+    fix = f"{sys.executable} -m pip install {' '.join(missing)}"
+    found = f"not installed: {', '.join(missing)} ([run] packages)"
+    return [Check(name="run.packages", level="error", found=found, fix=fix)] if missing else []
 
 
 def _places(workspace: Workspace) -> list[Check]:

@@ -1,6 +1,7 @@
 """autoresearch.toml as pydantic models: what is edited, how it runs, what is measured, within which budget."""
 
 import hashlib
+import importlib.metadata
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from autoresearch_mcp.errors import TaskError
 
 TASK_FILE = "autoresearch.toml"
+OURS = "autoresearch-mcp"  # the distribution that this is
 PROGRAM = "program.md"  # the human's instructions to the agent
 
 FAILURES = [
@@ -57,6 +59,10 @@ class Files(Section):
     """The one file the agent edits."""
     read_only: list[RelativePath] = []
     """Files laid out beside it from pinned blobs; the agent can read them."""
+    editable_bytes: int = Field(default=128 * 2**10, gt=0, le=2**20)
+    """How large the editable file may be."""
+    literal_bytes: int = Field(default=16 * 2**10, gt=0)
+    """How much of it may be data, where it is Python: strings, bytes, numbers, comments and names, each name once."""
 
     @field_validator("editable")
     @classmethod
@@ -94,6 +100,9 @@ class Run(Section):
     """How much of the run's output is kept."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
+    packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = []
+    """Distributions that a run may import, with what they need, besides torch, numpy, tiktoken and safetensors with theirs; any
+    other package is not there."""
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
 
@@ -106,6 +115,13 @@ class Run(Section):
     @classmethod
     def _outputs(cls, paths: list[str]) -> list[str]:
         return [_inside(path) for path in paths]
+
+    @field_validator("packages")
+    @classmethod
+    def _packages(cls, names: list[str]) -> list[str]:
+        if OURS in [re.sub(r"[._-]+", "-", name).lower() for name in names]:
+            raise ValueError(f"{OURS} itself is not for runs: its data is what they are scored on; remove it")
+        return names
 
     @field_validator("progress")
     @classmethod
@@ -311,6 +327,26 @@ def expand(command: list[str], **values: str) -> list[str]:
     """Fills {python}, {data} and the like into a command; other braces stay as they are."""
     values = {"python": sys.executable, **values}
     return [re.sub(r"\{(\w+)\}", lambda match: values.get(match.group(1), match.group(0)), part) for part in command]
+
+
+def not_installed(task: Task) -> list[str]:
+    """Those of run.packages that this environment lacks."""
+    missing: list[str] = []
+    for name in task.run.packages:
+        try:
+            importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    return missing
+
+
+def lacking(packages: list[str]) -> str:
+    """What to do about packages that are listed and not installed."""
+    names = " ".join(packages)
+    return (
+        f"[run] packages lists {names}, which is not installed beside the server. Run: {sys.executable} -m pip install {names}; "
+        f"or correct the name in {TASK_FILE}."
+    )
 
 
 def bundled_tasks() -> dict[str, Path]:

@@ -1,10 +1,29 @@
-"""Text made fit to show. Untrusted text: no escape codes, no control characters, a bounded length, a clear mark."""
+"""Text from outside made fit to show: the one gate between what an agent, a run or a file wrote and whoever reads it.
 
+`plain` takes out what no reader sees and only a terminal or a model obeys; it is for words and logs, on their way into the record
+and out of it. `visible` writes the same characters as escapes, so that nothing is hidden and nothing obeyed; every exit (an answer
+of a tool, a line of the command line, the server's log) puts all its text through it, whatever was done to it before. The price: an
+emoji made of several loses its joiners and its colour, and a file that holds such a character shows `\\u200b` where it stands.
+"""
+
+import math
 import re
 from pathlib import Path
+from typing import Any, cast
 
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b.?", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_ESCAPES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b.?",
+    re.DOTALL,
+)
+# Everything in the categories Cc, Cf, Cs, Zl and Zp but LF and TAB, and what else shows as nothing or changes its neighbour:
+# variation selectors, fillers, the joiner of graphemes, the whole block of tags. A test holds this against Python's Unicode.
+_HIDDEN = (
+    "\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\xad\\u034f\\u0600-\\u0605\\u061c\\u06dd\\u070f\\u0890\\u0891\\u08e2\\u115f\\u1160\\u17b4\\u17b5"
+    "\\u180b-\\u180f\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\u3164\\ud800-\\udfff\\ufe00-\\ufe0f\\ufeff\\uffa0\\ufff0-\\ufffb\\ufffe\\uffff"
+    "\\U000110bd\\U000110cd\\U00013430-\\U0001343f\\U0001bca0-\\U0001bca3\\U0001d173-\\U0001d17a\\U000e0000-\\U000e0fff"
+)
+_CONTROL = re.compile(f"[{_HIDDEN}]")
+_OBEYED = re.compile(f"(?!\\r\\n)[{_HIDDEN}]")  # CRLF is how some files end their lines
 
 _FRAME = re.compile(r'  File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _MARKERS = re.compile(r"\s+[~^]+\s*")
@@ -12,10 +31,39 @@ ELSEWHERE = "  ..."  # frames of libraries
 
 
 def plain(text: str) -> str:
-    """Text without escape sequences and invisible or direction-changing characters; of a line redrawn by CR, the last state."""
+    """Text without escape sequences, invisible and direction-changing characters and halves of characters; of a line redrawn by
+    CR, the last state."""
     text = _ESCAPES.sub("", text).replace("\r\n", "\n")
     text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
     return _CONTROL.sub("", text)
+
+
+def visible(text: str) -> str:
+    """Text with every character that `plain` would take out written as its escape, as Python writes it; line ends stay."""
+    return _OBEYED.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible_json(value: Any) -> Any:
+    """The same for every text of a JSON value, names of its members included."""
+    match value:
+        case str():
+            return visible(value)
+        case dict():
+            return {visible(str(key)): visible_json(item) for key, item in cast("dict[Any, Any]", value).items()}
+        case list():
+            return [visible_json(item) for item in cast("list[Any]", value)]
+        case _:
+            return value
+
+
+def hidden(text: str) -> set[str]:
+    """The characters of a text that `visible` would write as escapes."""
+    return set(_OBEYED.findall(text))
 
 
 def split_lines(text: str) -> list[str]:
@@ -69,6 +117,18 @@ def format_score(score: float) -> str:
     return f"{score:.6f}" if score == 0 or 0.001 <= abs(score) < 1e6 else f"{score:.6g}"
 
 
+def shown_score(score: float) -> float:
+    """The score as the agent sees it. All digits are in the ledger alone: who sees them all learns from each run what six hide."""
+    return float(format_score(score))
+
+
+def shown_difference(difference: float, score: float) -> float:
+    """A difference of scores like `score` with the decimals that those are shown with: six significant digits of a difference that
+    begins at the sixth decimal would tell six more."""
+    decimals = 6 if score == 0 or 0.001 <= abs(score) < 1e6 else 5 - math.floor(math.log10(abs(score)))
+    return float(f"{round(difference, min(decimals, 300)):.6g}")
+
+
 def sound(text: str) -> str:
     """Text without halves of characters (lone surrogates): no encoding takes them, so no file, row or answer can hold one."""
     return text.encode("utf-8", errors="replace").decode("utf-8")
@@ -76,4 +136,4 @@ def sound(text: str) -> str:
 
 def one_line(text: str, length: int) -> str:
     """What is recorded of words: one line of plain text, which git, a terminal and a page can all take."""
-    return " ".join(plain(sound(text)).split())[:length]
+    return " ".join(plain(text[: 8 * length]).split())[:length]

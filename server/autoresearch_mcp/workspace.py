@@ -233,7 +233,7 @@ class Workspace:
 
     def highest_run(self) -> int:
         """The number of the last run whose folder is there; 0 where there is none."""
-        return max((int(path.name) for path in self.runs_dir.iterdir() if path.name.isdigit()), default=0)
+        return max((int(path.name) for path in self.runs_dir.iterdir() if path.name.isascii() and path.name.isdigit()), default=0)
 
     def restore_refs(self, commits: dict[int, str]) -> list[int]:
         """Makes the refs of experiments that are missing, all in one process; returns the experiments whose commit is gone."""

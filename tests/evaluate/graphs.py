@@ -4,10 +4,12 @@ import json
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 os.environ["AUTORESEARCH_PRESET"] = "tiny"
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "harness"))
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -43,19 +45,9 @@ def declare(graph: object, tensors: dict[str, torch.Tensor], path: Path) -> Path
 
 
 def traced(model: nn.Module, shape: tuple[int, int]) -> tuple[dict[str, object], dict[str, torch.Tensor]]:
-    """The graph of `model` in format 2, and its tensors by name."""
-    program, autocast = export._trace(model.eval(), shape)
-    inputs, tensors = export._bind(program)
-    encoder = export._Encoder(inputs, "cpu")
-    output = encoder.encode_module(program.graph_module, [{"ref": node["name"]} for node in inputs])
-    nodes = [*encoder.nodes, {"name": "output", "op": "output", "args": [output]}]
-    parameters, buffers = dict(program.named_parameters()), dict(program.named_buffers())
-    declared = {
-        name: {
-            "shape": list(tensor.shape),
-            "dtype": str(tensor.dtype).removeprefix("torch."),
-            "kind": "parameter" if name in parameters else "buffer" if name in buffers else "constant",
-        }
-        for name, tensor in tensors.items()
-    }
-    return {"format": 2, "shape": list(shape), "autocast": autocast, "tensors": declared, "nodes": nodes}, tensors
+    """The graph that declaring `model` writes, and all its tensors by name."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "declaration"
+        declared = export.declare(model, path, shape)
+        with safe_open(path, "pt") as file:
+            return json.loads(file.metadata()["graph"]), declared.constants | export.trained(model, declared)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from autoresearch_mcp.errors import RefusedError
-from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, bits_per_byte
+from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, bits_per_byte, checked
 
 VOCAB, BATCH, SEQ_LEN = 64, 16, 48
 TABLE = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0))
@@ -142,3 +142,25 @@ def test_every_round_takes_place(batches: int):
     for _ in range(batches):
         probe(tokens, bigram(tokens))
     assert len(calls) == max(PROBE_ROUNDS, batches // PROBE_SHARE)
+
+
+def test_outputs_of_another_shape_or_kind_are_refused():
+    with pytest.raises(RefusedError, match="one for every token"):
+        checked(torch.zeros(2, 3, 4), 2, 3, 5)
+    with pytest.raises(RefusedError, match="finite"):
+        checked(torch.full((2, 3, 4), float("nan")), 2, 3, 4)
+    with pytest.raises(RefusedError, match="floating-point"):
+        checked(torch.zeros(2, 3, 4, dtype=torch.int64), 2, 3, 4)
+
+
+def test_bits_per_byte_of_a_uniform_model_is_known():
+    """With equal logits every token costs log2(vocab) bits; special tokens are not scored; a short last batch is filled up."""
+    vocab, rows = 8, np.array([[0, 1, 2, 7], [0, 3, 4, 5], [0, 1, 1, 1]], dtype=np.uint16)
+    token_bytes = np.array([[1, 2, 3, 1, 1, 4, 1, 0], [1, 2, 3, 1, 1, 5, 1, 0]], dtype=np.int32)
+
+    def uniform(tokens: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*tokens.shape, vocab)
+
+    raw, decoded = bits_per_byte(uniform, rows, token_bytes, batch=2, device="cpu")
+    scored, n_bytes, n_decoded = 8, 2 + 3 + 1 + 1 + 4 + 2 + 2 + 2, 2 + 3 + 1 + 1 + 5 + 2 + 2 + 2
+    assert raw == pytest.approx(scored * 3 / n_bytes) and decoded == pytest.approx(scored * 3 / n_decoded)

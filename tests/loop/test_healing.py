@@ -20,7 +20,7 @@ from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.views import build
 from autoresearch_mcp.workspace import STALE, Workspace
-from conftest import UNTIL_TOLD, WORK, git, is_over, let_go, open_session, replace, run, wait_for
+from conftest import TOY, UNTIL_TOLD, WAITS_FOR_DATA, WORK, git, is_over, let_go, open_session, replace, run, wait_for
 
 Make = Callable[..., Session]
 TWO = "open('result.txt', 'w').write('2.0')\n"
@@ -134,8 +134,11 @@ def test_what_is_no_text_file_is_set_aside_and_only_discard_is_allowed(scored: S
 
 @pytest.mark.slow
 def test_a_baseline_that_somebody_ended_may_run_again(toy: Make):
-    session = toy("import time\ntime.sleep(300)\n")
+    """Before training began; afterwards its end is its result."""
+    session = toy("import time\ntime.sleep(300)\n", toml=TOY + WAITS_FOR_DATA)
+    session.data.prepare(session.workspace.root)
     session.run_experiment("baseline")
+    wait_for(lambda: session.progress().phase == "startup")
     session.stop()
     wait_for(lambda: is_over(session, 1))
     session.discard()

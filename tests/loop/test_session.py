@@ -6,7 +6,21 @@ from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
 from autoresearch_mcp.loop.rules import PLATEAU
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.views import build
-from conftest import TOY, UNTIL_TOLD, WORK, git, is_over, let_go, log_of, open_session, replace, run, supervisor_of, wait_for
+from conftest import (
+    TOY,
+    UNTIL_TOLD,
+    WAITS_FOR_DATA,
+    WORK,
+    git,
+    is_over,
+    let_go,
+    log_of,
+    open_session,
+    replace,
+    run,
+    supervisor_of,
+    wait_for,
+)
 
 Make = Callable[..., Session]
 
@@ -104,6 +118,10 @@ def test_equal_and_shorter_is_a_simplification(toy: Make):
     session = baseline(toy("x = 1\n" + write(1)))
     replace(session, write(1))
     run(session)
+    assert session.position().allowed == ("run_experiment", "discard") and "replicate=true" in session.position().next
+    with pytest.raises(NotAllowedError, match="one run does not show that it is no worse"):
+        session.keep()
+    assert run(session, "once more", replicate=True) == 2
     kept = session.keep().experiment
     assert kept.verdict is not None and "1 lines fewer" in kept.verdict.reason
 
@@ -186,9 +204,13 @@ def test_the_same_file_twice_is_noticed(toy: Make):
     run(session)
     session.discard()
     replace(session, write(0))
-    with pytest.raises(NotAllowedError, match="This very file was experiment 2"):
-        session.run_experiment("again")
-    assert run(session, "again", replicate=True) == 3
+    for replicate in (False, True):  # a second draw is nobody's to take
+        with pytest.raises(NotAllowedError, match="This very file was experiment 2"):
+            session.run_experiment("again", replicate=replicate)
+    session.discard()
+    replace(session, "# a comment\n" + write(0))
+    with pytest.raises(NotAllowedError, match="comments and layout aside, was experiment 2"):
+        session.run_experiment("again", replicate=True)
 
 
 def test_the_same_change_is_noticed_through_comments_and_on_another_best(toy: Make):
@@ -210,12 +232,13 @@ def test_the_same_change_is_noticed_through_comments_and_on_another_best(toy: Ma
 def test_a_change_of_comments_alone_is_not_run(toy: Make):
     session = baseline(toy())
     session.apply_patch("@@ -1,1 +1,2 @@\n+# a comment\n " + WORK)
-    with pytest.raises(NotAllowedError, match="comments or layout alone"):
-        session.run_experiment("a comment")
+    for replicate in (False, True):
+        with pytest.raises(NotAllowedError, match="comments or layout alone"):
+            session.run_experiment("a comment", replicate=replicate)
     session.discard()
 
 
-def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
+def test_a_run_that_was_stopped_after_training_began_is_a_result(toy: Make):
     session = baseline(toy())
     replace(session, "import time\ntime.sleep(60)\n")
     number, _ = session.run_experiment("slow")
@@ -224,10 +247,9 @@ def test_a_change_that_failed_for_no_fault_of_its_own_may_run_again(toy: Make):
     wait_for(lambda: is_over(session, number))
     session.discard()
     replace(session, "import time\ntime.sleep(60)\n")
-    number, _ = session.run_experiment("slow, once more")
-    assert number == 3
-    session.stop()
-    wait_for(lambda: is_over(session, number))
+    for replicate in (False, True):
+        with pytest.raises(NotAllowedError, match=r"This very file was experiment 2 \(crash\)"):
+            session.run_experiment("slow, once more", replicate=replicate)
 
 
 @pytest.mark.slow
@@ -318,15 +340,15 @@ def test_stop_ends_a_run_and_all_it_started(toy: Make):
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 
-def test_a_killed_run_may_be_run_again_as_it_is(toy: Make):
-    session = toy("import time\ntime.sleep(300)\n")
-    session.run_experiment("endless")
-    session.stop()
-    wait_for(lambda: not session.state.running)
-    assert session.run_experiment("again")[0] == 1
-    session.stop()
-    wait_for(lambda: not session.state.running)
-    assert len(session.experiment(1).runs) == 2
+def test_a_run_that_ended_before_training_saw_nothing_and_may_be_run_again(toy: Make):
+    session = toy("import time\nprint('up', flush=True)\ntime.sleep(300)\n", toml=TOY + WAITS_FOR_DATA)
+    session.data.prepare(session.workspace.root)
+    for _ in range(2):
+        assert session.run_experiment("endless")[0] == 1
+        wait_for(lambda: session.progress().phase == "startup")
+        session.stop()
+        wait_for(lambda: not session.state.running)
+    assert len(session.experiment(1).runs) == 2 and session.experiment(1).failed_looks == 0
 
 
 def test_two_sessions_on_one_workspace_follow_the_same_rules(toy: Make):

@@ -12,7 +12,7 @@ import pytest
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run import outputs
-from conftest import ended, lay_out, run
+from conftest import ended, lay_out, run, spec_of
 
 Make = Callable[..., Session]
 
@@ -82,18 +82,98 @@ def test_a_folder_that_is_a_link_is_not_followed(place: Path):
     (place / "work" / "sub").symlink_to("../outside")
     with pytest.raises(OSError):
         take(place, "sub/result")
-    outputs.remove(place / "work", "sub/result")
+    assert outputs.remove(place / "work")
     assert (place / "outside" / "result").read_text() == "secret"
 
 
-def test_removing_takes_what_lies_there_and_follows_no_link(place: Path):
-    (place / "work" / "sub" / "result").mkdir()
-    (place / "work" / "sub" / "result" / "more").touch()
-    (place / "work" / "result").symlink_to("../outside")
-    for name in ("sub/result", "result", "missing", "missing/too"):
-        outputs.remove(place / "work", name)
-    assert not os.path.lexists(place / "work" / "sub" / "result") and not os.path.lexists(place / "work" / "result")
+def test_a_folder_that_is_renamed_meanwhile_leads_nowhere_else(place: Path):
+    """Between any two looks the folder on the way is the run's own, a link to one outside, or not there."""
+    work = place / "work"
+    (work / "sub" / "result").write_text("own")
+    (work / "link").symlink_to("../outside")
+    stop = threading.Event()
+
+    def rename() -> None:
+        while not stop.is_set():
+            for old, new in (("sub", "aside"), ("link", "sub"), ("sub", "link"), ("aside", "sub")):
+                os.rename(work / old, work / new)
+
+    swapping = threading.Thread(target=rename)
+    swapping.start()
+    taken: set[bytes] = set()
+    try:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            try:
+                taken.add(take(place, "sub/result"))
+            except OSError:
+                continue
+    finally:
+        stop.set()
+        swapping.join()
+    assert taken == {b"own"}
+
+
+def nested(folder: Path, depth: int) -> int:
+    """Makes folders in folders, which no path reaches, and returns a descriptor of the last."""
+    folder.mkdir(exist_ok=True)
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d" * 60, dir_fd=at)
+        inner = os.open("d" * 60, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    return at
+
+
+def test_no_depth_mode_or_name_hinders_removing(place: Path):
+    work = place / "work"
+    deepest = nested(work / "deep", 5000)
+    os.close(os.open("last", os.O_CREAT | os.O_WRONLY, dir_fd=deepest))
+    os.close(deepest)
+    os.mkdir(os.fsencode(work) + b"/odd \xff\n name")
+    (work / "sub" / "result").mkdir()
+    (work / "sub" / "result" / "more").touch()
+    (work / ".removed-1").mkdir()
+    (work / ".removed-1" / "in the way").touch()
+    (work / ".removed-2").touch()
+    (work / "link").symlink_to("../outside")
+    for closed in (work / "sub" / "result", work / "sub", work):
+        closed.chmod(0)
+    assert outputs.remove(work) and outputs.remove(work)
+    assert not os.path.lexists(work)
     assert (place / "outside" / "result").read_text() == "secret"
+
+
+def test_removing_ends_after_a_straggler_does(place: Path):
+    stop = threading.Event()
+
+    def write_on() -> None:
+        at = os.open(place / "work", os.O_RDONLY)
+        number = 0
+        while not stop.is_set():
+            number += 1
+            try:
+                os.mkdir(f"new{number}", dir_fd=at)
+                os.close(os.open(f"new{number}/file", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+            except OSError:
+                continue
+        os.close(at)
+
+    straggler = threading.Thread(target=write_on)
+    straggler.start()
+    threading.Timer(0.5, stop.set).start()
+    assert outputs.remove(place / "work")
+    stop.set()
+    straggler.join()
+    assert not (place / "work").exists()
+
+
+def test_removing_gives_up_in_time(place: Path):
+    for number in range(50):
+        (place / "work" / str(number)).touch()
+    assert not outputs.remove(place / "work", patience=0)
+    assert (place / "work").exists()
 
 
 def test_what_a_run_put_in_the_place_of_its_folders_is_not_emptied(tmp_path: Path):
@@ -105,7 +185,18 @@ def test_what_a_run_put_in_the_place_of_its_folders_is_not_emptied(tmp_path: Pat
     (spec.work / "result.txt").write_text("1")
     outputs.remove_all(spec)
     assert (other / "kept").exists()
-    assert not os.path.lexists(spec.work / "tmp") and not (spec.work / "result.txt").exists()
+    assert not spec.work.exists() and not spec.scoring.exists() and spec.path.exists()
+
+
+@pytest.mark.parametrize("place", ["", "tmp/", "sub/sub/"])
+def test_nothing_but_logs_and_the_result_is_left_of_a_run(toy: Make, place: str):
+    session = toy(
+        f"import os\nos.makedirs('{place}more')\nopen('{place}more/file', 'w').close()\nopen('result.txt', 'w').write('1')\n"
+    )
+    run(session)
+    spec = spec_of(session, 1)
+    assert ended(session).score == 1.0
+    assert not [path for path in spec.folder.iterdir() if path.is_dir()] and spec.log.exists()
 
 
 def test_a_sparse_file_is_refused_before_it_fills_the_disk(place: Path):

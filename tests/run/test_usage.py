@@ -1,15 +1,20 @@
 """What a run uses, and when that is more than it may."""
 
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.run.usage import MAX_FILES, Usage, excess, usage
+from autoresearch_mcp.run.usage import MAX_DEPTH, MAX_FILES, Usage, excess, usage
 from autoresearch_mcp.task import Sandbox
-from conftest import TOY, ended, run
+from conftest import TOY, ended, open_session, run, spec_of
 
 Make = Callable[..., Session]
 DONE = "open('result.txt', 'w').write('1')\n"
@@ -40,6 +45,7 @@ time.sleep(4)
         (Usage(memory_mb=10, processes=6, disk_mb=10, files=10), "killed", "6 processes; 5 are allowed"),
         (Usage(memory_mb=10, processes=5, disk_mb=11, files=10), "killed", "11 MiB in 10 files"),
         (Usage(memory_mb=10, processes=5, disk_mb=10, files=MAX_FILES + 1), "killed", f"in {MAX_FILES + 1} files"),
+        (Usage(memory_mb=10, processes=5, disk_mb=0, files=1, uncounted="a secret"), "killed", "had a secret"),
     ],
 )
 def test_what_is_too_much_is_named(used: Usage, failure: str | None, reason: str):
@@ -54,5 +60,95 @@ def test_a_sparse_file_counts_by_its_blocks_and_a_link_by_itself(tmp_path: Path)
     with open(tmp_path / "sparse", "wb") as file:
         file.truncate(1 << 30)
     (tmp_path / "link").symlink_to("/usr")
-    used = usage(tmp_path)
-    assert used.files == 4 and 3 <= used.disk_mb < 4
+    used = usage(tmp_path, [])
+    assert used.files == 4 and 3 <= used.disk_mb < 4 and not used.uncounted
+
+
+def test_a_file_of_many_names_counts_once(tmp_path: Path):
+    (tmp_path / "one").write_bytes(os.urandom(3 << 20))
+    for number in range(10):
+        os.link(tmp_path / "one", tmp_path / str(number))
+    assert 3 <= usage(tmp_path, []).disk_mb < 4
+
+
+def test_no_depth_escapes(tmp_path: Path):
+    """As deep as is allowed a file is counted, by whatever path it would have; what is deeper is too much in itself."""
+    at = os.open(tmp_path, os.O_RDONLY)
+    for depth in range(MAX_DEPTH + 1):
+        if depth == MAX_DEPTH - 1:
+            file = os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=at)
+            os.write(file, os.urandom(3 << 20))
+            os.close(file)
+            assert usage(tmp_path, []).disk_mb > 3 and not usage(tmp_path, []).uncounted
+        os.mkdir("d" * 200, dir_fd=at)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+    assert "deep" in usage(tmp_path, []).uncounted
+    assert len(os.listdir("/proc/self/fd" if sys.platform == "linux" else "/dev/fd")) < 60, "descriptors are closed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_deleted_file_counts_while_it_is_open(tmp_path: Path):
+    code = (
+        "import os; f = open('x', 'wb'); f.write(os.urandom(8 << 20)); f.flush(); os.unlink('x'); print('.', flush=True); input()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.readline()
+        assert 8 <= usage(tmp_path, [psutil.Process(process.pid)]).disk_mb < 9
+        process.communicate(b"\n")
+    assert usage(tmp_path, []).disk_mb < 1
+
+
+DEEP = """
+import os, time
+at = os.open('.', os.O_RDONLY)
+for _ in range(@DEPTH@):
+    os.mkdir('d' * 200, dir_fd=at)
+    at, old = os.open('d' * 200, os.O_RDONLY, dir_fd=at), at
+    os.close(old)
+for number in range(4):
+    file = os.open(f'file{number}', os.O_CREAT | os.O_WRONLY, dir_fd=at)
+    for _ in range(75):
+        os.write(file, bytes(1 << 20))
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize(("depth", "reason"), [(40, "wrote [123][0-9][0-9] MiB in"), (5000, "nested more than")])
+def test_what_lies_below_the_longest_path_is_counted_refused_and_removed(toy: Make, depth: int, reason: str):
+    session = toy(DEEP.replace("@DEPTH@", str(depth)) + DONE, toml=TOY + "\n[sandbox]\ndisk_mb = 100\n", budget_seconds="30")
+    run(session)
+    assert (ended(session).outcome, ended(session).failure) == ("crash", "killed")
+    assert re.search(reason, ended(session).excerpt), ended(session).excerpt
+    assert not spec_of(session, 1).work.exists()
+
+
+FILES = """
+for number in range(4):
+    with open(f"tmp/{number}", "wb") as file:
+        for _ in range(100):
+            file.write(bytes(1 << 20))
+"""
+
+
+@pytest.mark.parametrize(
+    ("score", "failure", "reason"),
+    [
+        (FILES, "killed", "scoring wrote"),
+        ("held = bytearray(b'x') * (900 << 20)\n", "oom", "scoring used"),
+        ("import os\nfor _ in range(60):\n    if os.fork() == 0:\n        break\n", "killed", "scoring had"),
+    ],
+    ids=["disk", "memory", "processes"],
+)
+def test_limits_hold_while_a_result_is_scored(
+    task_folder: Callable[..., Path], tmp_path: Path, score: str, failure: str, reason: str
+):
+    limits = "\n[sandbox]\ndisk_mb = 200\nmemory_mb = 600\nprocesses = 50\n"
+    folder = task_folder(TOY + limits, work__py=DONE, score__py=f"{score}import time\ntime.sleep(20)\nprint(1)\n")
+    session = open_session(create(tmp_path / "workspace", str(folder)).root)
+    run(session)
+    assert (ended(session).failure, ended(session).score) == (failure, None), ended(session)
+    assert reason in ended(session).excerpt
+    assert ended(session).seconds["evaluation"] < 15

@@ -25,7 +25,14 @@ import numpy as np
 import torch
 
 from autoresearch_mcp.errors import RefusedError
-from autoresearch_mcp.evaluate.archive import Declaration, GraphError, GraphModel, read_declaration, read_submission
+from autoresearch_mcp.evaluate.archive import (
+    Declaration,
+    GraphError,
+    GraphModel,
+    check_constants,
+    read_declaration,
+    read_submission,
+)
 from autoresearch_mcp.evaluate.causality import NotProved, Proof, prove
 
 PROBE_ROUNDS, PROBE_SHARE = 4, 16  # at least so many rounds; one in so many batches of a long evaluation
@@ -187,6 +194,10 @@ class Evaluator:
         return self._sealed.token_bytes.shape[1]
 
     @property
+    def _pinned(self) -> frozenset[str]:
+        return self._proof.pinned if self._proof else frozenset()
+
+    @property
     def _marks(self) -> dict[str, str]:
         return {"causality": "proved" if self._proof else "probed"}
 
@@ -198,6 +209,7 @@ class Evaluator:
         except NotProved as reason:
             if self._demand_proof:
                 raise RefusedError(f"the model cannot be proved causal: {reason}", "not_causal") from reason
+        check_constants(declaration, self._pinned)
         self._try(GraphModel(declaration.graph, made_up_weights(declaration, self._device), self._device))
         self._declaration = declaration
         return {"marks": self._marks}
@@ -206,14 +218,12 @@ class Evaluator:
         """Scores the trained tensors."""
         if self._declaration is None:
             raise RefusedError("the run declared no model. Call declare(model) before make_dataloader")
-        proof = self._proof
         committed: object = json.loads(Path(TRAINED).read_bytes()).get("digests") if Path(TRAINED).exists() else None
         if not isinstance(committed, dict):
             raise RefusedError("the run did not say which weights it had when training ended. Submit with evaluate_bpb")
         known = {str(name): str(digest) for name, digest in cast("dict[object, object]", committed).items()}
-        pinned = proof.pinned if proof else frozenset[str]()
-        tensors = read_submission(Path(SUBMISSION), self._declaration, known, pinned, self._device)
-        model = GraphModel(self._declaration.graph, tensors, self._device, proof.guards if proof else {})
+        tensors = read_submission(Path(SUBMISSION), self._declaration, known, self._pinned, self._device)
+        model = GraphModel(self._declaration.graph, tensors, self._device, self._proof.guards if self._proof else {})
         checked(self._try(model), *self._shape, self._vocab)
 
         def silent(tokens: torch.Tensor) -> torch.Tensor:
@@ -236,7 +246,8 @@ class Evaluator:
 
     def _try(self, model: GraphModel) -> torch.Tensor:
         """The output on made-up tokens; what goes wrong there may be told in full."""
-        tokens = torch.randint(self._vocab, self._shape, generator=torch.Generator().manual_seed(0)).to(self._device)
+        order = torch.randperm(math.prod(self._shape), generator=torch.Generator().manual_seed(0))
+        tokens = (order % self._vocab).view(self._shape).to(self._device)  # every token that there is, if they are not too many
         try:
             logits = model(tokens)
         except GraphError as error:

@@ -20,7 +20,7 @@ from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.operators import IGNORED, Operator, Ref, find
 
 FORMAT = 2
-MAX_NODES = 50_000  # today's train.py has 245; a recurrence unrolled over 512 tokens some 20,000
+MAX_NODES = 25_000  # today's train.py has 245; a recurrence unrolled over 512 tokens some 20,000
 MAX_TENSORS = 20_000
 MAX_BYTES = 16 * 2**30  # of all declared tensors together
 MAX_NAME = 200  # characters

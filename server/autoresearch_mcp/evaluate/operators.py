@@ -91,7 +91,7 @@ CHOICES = frozenset(
 EQUATION = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.,-> ")
 MAX_SIZES = 32  # of a list of numbers: sizes, dimensions, paddings
 MAX_PARTS = 4096  # of a list of places to split at
-MOST = {"sections": MAX_PARTS, "chunks": MAX_PARTS, "num_layers": 1024, "n": 2**24}
+MOST = {"sections": MAX_PARTS, "chunks": MAX_PARTS, "num_layers": 1024}
 """Counts that kernels allocate or loop by, whatever the shapes."""
 
 

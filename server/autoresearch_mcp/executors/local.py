@@ -29,7 +29,7 @@ class LocalExecutor:
         if self.is_alive(spec):
             return
         try:
-            shutil.rmtree(spec.folder, ignore_errors=True)
+            outputs.remove(spec.folder)
             lock = try_lock(spec.lock)
             assert lock is not None, "a new run's folder is ours alone"
             try:

@@ -47,6 +47,12 @@ def between(path: str, before: str, after: str) -> Change | None:
     return Change(sha256("\n".join(f"{sign} {place}\t{text}" for sign, (place, text) in signed).encode()), places)
 
 
+def program_digest(path: str, text: str) -> str:
+    """Equal for two texts of the file that differ in comments, layout or quotes alone."""
+    (lines,) = _read_alike(path, text)
+    return sha256("\n".join(f"{place}\t{line}" for place, line in lines).encode())
+
+
 def places_of(path: str, text: str) -> list[str]:
     """Every place of the file, in order."""
     (lines,) = _read_alike(path, text)

@@ -2,6 +2,15 @@
 
 Every step of the session begins with `require`, every answer carries `position`: legality is told here and nowhere else. The loop
 is for one experiment at a time: a result is judged before the next idea, a failure is mended or discarded.
+
+Two rules keep luck out of the record. *Equal means equal*: a shorter file is kept only where its own repeated runs are no worse
+than the best estimate that the line ever had, but for the noise that the task states. The noise that was measured has no part in
+it, for whoever repeats a lucky best raises that. `better` is measured against the best as its runs have it now: a best that falls
+as it is repeated was never as good as its first run said; what beats it then is an improvement of the file there is, and cannot be
+combined with simplifications to drift, since those are held to the best estimate of all. *A run that saw data is a result*: what
+ended without a score after training began, by whatever hand, is not run again, nor is the same program under other comments; only
+the rule of `what_to_repeat` runs anything twice. The price: a crash by pure chance is mended by a changed program or not at all,
+and a program that differs in something without effect still counts as new, which nobody can decide.
 """
 
 from dataclasses import dataclass
@@ -10,16 +19,18 @@ from typing import Literal
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop import changes
-from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.record.state import ExperimentState, SessionState, failed_looks
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import format_score, plain
+from autoresearch_mcp.text import format_score, plain, shown_difference
 
 Step = Literal["apply_patch", "run_experiment", "keep", "discard", "stop_experiment"]
 Phase = Literal["baseline", "ready", "edited", "running", "scored", "failed"]
 
 PLATEAU = 8  # experiments in a row without a keep, after which the advice is to look elsewhere
 FRESH_PLACES = 6  # named in that advice
-NO_FAULT = ("lost", "killed")  # failures that say nothing of the file, so that running it again is fair
+NO_FAULT = ("lost", "killed", "timeout_startup")  # failures that say nothing of a file whose training never began
+OWN_RUNS = 2  # that a simplification needs: one alone may be lucky
+MOST_RUNS = 5  # of an experiment before its verdict: who may go on until the mean is lucky has it lucky in the end
 
 
 @dataclass(frozen=True)
@@ -63,27 +74,52 @@ class Position:
 
 @dataclass(frozen=True)
 class Verdict:
-    decision: Literal["keep", "discard"]
+    decision: Literal["keep", "discard", "repeat"]
     reason: str
 
 
 def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:
-    """The verdict that a scored experiment earns: keep what is better beyond the noise, or equal within it and shorter."""
+    """The verdict that a scored experiment earns: keep what is better beyond the noise, or by its own repeats no worse and
+    shorter; repeat what could be that. A task's stated noise counts in both, the measured noise for `better` alone."""
     assert experiment.score is not None
     score, metric = format_score(experiment.score), task.metric.name
-    improvement, floor = state.improvement(experiment.score), state.noise_floor
-    if improvement is None or state.best is None or state.best.score is None:
+    improvement, floor, estimate = state.improvement(experiment.score), state.noise_floor, state.best_estimate
+    if improvement is None or estimate is None or state.best is None or state.best.score is None:
         return Verdict("keep", f"{metric} {score} is the first score of this session, the baseline")
+    if failed := experiment.failed_looks:
+        runs = failed + len(experiment.scores)
+        return Verdict(
+            "discard", f"{failed} of its {runs} runs gave no score after training began, so {score} holds lucky runs alone"
+        )
     best = f"best {format_score(state.best.score)} (experiment {state.best.number})"
-    noise = f", noise floor {format_score(floor)}" if floor else ""
+    noise = f", noise floor {_difference(floor, state.best.score)}" if floor else ""
+    by = _difference(abs(improvement), state.best.score)
     if improvement > floor:
-        return Verdict("keep", f"{metric} {score} is better than the {best} by {format_score(improvement)}{noise}")
+        return Verdict("keep", f"{metric} {score} is better than the {best} by {by}{noise}")
+    if improvement < -floor:
+        return Verdict("discard", f"{metric} {score} is worse than the {best} by {by}{noise}")
     saved = state.best.committed.lines - experiment.committed.lines
-    if abs(improvement) <= floor and saved > 0:
-        return Verdict("keep", f"{metric} {score} equals the {best}{noise}, with {saved} lines fewer: a simplification")
-    if abs(improvement) <= floor:
+    if saved <= 0:
         return Verdict("discard", f"{metric} {score} equals the {best}{noise}, and the file is not shorter")
-    return Verdict("discard", f"{metric} {score} is worse than the {best} by {format_score(-improvement)}{noise}")
+    if len(experiment.scores) < OWN_RUNS:
+        equal = f"{metric} {score} equals the {best}{noise}, with {saved} lines fewer"
+        return Verdict("repeat", f"{equal}; one run does not show that it is no worse")
+    runs, missing = len(experiment.scores), state.sign * (estimate - experiment.score)
+    if missing > state.started.noise_floor:
+        return Verdict(
+            "discard",
+            f"{metric} {score}, the mean of {runs} runs with {saved} lines fewer, is worse than the best estimate of this line, "
+            f"{format_score(estimate)}, by {_difference(missing, estimate)}",
+        )
+    return Verdict(
+        "keep",
+        f"{metric} {score}, the mean of {runs} runs, equals the {best}{noise} and is no worse than the best estimate of this line, "
+        f"{format_score(estimate)}, with {saved} lines fewer: a simplification",
+    )
+
+
+def _difference(difference: float, score: float) -> str:
+    return format_score(shown_difference(difference, score))
 
 
 def current(state: SessionState) -> ExperimentState | None:
@@ -103,6 +139,9 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         return Position("edited", ("discard",), f"{name} is no text file any more: call discard, which sets aside what is there")
     if experiment and experiment.score is not None:
         decision = verdict(state, task, experiment).decision
+        if decision == "repeat":
+            step = "call run_experiment with replicate=true, to show by a second run that it is no worse; then keep"
+            return Position("scored", ("run_experiment", "discard"), step)
         if decision == "keep" and _is_unchanged_baseline(state, experiment, file):
             return Position("scored", ("keep",), "call keep", routine=True)
         return Position("scored", ("keep", "discard") if decision == "keep" else ("discard",), f"call {decision}", routine=True)
@@ -110,7 +149,7 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         return Position("failed", ("run_experiment", "apply_patch", "discard"), "call run_experiment to run your mended change")
     if experiment:
         step = f"call apply_patch to mend experiment {experiment.number} ({experiment.failure}), or discard"
-        if experiment.failure in NO_FAULT:
+        if experiment.failure in NO_FAULT and not experiment.failed_looks:
             return Position(
                 "failed", ("apply_patch", "discard", "run_experiment"), f"{step}; or run_experiment to run it again as it is"
             )
@@ -120,7 +159,8 @@ def position(state: SessionState, task: Task, file: File) -> Position:
     if not state.experiments:
         return Position("baseline", ("run_experiment",), "call run_experiment with no change, to run the baseline")
     if state.best is None and not file.edited:
-        if all(tried.score is None and tried.failure in NO_FAULT for tried in state.by_file.get(file.sha256, [])):
+        tried = state.by_file.get(file.sha256, [])
+        if all(earlier.failure in NO_FAULT for earlier in tried) and not _known_result(tried):
             return Position("baseline", ("run_experiment", "apply_patch"), "call run_experiment again, to run the baseline")
         return Position("baseline", ("apply_patch", read), f"{name} gives no score as it is: call apply_patch to mend it")
     if file.edited:
@@ -183,52 +223,93 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | N
 
 
 def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool) -> ExperimentState | None:
-    """The experiment that another run of the file belongs to; None for a new experiment. Raises NotAllowedError."""
+    """The experiment that another run of the file belongs to; None for a new experiment. Raises NotAllowedError.
+
+    This is the whole rule of what runs twice. With `replicate`: an experiment that awaits its verdict, up to MOST_RUNS; the best,
+    to measure the noise; and what never saw data. Without: what never saw data and ended by no fault of the file. All runs of one
+    experiment go into its mean, and one that failed after it saw data ends the repeating. A program with a result is never run as
+    another experiment, for that would be a second draw; the same change on another best than then is another program, and runs
+    when `replicate` insists.
+    """
     experiment, name, digest = current(state), task.files.editable, file.sha256
     step = position(state, task, file).next
     if experiment and experiment.score is not None:
         if replicate and digest == experiment.committed.file_sha256:
+            _require_repeatable(state, experiment, step)
             return experiment
         raise NotAllowedError(f"Experiment {experiment.number} awaits its verdict. Next: {step}.")
     if experiment and digest == experiment.committed.file_sha256:
+        if experiment.failed_looks:
+            raise NotAllowedError(
+                f"{name} is as it was when experiment {experiment.number} failed after it saw data ({experiment.failure}): that is "
+                f"its result. Next: {step}."
+            )
         if replicate or experiment.failure in NO_FAULT:
             return experiment
         raise NotAllowedError(f"{name} is as it was when experiment {experiment.number} failed. Next: {step}.")
     if state.best and digest == state.best.committed.file_sha256:
-        if replicate:
-            return state.best
-        raise NotAllowedError(
-            f"{name} is the best experiment's ({state.best.number}), already scored. Next: call apply_patch; or pass "
-            "replicate=true to run it again and measure the noise."
-        )
+        if not replicate:
+            raise NotAllowedError(
+                f"{name} is the best experiment's ({state.best.number}), already scored. Next: call apply_patch; or pass "
+                "replicate=true to run it again and measure the noise."
+            )
+        _require_repeatable(state, state.best, step)
+        return state.best
     if not state.experiments and file.edited:
         raise NotAllowedError(f"The baseline comes first. Next: {step}.")
-    if state.experiments and not replicate:
-        _refuse_what_was_tried(state, task, file)
+    if state.experiments:
+        _refuse_what_was_tried(state, task, file, replicate)
     return None
 
 
-def _refuse_what_was_tried(state: SessionState, task: Task, file: File) -> None:
-    """Raises NotAllowedError for a file, or a change, whose result is known."""
-    name, digest, again = task.files.editable, file.sha256, "or pass replicate=true to run it all the same"
-    change = changes.between(name, file.best, file.text)
-    same_change = state.by_change.get(change.digest, []) if change else []
-    known = [e for e in (*state.by_file.get(digest, []), *same_change) if e.score is not None or e.failure not in NO_FAULT]
-    if known:
-        earlier = min(known, key=lambda e: e.number)
-        committed = earlier.committed
-        what = "This very file" if digest == committed.file_sha256 else "This change, comments and layout aside,"
-        base = "" if committed.parent == state.head_commit else ", on another best than now"
-        score = f", {task.metric.name} {format_score(earlier.score)}" if earlier.score is not None else ""
+def _require_repeatable(state: SessionState, experiment: ExperimentState, step: str) -> None:
+    """Raises NotAllowedError where one more run of a scored experiment would be one look too many."""
+    scored, failed, number = len(experiment.scores), experiment.failed_looks, experiment.number
+    if failed:
         raise NotAllowedError(
-            f"{what} was experiment {earlier.number} ({earlier.status}{score}{base}): {plain(committed.description)}. "
-            f"Next: change it, call discard, {again}."
+            f"{failed} of {scored + failed} runs of experiment {number} gave no score after training began, so it is not repeated "
+            f"any more. Next: {step}."
         )
+    if state.best and experiment is not state.best and scored >= MOST_RUNS:
+        raise NotAllowedError(f"Experiment {number} has had {scored} runs, and a verdict takes no more. Next: {step}.")
+
+
+def _known_result(experiments: list[ExperimentState]) -> bool:
+    """Whether runs of one program have given a result: a score, or a failure after it saw data."""
+    runs = [run for experiment in experiments for run in experiment.runs]
+    return any(experiment.score is not None for experiment in experiments) or failed_looks(runs) > 0
+
+
+def _refuse_what_was_tried(state: SessionState, task: Task, file: File, replicate: bool) -> None:
+    """Raises NotAllowedError for a file, or a change, whose result is known."""
+    name, digest = task.files.editable, file.sha256
+    change = changes.between(name, file.best, file.text)
     if change is None and state.best:
         raise NotAllowedError(
             f"{name} differs from the best experiment's in comments or layout alone, so there is nothing to measure. "
-            f"Next: change what it does, call discard, {again}."
+            "Next: change what it does, or call discard."
         )
+    program = changes.program_digest(name, file.text)
+    same = {e.number: e for e in (*state.by_file.get(digest, []), *state.by_program.get(program, []))}
+    on_another = {e.number: e for e in (state.by_change.get(change.digest, []) if change else [])}
+    same |= {number: e for number, e in on_another.items() if e.committed.parent == state.head_commit}
+    on_another = {number: e for number, e in on_another.items() if number not in same}
+    if same and _known_result(list(same.values())):
+        raise NotAllowedError(f"{_told(task, same, digest)} Next: change it, or call discard.")
+    if replicate:
+        return
+    unmeasured = {number: e for number, e in same.items() if e.failure not in NO_FAULT}
+    if unmeasured or (on_another and _known_result(list(on_another.values()))):
+        told = _told(task, unmeasured, digest) if unmeasured else _told(task, on_another, digest, ", on another best than now")
+        raise NotAllowedError(f"{told} Next: change it, call discard, or pass replicate=true to run it all the same.")
+
+
+def _told(task: Task, experiments: dict[int, ExperimentState], digest: str, base: str = "") -> str:
+    """What the first of these experiments was, in words."""
+    earlier = experiments[min(experiments)]
+    what = "This very file" if digest == earlier.committed.file_sha256 else "This change, comments and layout aside,"
+    score = f", {task.metric.name} {format_score(earlier.score)}" if earlier.score is not None else ""
+    return f"{what} was experiment {earlier.number} ({earlier.status}{score}{base}): {plain(earlier.committed.description)}."
 
 
 def _is_unchanged_baseline(state: SessionState, experiment: ExperimentState, file: File) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from secrets import token_hex
+from typing import Literal
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
@@ -21,6 +22,7 @@ from autoresearch_mcp.files import locked, sha256
 from autoresearch_mcp.loop import changes, patches, rules
 from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.loop.recovery import Recovery
+from autoresearch_mcp.loop.sizes import check_size
 from autoresearch_mcp.loop.worktree import FileText, Worktree
 from autoresearch_mcp.record.events import (
     ExperimentCommitted,
@@ -42,7 +44,7 @@ from autoresearch_mcp.text import one_line, split_lines
 from autoresearch_mcp.workspace import Workspace, experiment_ref
 
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
-DESCRIPTION, LEARNED = 500, 1000  # characters that are recorded
+DESCRIPTION, LEARNED = 500, 2000  # characters that are recorded
 
 
 def open_ledger(workspace: Workspace) -> Ledger:
@@ -179,6 +181,7 @@ class Session:
             rules.require("apply_patch", self.state, self.task, self.file())
             before, name = self.read().text, self.task.files.editable
             after = patches.apply_patch(patch, name, before, root=str(self.worktree.root))
+            check_size(self.task.files, after)
             content = after.encode("utf-8")
             self.worktree.write(content)
             return unified_diff(before, after, name), FileText.of(content)
@@ -197,6 +200,7 @@ class Session:
             changed = self.worktree.restore(self.pinned)
             content = self.read().text.encode("utf-8")
             patches.check_syntax(self.task.files.editable, content.decode())
+            check_size(self.task.files, content.decode())
             again = rules.what_to_repeat(state, self.task, self.file(), replicate)
             conditions = self._pinned_conditions()
             run = (
@@ -225,7 +229,7 @@ class Session:
                     "Call run_experiment with replicate=true to run it again."
                 )
             verdict = rules.verdict(state, self.task, experiment)
-            return Judgement(experiment, note=self._judge(experiment, verdict, learned))
+            return Judgement(experiment, note=self._judge(experiment, "keep", verdict.reason, learned))
 
     def discard(self, learned: str | None = None) -> Judgement:
         """Records the verdict and restores the file to the best experiment's. Raises NotAllowedError."""
@@ -240,7 +244,7 @@ class Session:
                 reason = rules.verdict(state, self.task, experiment).reason
             else:
                 reason = f"no score: {experiment.failure}"
-            return Judgement(experiment, undone, self._judge(experiment, rules.Verdict("discard", reason), learned))
+            return Judgement(experiment, undone, self._judge(experiment, "discard", reason, learned))
 
     def stop(self) -> ExperimentState:
         """Asks the oldest run that is on to end; it is recorded as killed."""
@@ -315,6 +319,7 @@ class Session:
                     description=description,
                     hypothesis=one_line(hypothesis, LEARNED) if hypothesis else None,
                     change_sha256=change.digest if change else None,
+                    program_sha256=changes.program_digest(name, text),
                     places=change.places if change else [],
                 )
             )
@@ -340,20 +345,17 @@ class Session:
         try:
             self.executor.start(spec, {**self.pinned, self.task.files.editable: content})
         except WorkspaceError as error:
-            self.ledger.append(
-                RunEnded(run=run.run, outcome="crash", failure="lost", excerpt=f"the run could not be started: {error}")
-            )
+            reason, never = f"the run could not be started: {error}", {"queued": 0.0}
+            self.ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
             raise
 
-    def _judge(self, experiment: ExperimentState, verdict: rules.Verdict, learned: str | None) -> str:
+    def _judge(self, experiment: ExperimentState, verdict: Literal["keep", "discard"], reason: str, learned: str | None) -> str:
         """The row first, git second. Returns a note."""
         with self.ledger.transaction() as transaction:
             if experiment.verdict is not None:
                 raise NotAllowedError(f"Experiment {experiment.number} has been judged by another client. Call status.")
             taught = one_line(learned, LEARNED) if learned else None
-            transaction.append(
-                VerdictGiven(experiment=experiment.number, verdict=verdict.decision, reason=verdict.reason, learned=taught or None)
-            )
+            transaction.append(VerdictGiven(experiment=experiment.number, verdict=verdict, reason=reason, learned=taught or None))
         notes = [self.recovery.settle(), self.results.write()]
         return "; ".join(note for note in notes if note)
 

@@ -50,6 +50,8 @@ class ExperimentCommitted(EventBody):
     hypothesis: str | None = None
     change_sha256: str | None = None
     """Of the change against the parent, freed of layout; None for the baseline."""
+    program_sha256: str | None = None
+    """Of the whole file, freed of layout and comments; None in rows of older versions."""
     places: list[str] = []
     """Where in the file it changes something."""
 
@@ -81,6 +83,8 @@ class RunEnded(EventBody):
     seconds: dict[str, float] = {}
     """Measured outside the run, by phase: queued, startup, check, training, export, evaluation."""
     peak_memory_mb: float | None = None
+    marks: dict[str, str] = {}
+    """What the scoring command says of how the score was established, like `causality: proved`."""
     enforcement: str = "none"
     excerpt: str = ""
 

@@ -7,7 +7,7 @@ from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.files import locked, write_atomic
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import ExperimentState, LedgerState
-from autoresearch_mcp.text import format_score
+from autoresearch_mcp.text import format_score, one_line
 
 PATIENCE = 1.0  # seconds to wait for somebody else who writes the table: no step waits long for what follows from the ledger
 
@@ -61,7 +61,7 @@ def _line(experiment: ExperimentState) -> str | None:
     score = format_score(experiment.score) if experiment.score is not None else "0.000000"
     memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
     status = experiment.status if experiment.status in ("keep", "discard", "scored", "running") else "crash"
-    description = " ".join(experiment.committed.description.split())
+    description = one_line(experiment.committed.description, 500)
     return "\t".join((experiment.committed.commit[:7], score, memory, status, description))
 
 

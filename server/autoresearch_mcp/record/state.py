@@ -5,6 +5,7 @@ that it costs the same at experiment 20,000 as at 20. The price is memory: about
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from autoresearch_mcp.record.descriptions import Descriptions
@@ -20,6 +21,28 @@ from autoresearch_mcp.record.events import (
 from autoresearch_mcp.record.noise import PooledNoise
 
 NEAREST = 2  # misses that are remembered, the best scores first
+WITH_DATA = frozenset({"training", "export", "evaluation"})  # phases in which a run has seen data
+FREE_LOSSES = 1  # losses after that moment, of all runs of a file, that are held against nobody
+
+
+def failed_looks(runs: Iterable["RunState"]) -> int:
+    """How many of these runs, all of one program, saw data and gave no score: they are its result as much as a score is.
+
+    A run that ended before training saw nothing, unless it was refused as not causal, which another try would not mend. One that
+    was lost may have been cut off by the machine: FREE_LOSSES of them say nothing, but a loss can be arranged, so no more do. Of a
+    lost run whose phases nobody knows it is assumed that it had begun.
+    """
+    looks = losses = 0
+    for run in runs:
+        ended = run.ended
+        if ended is None or ended.score is not None:
+            continue
+        saw_data = not WITH_DATA.isdisjoint(ended.seconds)
+        if ended.failure == "lost":
+            losses += saw_data or not ended.seconds
+        else:
+            looks += saw_data or ended.failure == "not_causal"
+    return looks + max(0, losses - FREE_LOSSES)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +91,11 @@ class ExperimentState:
         return (last.failure or last.outcome) if last else "pending"
 
     @property
+    def failed_looks(self) -> int:
+        """Its runs that saw data and gave no score."""
+        return failed_looks(self.runs)
+
+    @property
     def status(self) -> str:
         """keep, discard, running, scored where a verdict is owed, or what else became of it: crash, timeout, refused, pending."""
         if self.verdict and (self.kept or self.score is not None):
@@ -110,6 +138,7 @@ class SessionState:
     lessons: dict[str, int] = field(default_factory=dict[str, int])
     """What verdicts were told, each once, with the latest experiment that taught it; the latest last."""
     by_file: dict[str, list[ExperimentState]] = field(default_factory=dict[str, list[ExperimentState]])
+    by_program: dict[str, list[ExperimentState]] = field(default_factory=dict[str, list[ExperimentState]])
     by_change: dict[str, list[ExperimentState]] = field(default_factory=dict[str, list[ExperimentState]])
     unsettled: list[ExperimentState] = field(default_factory=list[ExperimentState])
     """Judged, and git does not know it yet."""
@@ -130,8 +159,18 @@ class SessionState:
 
     @property
     def best(self) -> ExperimentState | None:
-        """The last one kept: `keep` lets nothing worse pass, so it is the best."""
+        """The last one kept: when it was, nothing was known to be better."""
         return self.kept[-1] if self.kept else None
+
+    @property
+    def best_estimate(self) -> float | None:
+        """The best score, as all its runs have it, of anything that was ever kept; None before there is one.
+
+        Only the last one kept can be repeated, so the scores of those before it stand for ever: however far the best itself falls
+        as it is repeated, this never falls below theirs.
+        """
+        scores = [experiment.score for experiment in self.kept if experiment.score is not None]
+        return self.sign * max(self.sign * score for score in scores) if scores else None
 
     @property
     def baseline(self) -> ExperimentState | None:
@@ -188,6 +227,8 @@ class SessionState:
         self.experiments.append(experiment)
         self._awaiting[event.experiment] = experiment
         self.by_file.setdefault(event.file_sha256, []).append(experiment)
+        if event.program_sha256 is not None:
+            self.by_program.setdefault(event.program_sha256, []).append(experiment)
         if event.change_sha256 is not None:
             self.by_change.setdefault(event.change_sha256, []).append(experiment)
         for place in event.places:

@@ -8,21 +8,24 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import anyio.to_thread
 
 from autoresearch_mcp.errors import RunFailedError
-from autoresearch_mcp.run import sandbox
+from autoresearch_mcp.run import sandbox, visible
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.inside import lend
 from autoresearch_mcp.run.levels import Confinement
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.task import expand
+from autoresearch_mcp.task import expand, lacking
 
 LENDING = 20.0  # seconds
+DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""Without it cuBLAS may add in another order each time: https://docs.nvidia.com/cuda/cublas/#results-reproducibility."""
 
 
 class Cell:
@@ -48,9 +51,16 @@ class Cell:
             AUTORESEARCH_SOCKET=str(control_socket),
             AUTORESEARCH_DATA=str(work / "data"),
         )
-        command = self._confined(expand(command, preset=preset, seed=seed), work)
         try:
+            python = visible.make_environment(self.spec.environment, self.task.run.packages)
+            environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
+            command = expand(command, python=str(python), preset=preset, seed=seed)
+            listed = visible.entries(tuple(self.task.run.packages)).values()
+            hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
+            command = self._confined(command, work, [self.spec.environment, *listed], hidden)
             return Child(command, work, environment, log, [control_socket])
+        except PackageNotFoundError as error:
+            raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
 
@@ -58,9 +68,9 @@ class Cell:
         """Raises RunFailedError."""
         data, preset = self.spec.data, self.task.preset or ""
         command = expand(self.task.metric.command, data=str(data or ""), preset=preset, seed=str(self.spec.seed))
-        command = self._confined(command, self.spec.scoring, [sandbox.PACKAGES, *([data] if data else [])])
+        command = self._confined(command, self.spec.scoring, [*visible.installed(), sandbox.PACKAGES, *([data] if data else [])])
         try:
-            return Scoring(self.spec, command, self._environment(self.spec.scoring))
+            return Scoring(self.spec, command, self._environment(self.spec.scoring, **DETERMINISTIC))
         except OSError as error:
             raise RunFailedError("crash", "error", f"metric.command cannot be started: {error}") from error
 
@@ -95,10 +105,10 @@ class Cell:
             raise OSError(result.stderr.decode(errors="replace").strip()[-300:] or "no descriptors came")
         return descriptors
 
-    def _confined(self, command: list[str], folder: Path, readable: Sequence[Path] = ()) -> list[str]:
+    def _confined(self, command: list[str], folder: Path, readable: Sequence[Path] = (), hidden: Sequence[Path] = ()) -> list[str]:
         (folder / "tmp").mkdir(exist_ok=True)
         bounds = self.task.sandbox
-        confinement = Confinement(folder, readable, bool(self._gpu), bounds.processes, bounds.disk_mb << 20)
+        confinement = Confinement(folder, readable, hidden, bool(self._gpu), bounds.processes, bounds.disk_mb << 20)
         return sandbox.wrap(self.spec.enforcement, command, confinement)
 
     def _environment(self, folder: Path, **extra: str) -> dict[str, str]:

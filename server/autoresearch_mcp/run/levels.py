@@ -3,9 +3,7 @@
 A level is a claim; sandbox.py tests it before anything relies on it. A new one is a class here and a name in task.LEVELS.
 """
 
-import functools
 import shutil
-import site
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -13,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.inside import confine
 from autoresearch_mcp.task import LEVELS
 
-# What must be readable for Python and torch to run, besides the interpreter's own folders.
-SYSTEM = ("/usr", "/lib", "/lib64", "/lib32", "/bin", "/sbin", "/nix/store", "/opt/rocm", "/run/opengl-driver")
+# What must be readable for Python and torch to run, besides programs and libraries.
 SYSTEM_FILES = (
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
@@ -40,9 +38,20 @@ class Confinement:
     """The only writable place, and the working directory."""
     readable: Sequence[Path] = field(default=())
     """What it may read besides the interpreter and system libraries."""
+    hidden: Sequence[Path] = field(default=())
+    """Folders that it may not read although they lie in one that it may, as packages never may unless they are in `readable`."""
     gpu: bool = False
     processes: int = 512
     file_bytes: int = 16 << 30
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        return (*visible.system(), LAUNCHER, *self.readable)
+
+    @property
+    def rules(self) -> visible.Rules:
+        """What it may read, and what within that it may not."""
+        return visible.rules(self.shown, (*visible.package_folders(), *self.hidden))
 
 
 class Level(Protocol):
@@ -94,14 +103,16 @@ class Seatbelt:
             return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
         readable = ["/usr", "/bin", "/System", "/Library", "/private/var/db", "/dev", "/private/etc/localtime", "/opt/homebrew"]
-        subpaths = " ".join(f"(subpath {quoted(path)})" for path in (*readable, *interpreter(), *confinement.readable))
+        ruled = [*((Path(path), True) for path in readable), *confinement.rules]  # of several the last counts
+        files = [f"({'allow' if shown else 'deny'} file-read* (subpath {quoted(path)}))" for path, shown in ruled]
         folder = quoted(confinement.folder.resolve())
         return "\n".join(
             (
                 "(version 1)",
                 "(deny default)",
                 "(allow process-fork process-exec sysctl-read mach-lookup iokit-open signal (target same-sandbox))",
-                '(allow file-read* (literal "/") ' + subpaths + ")",
+                '(allow file-read* (literal "/"))',
+                *files,
                 f"(allow file-read* file-write* (subpath {folder}))",
                 '(allow file-write-data (literal "/dev/null"))',
             )
@@ -119,13 +130,14 @@ class Landlock:
         return confine.landlock_abi() > 0
 
     def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
-        readable = [*SYSTEM, *SYSTEM_FILES, "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version"]
-        readable += [str(path) for path in (*interpreter(), LAUNCHER, *confinement.readable)]
+        readable = [*SYSTEM_FILES, "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version"]
+        readable += [str(path) for path in visible.allowed(confinement.rules)]
         writable = [str(confinement.folder), "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
         if confinement.gpu:
             readable += ["/sys", "/proc/driver/nvidia", "/proc/devices"]
             writable += [str(device) for device in gpu_devices()]
         rules = [part for path in readable for part in ("--read", path)]
+        rules += ["--list", sysconfig.get_path("stdlib")]  # Python finds modules by name there; packages may lie below
         rules += [part for path in writable for part in ("--write", path)]
         return [*_confine("landlock", confinement, rules), *command]
 
@@ -145,12 +157,11 @@ class Bubblewrap:
 
     def _namespaces(self, confinement: Confinement) -> list[str]:
         arguments = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "autoresearch"]
-        for name in SYSTEM:
-            path = Path(name)
-            if path.is_symlink():
-                arguments += ["--symlink", str(path.readlink()), name]
-            elif path.is_dir():
-                arguments += ["--ro-bind", name, name]
+        ruled = confinement.rules
+        for path, shown in ruled:
+            arguments += ["--ro-bind", str(path), str(path)] if shown else ["--tmpfs", str(path)]
+        for path, says in visible.links(confinement.shown, ruled).items():
+            arguments += ["--symlink", says, str(path)]
         for name in SYSTEM_FILES:
             arguments += ["--ro-bind-try", name, name]
         arguments += ["--proc", "/proc", "--dev", "/dev", "--dir", "/tmp"]
@@ -160,10 +171,9 @@ class Bubblewrap:
         if confinement.gpu:
             for device in gpu_devices():
                 arguments += ["--dev-bind", str(device), str(device)]
-        for path in (*interpreter(), LAUNCHER, *confinement.readable):
-            arguments += ["--ro-bind", str(path), str(path)]
         folder = str(confinement.folder)
         arguments += ["--bind", folder, folder]
+        arguments += [part for path, shown in ruled if not shown for part in ("--remount-ro", str(path))]
         return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", folder]
 
 
@@ -176,16 +186,6 @@ def _confine(rules: str, confinement: Confinement, paths: Sequence[str] = ()) ->
     """Runs confine.py in front of the command: resource limits, seccomp, and with `landlock` the rules on files."""
     bounds = ["--processes", str(confinement.processes), "--file-bytes", str(confinement.file_bytes)]
     return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, *paths, "--"]
-
-
-@functools.cache
-def interpreter() -> tuple[Path, ...]:
-    """Folders of the running interpreter, its environment and its packages."""
-    paths = {sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix, *sysconfig.get_paths().values()}
-    paths |= {*site.getsitepackages(), str(Path(sys.executable).resolve().parent.parent)}
-    folders = {Path(path) for path in paths if Path(path).is_dir()}
-    found = sorted(folders | {folder.resolve() for folder in folders})
-    return tuple(path for path in found if not any(other in path.parents for other in found) and path != Path("/"))
 
 
 def gpu_devices() -> list[Path]:

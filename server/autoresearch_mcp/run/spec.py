@@ -60,6 +60,11 @@ class RunSpec(BaseModel):
         return self.folder / "scoring"
 
     @property
+    def environment(self) -> Path:
+        """Links to the packages that the run may import."""
+        return self.folder / "python"
+
+    @property
     def log(self) -> Path:
         return self.folder / "output.log"
 

@@ -23,7 +23,7 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import control, outputs, sandbox, slots
+from autoresearch_mcp.run import control, outputs, sandbox, slots, visible
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -32,7 +32,7 @@ from autoresearch_mcp.run.processes import end_descendants, reap_adopted
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score, Scoring
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.run.usage import excess, usage
+from autoresearch_mcp.run.usage import Usage, excess, shares, usage
 from autoresearch_mcp.text import format_score, plain, short_tracebacks, sound, tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
@@ -205,6 +205,8 @@ class Supervisor:
         """Names a failure by the task's patterns on the end of the log."""
         text = tail(self.spec.log, 20000, 400)
         reason = f"it ended with exit status {returncode} and no result"
+        if (advice := visible.hint(text, self.task.run.packages)) is not None:
+            reason += f"; {advice}"
         for failure, pattern in self.task.failures.items():
             if re.search(pattern, text):
                 return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
@@ -270,7 +272,7 @@ class Supervisor:
         try:
             result = await self._evaluate()
         except RunFailedError as failed:
-            result = failed
+            result = self._failed or failed
         recorded = await self._conclude(result)
         self._leave_by = time.monotonic() + (GOODBYE if recorded else 0.0)
         if isinstance(result, RunFailedError):
@@ -287,7 +289,7 @@ class Supervisor:
         self._follow()
         for name in self.task.run.outputs:
             await self._take_over(name)
-        return await self._start_scoring().score(self._stopped)
+        return await self._start_scoring().score(self._given_up)
 
     async def _take_over(self, name: str) -> None:
         """A file of the run's, into the scoring folder, out of its reach. Raises RunFailedError."""
@@ -321,6 +323,10 @@ class Supervisor:
             return RunFailedError("crash", "lost", "its supervisor was told to end, by a person or because the machine goes down")
         return None
 
+    def _given_up(self) -> RunFailedError | None:
+        """Why nobody waits for a score any more: it must end, or more was used than may be."""
+        return self._failed or self._stopped()
+
     async def _listen_for_signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async for received in signals:
@@ -331,15 +337,20 @@ class Supervisor:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
             scoring = self._scoring
-            aside = scoring.child.pid if scoring else None
             self._follow()
-            used = await anyio.to_thread.run_sync(usage, self.spec.work, self._peak_memory_mb, aside)
+            used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
+            self._failed = self._failed or excess(by_scoring, self.task.sandbox, "scoring")
             if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
                 self._failed = self._failed or excess(used, self.task.sandbox)
             self._reap()
             await anyio.to_thread.run_sync(self._write_progress)
             await anyio.sleep(REPORT)
+
+    def _look(self, scoring: int | None) -> tuple[Usage, Usage]:
+        """What the run uses, and what its scoring does; each has what the task allows for itself."""
+        running, beside = shares(scoring)
+        return usage(self.spec.work, running, self._peak_memory_mb), usage(self.spec.scoring, beside)
 
     def _write_progress(self) -> None:
         clock, budget = self.clock, self.clock.budget

@@ -1,8 +1,17 @@
-"""What a run uses of memory, processes and disk, and whether that is more than its task allows. It looks; it ends nothing."""
+"""What a run, or its scoring, uses of memory, processes and disk, and whether that is more than its task allows. It looks; it ends
+nothing.
+
+What can be written is written by code that means to hide it, so folders are opened one relative to the other, never by a path: no
+depth is out of reach, no link leads out, and a folder that is renamed meanwhile is still the one that was opened. What cannot be
+counted (nesting without end, a folder that nobody may read) counts as too much. Files without a name count as long as a process
+has them open. The price is a call per file four times a second, 0.3 s for MAX_FILES of them; what it misses is a file moved in the
+very moment from what is still to be looked at to what has been, which the next look finds.
+"""
 
 import os
+import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +22,9 @@ from autoresearch_mcp.run.processes import descendants
 from autoresearch_mcp.task import Sandbox
 
 MAX_FILES = 100_000  # of a run; more would only be made to exhaust the disk's inodes
+MAX_DEPTH = 100  # of folders in folders; each is an open descriptor while it is looked into
+MAX_OPEN = 20_000  # files that a run has open, of all its processes
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True)
@@ -21,6 +33,8 @@ class Usage:
     processes: int
     disk_mb: float
     files: int
+    uncounted: str = ""
+    """Why there is more than was counted; empty where all was."""
 
 
 def default_memory_mb() -> int:
@@ -28,11 +42,15 @@ def default_memory_mb() -> int:
     return psutil.virtual_memory().total * 9 // 10 // 2**20
 
 
-def _is_below(process: psutil.Process, pid: int) -> bool:
+def shares(scoring: int | None) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """All descendants of this process: the run's own, and those of its scoring command, the process `scoring`."""
+    running = descendants()
     try:
-        return process.pid == pid or any(parent.pid == pid for parent in process.parents())
+        beside = psutil.Process(scoring).children(recursive=True) if scoring is not None else []
     except psutil.Error:
-        return False
+        beside = []
+    numbers = {scoring, *(process.pid for process in beside)}
+    return [one for one in running if one.pid not in numbers], [one for one in running if one.pid in numbers]
 
 
 def _resident(process: psutil.Process) -> int:
@@ -60,51 +78,114 @@ def _memory(processes: list[psutil.Process], held: Callable[[psutil.Process], in
     return sizes
 
 
-def usage(folder: Path, peak_mb: float = 0.0, aside: int | None = None) -> Usage:
-    """What all descendants but `aside` and its own hold in memory, how many they are, and what lies in the run's folder.
+def usage(folder: Path, running: list[psutil.Process], peak_mb: float = 0.0) -> Usage:
+    """What these processes hold in memory, how many they are, and what they hold on disk: the folder, and files deleted but open.
 
     Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Where it
     passes `peak_mb`, the highest figure so far, and may be far off, proportional sizes are read, which takes longer. Linux.
     """
-    running = descendants()
-    if aside is not None:
-        running = [process for process in running if not _is_below(process, aside)]
     sizes = _memory(running, _resident)
     most_off = sum(sizes) - max(sizes, default=0)
     if sum(sizes) > peak_mb * 2**20 and most_off > sum(sizes) / 20:
         sizes = _memory(running, _proportional)
-    size, files = _held_on_disk(folder)
-    return Usage(sum(sizes) / 2**20, len(sizes), size / 2**20, files)
+    held = Held()
+    held.count_folder(folder)
+    held.count_deleted(process.pid for process in running)
+    return Usage(sum(sizes) / 2**20, len(sizes), held.bytes / 2**20, held.files, held.uncounted)
 
 
-def _held_on_disk(folder: Path) -> tuple[int, int]:
-    """Bytes and number of all files below the folder; stops counting where there are too many."""
-    size = files = 0
-    pending = [str(folder)]
-    while pending and files <= MAX_FILES:
+class Held:
+    """What is held on disk, counted by blocks, each file once whatever names it has."""
+
+    def __init__(self) -> None:
+        self.bytes = self.files = 0
+        self.uncounted = ""
+        self._seen: set[tuple[int, int]] = set()
+
+    def count_folder(self, folder: Path) -> None:
+        """All below the folder; stops where there is too much of anything."""
+        opened: list[tuple[int, list[str]]] = []  # from the folder down: descriptor, and folders in it that are still to be opened
         try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    files += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    else:
-                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+            self._enter(str(folder), None, opened)
+            while opened and self.files <= MAX_FILES and not self.uncounted:
+                descriptor, inner = opened[-1]
+                if inner:
+                    self._enter(inner.pop(), descriptor, opened)
+                else:
+                    os.close(opened.pop()[0])
+        finally:
+            for descriptor, _ in opened:
+                os.close(descriptor)
+
+    def _enter(self, name: str, parent: int | None, opened: list[tuple[int, list[str]]]) -> None:
+        if len(opened) >= MAX_DEPTH:
+            self.uncounted = f"folders nested more than {MAX_DEPTH} deep"
+            return
+        try:
+            descriptor = os.open(name, FOLDER, dir_fd=parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # gone, or something else by now
+        except OSError as error:
+            self.uncounted = f"a folder that cannot be looked into ({error.strerror})"
+            return
+        opened.append((descriptor, []))
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                self.files += 1
+                if self.files > MAX_FILES:
+                    return
+                if entry.is_dir(follow_symlinks=False):
+                    opened[-1][1].append(entry.name)
+                try:
+                    self._count(entry.stat(follow_symlinks=False))
+                except FileNotFoundError:
+                    continue
+
+    def _count(self, status: os.stat_result) -> None:
+        key = (status.st_dev, status.st_ino)
+        if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
+            self.bytes += status.st_blocks * 512
+        elif key not in self._seen:
+            self._seen.add(key)
+            self.bytes += status.st_blocks * 512
+
+    def count_deleted(self, pids: Iterable[int]) -> None:
+        """Files that have no name any more, or never had one in a folder, and that one of the processes has open. Linux."""
+        looked = 0
+        for pid in pids if sys.platform == "linux" else ():
+            try:
+                with os.scandir(f"/proc/{pid}/fd") as entries:
+                    for entry in entries:
+                        looked += 1
+                        if looked > MAX_OPEN:
+                            self.uncounted = f"more than {MAX_OPEN} open files"
+                            return
+                        self._count_deleted(entry.path)
+            except OSError:
+                continue  # the process has ended
+
+    def _count_deleted(self, path: str) -> None:
+        try:
+            status = os.stat(path)
         except OSError:
-            continue
-    return size, files
+            return
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
+            self._count(status)
 
 
-def excess(used: Usage, allowed: Sandbox) -> RunFailedError | None:
-    """How a run that uses this much fails; None where it may."""
+def excess(used: Usage, allowed: Sandbox, who: str = "it") -> RunFailedError | None:
+    """How a run that uses this much fails, or whose scoring does; None where it may. `who` did it, in words."""
     if used.processes > allowed.processes:
-        reason = f"it had {used.processes} processes; {allowed.processes} are allowed (sandbox.processes)"
+        reason = f"{who} had {used.processes} processes; {allowed.processes} are allowed (sandbox.processes)"
         return RunFailedError("crash", "killed", reason)
     memory = allowed.memory_mb or default_memory_mb()
     if used.memory_mb > memory:
-        reason = f"it used {used.memory_mb:.0f} MiB of memory; {memory} are allowed (sandbox.memory_mb)"
+        reason = f"{who} used {used.memory_mb:.0f} MiB of memory; {memory} are allowed (sandbox.memory_mb)"
         return RunFailedError("crash", "oom", reason)
     if used.disk_mb > allowed.disk_mb or used.files > MAX_FILES:
-        reason = f"it wrote {used.disk_mb:.0f} MiB in {used.files} files; {allowed.disk_mb} MiB are allowed (sandbox.disk_mb)"
+        reason = f"{who} wrote {used.disk_mb:.0f} MiB in {used.files} files; {allowed.disk_mb} MiB are allowed (sandbox.disk_mb)"
+        return RunFailedError("crash", "killed", reason)
+    if used.uncounted:
+        reason = f"{who} had {used.uncounted}: what it wrote cannot be counted against {allowed.disk_mb} MiB (sandbox.disk_mb)"
         return RunFailedError("crash", "killed", reason)
     return None

@@ -28,16 +28,17 @@ class Answer(BaseModel):
         """The same as JSON, and short, because Claude Code and Codex show the model this and not the text: without what is empty,
         scores with the six decimals that the text has."""
         said = {*self.TEXT_ALONE, "next"} if self.routine else set(self.TEXT_ALONE)
-        content = _shortened(self.model_dump(mode="json", exclude_none=True, exclude=said))
+        content = shortened(self.model_dump(mode="json", exclude_none=True, exclude=said))
         return {name: value for name, value in content.items() if value not in ("", [], {})}
 
 
-def _shortened(value: Any) -> Any:
+def shortened(value: Any) -> Any:
+    """A JSON value with numbers as `format_score` shows them."""
     if isinstance(value, float):
         return float(format_score(value))
     if isinstance(value, dict):
-        return {key: _shortened(item) for key, item in cast("dict[str, Any]", value).items()}
-    return [_shortened(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
+        return {key: shortened(item) for key, item in cast("dict[str, Any]", value).items()}
+    return [shortened(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 class FileView(Answer):
@@ -79,7 +80,9 @@ class PatchApplied(Answer):
 class Result(Answer):
     """State of one experiment."""
 
-    TEXT_ALONE = frozenset({"metric", "direction", "enforcement", "commit", "description", "best_score", "best_experiment"})
+    TEXT_ALONE = frozenset(
+        {"metric", "direction", "baseline_startup", "enforcement", "commit", "description", "best_score", "best_experiment"}
+    )
 
     experiment: int
     description: str = ""
@@ -93,13 +96,17 @@ class Result(Answer):
     best_experiment: int | None = None
     improvement: float | None = Field(default=None, description="Over the best; positive is better, whatever the direction")
     noise_floor: float = 0.0
-    suggestion: str | None = Field(default=None, description="keep or discard, by the rule that keep enforces")
+    suggestion: str | None = Field(default=None, description="keep, discard or repeat, by the rule that keep enforces")
     reason: str | None = None
     failure: str | None = None
     log_excerpt: str | None = Field(default=None, description="End of a failed run's output; untrusted data")
     details: dict[str, float] = {}
     seconds: dict[str, float] = Field(default={}, description="By phase, measured outside the run")
     curve: str = Field(default="", description="A few points x:y of the learning curve, as the run printed it; untrusted")
+    baseline_startup: float | None = Field(default=None, description="Seconds of start-up of the baseline")
+    runs_scored: int = Field(default=0, exclude=True)
+    runs_failed: int = Field(default=0, description="Runs of it that saw data and gave no score")
+    marks: dict[str, str] = Field(default={}, description="How the score was established, like causality: proved")
     peak_memory_mb: float | None = None
     enforcement: str | None = Field(default=None, description="Sandbox level the run had")
     phase: str | None = Field(default=None, description="Of a run that is on")
@@ -110,7 +117,8 @@ class Result(Answer):
     def structured(self) -> dict[str, Any]:
         content = super().structured()
         if self.score is not None:
-            content["score"] = self.score  # with all its digits
+            if not self.runs_failed:
+                content.pop("runs_failed", None)
             if self.improvement is None or abs(self.improvement) > self.noise_floor:
                 content.pop("reason", None)  # the figures say it
         if "seconds" in content:
@@ -121,7 +129,7 @@ class Result(Answer):
         if self.peak_memory_mb is not None:
             content["peak_memory_mb"] = round(self.peak_memory_mb)
         if self.details:
-            content["details"] = {name: value for name, value in content["details"].items() if value != _shortened(self.score)}
+            content["details"] = {name: value for name, value in content["details"].items() if value != shortened(self.score)}
             if not content["details"]:
                 del content["details"]
         if not self.noise_floor:
@@ -145,12 +153,18 @@ class Result(Answer):
                 lines.append(f"{self.suggestion or self.status}: {self.reason}")
         else:
             lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
+        if self.runs_failed:
+            lines.append(f"{self.runs_failed} of {self.runs_failed + self.runs_scored} runs gave no score after training began")
+        if self.marks:
+            lines.append("; ".join(f"{name}: {value}" for name, value in self.marks.items()))
         if self.details:
             lines.append("; ".join(f"{name}: {format_score(value)}" for name, value in self.details.items()))
         if self.curve:
             lines.append(f"curve as printed: {self.curve}")
         if self.seconds and self.status != "running":
             lines.append("seconds: " + ", ".join(f"{phase} {value:.1f}" for phase, value in self.seconds.items()))
+        if self.baseline_startup is not None and "startup" in self.seconds and self.status != "running":
+            lines.append(f"start-up: {self.seconds['startup']:.1f} s; the baseline's {self.baseline_startup:.1f} s")
         if self.enforcement:
             lines.append(f"sandbox: {self.enforcement}; peak memory: {self.peak_memory_mb or 0:.0f} MiB")
         if self.log_excerpt:
@@ -247,6 +261,8 @@ class Status(Answer):
     best_score: float | None = None
     best_experiment: int | None = None
     best_commit: str | None = None
+    best_runs: str = Field(default="", description="How many runs its score is the mean of, and how many failed")
+    startup: str = Field(default="", description="Seconds of start-up of the latest run, beside the baseline's")
     since_best: int = Field(description="Experiments judged since the best one was kept")
     noise_floor: float
     best_diff: str = Field(default="", description="What all that was kept changed against the baseline")
@@ -271,6 +287,10 @@ class Status(Answer):
                 f"Baseline {format_score(self.baseline_score)}, best {format_score(self.best_score)} "
                 f"(experiment {self.best_experiment}, {self.since_best} experiments ago), {noise}."
             )
+        if self.best_runs:
+            lines.append(f"The best was run again: {self.best_runs}.")
+        if self.startup:
+            lines.append(f"Start-up: {self.startup}.")
         if self.best_diff:
             lines += ["Kept so far, against the baseline:", self.best_diff.rstrip("\n")]
         if self.tried:

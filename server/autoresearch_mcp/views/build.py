@@ -15,7 +15,7 @@ from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.record.state import ExperimentState, SessionState
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
-from autoresearch_mcp.text import plain, tail, untrusted
+from autoresearch_mcp.text import one_line, plain, shown_difference, tail, untrusted
 from autoresearch_mcp.views.answers import (
     Answer,
     FileView,
@@ -28,6 +28,7 @@ from autoresearch_mcp.views.answers import (
     Status,
     Theme,
 )
+from autoresearch_mcp.views.figures import runs_of_best, shown_floor, startup, startups
 from autoresearch_mcp.views.paging import Page, page
 
 CURVE_POINTS = 3
@@ -117,19 +118,23 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         direction=session.task.metric.direction,
         score=experiment.score,
         runs=experiment.scores if len(experiment.scores) > 1 else [],
-        noise_floor=state.noise_floor,
+        noise_floor=shown_floor(state),
+        baseline_startup=startup(state.baseline),
+        runs_scored=len(experiment.scores),
+        runs_failed=experiment.failed_looks if experiment.scores else 0,
         curve=curve(session, experiment),
         note=note or None,
     )
     if state.best and state.best is not experiment:
         answer.best_score, answer.best_experiment = state.best.score, state.best.number
-        if experiment.score is not None:
-            answer.improvement = state.improvement(experiment.score)
+        if experiment.score is not None and (improvement := state.improvement(experiment.score)) is not None:
+            answer.improvement = shown_difference(improvement, experiment.score)
     if experiment.running:
         progress = session.progress()
         answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
     elif last is not None:
         answer.details, answer.seconds = last.details, last.seconds
+        answer.marks = last.marks
         answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
@@ -267,7 +272,9 @@ def status(session: Session) -> Status:
         best_experiment=state.best.number if state.best else None,
         best_commit=state.best.committed.commit if state.best else None,
         since_best=state.since_best,
-        noise_floor=state.noise_floor,
+        noise_floor=shown_floor(state),
+        best_runs=runs_of_best(state),
+        startup=startups(state),
         best_diff=_bounded_diff(diff_of_best(session)),
         tried=themes(state),
         learned=lessons(state, LEARNED),
@@ -281,8 +288,8 @@ def rules_text(task: Task) -> str:
     """What the server enforces, in a few sentences."""
     return (
         f"{task.files.editable} is all you can change, by apply_patch; the server owns clock, data, metric and git. "
-        "The baseline runs first. keep takes only what is better, or equal within the noise with fewer lines. "
-        "A crash or timeout is mended or discarded. A change that was run before is refused. "
+        "The baseline runs first. keep takes only what is better, or equal in repeated runs with fewer lines. "
+        "A crash or timeout is mended or discarded. A program that was run before is refused. "
         "Simple beats clever. Never stop to ask."
     )
 
@@ -336,7 +343,7 @@ def _has(experiment: ExperimentState, words: list[str]) -> bool:
 
 
 def _row(state: SessionState, experiment: ExperimentState) -> Row:
-    description = plain(" ".join(experiment.committed.description.split()))
+    description = one_line(experiment.committed.description, 500)
     return Row(
         experiment=experiment.number,
         score=experiment.score,

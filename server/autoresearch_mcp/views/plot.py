@@ -4,7 +4,7 @@ from pathlib import Path
 
 from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.text import format_score
+from autoresearch_mcp.text import format_score, one_line
 
 
 def draw(state: SessionState, target: Path) -> None:
@@ -32,7 +32,7 @@ def draw(state: SessionState, target: Path) -> None:
         best = [row[2] for row in kept]
         axes.step(edges, [*best, best[-1]], where="post", c="#2a9d57", alpha=0.7, label="running best", zorder=3)
         for number, experiment, score in kept[-25:]:
-            text = experiment.committed.description
+            text = one_line(experiment.committed.description, 500)
             axes.annotate(
                 text if len(text) <= 40 else text[:39] + "…",
                 (number, score),

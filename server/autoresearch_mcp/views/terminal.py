@@ -4,7 +4,8 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.text import format_score, plain
+from autoresearch_mcp.text import format_score, one_line, visible
+from autoresearch_mcp.views.figures import startup
 
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "running": "yellow"}
 
@@ -14,17 +15,19 @@ def experiments_table(session: Session, rows: int | None = None) -> Table:
     state, metric = session.state, session.task.metric.name
     best = f", best {format_score(state.best.score)}" if state.best and state.best.score is not None else ""
     table = Table(title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left")
-    for name in ("#", "commit", metric, "status", "seconds", "description"):
-        table.add_column(name, justify="right" if name in ("#", metric, "seconds") else "left")
+    for name in ("#", "commit", metric, "status", "start-up", "seconds", "description"):
+        table.add_column(name, justify="right" if name in ("#", metric, "start-up", "seconds") else "left")
     for experiment in state.experiments[-rows:] if rows else state.experiments:
         seconds = sum(experiment.last.seconds.values()) if experiment.last else 0.0
+        started = startup(experiment)
         table.add_row(
             str(experiment.number),
             experiment.committed.commit[:7],
             format_score(experiment.score) if experiment.score is not None else "-",
-            Text(experiment.label, style=STYLES.get(experiment.status, "")),
+            Text(one_line(experiment.label, 40), style=STYLES.get(experiment.status, "")),
+            f"{started:.1f}" if started is not None else "-",
             f"{seconds:.0f}",
-            Text(plain(experiment.committed.description)),
+            Text(one_line(experiment.committed.description, 500)),
         )
     return table
 
@@ -33,7 +36,7 @@ def progress_line(session: Session) -> str:
     """Where the run that is on stands, or else the next step."""
     running = session.state.running
     if not running:
-        return session.position().next
+        return visible(session.position().next)
     progress = session.progress()
     limit = f" of at most {progress.limit:.0f}" if progress.limit else ""
     return f"experiment {running[0][0].number}: {progress.phase}, {progress.elapsed:.0f} s{limit}"

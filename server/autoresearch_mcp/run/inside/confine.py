@@ -1,6 +1,6 @@
 """Applies kernel rules to itself and becomes the given command; they hold for it and all it starts, for good.
 
-    python -I -S confine.py none|seccomp|landlock --processes N --file-bytes N [--read PATH]... [--write PATH]... -- COMMAND...
+    python -I -S confine.py none|seccomp|landlock --processes N --file-bytes N [--read|--list|--write PATH]... -- COMMAND...
 
 It runs inside the sandbox, alone of all our files, so it uses the standard library only and imports nothing of ours.
 Landlock: https://docs.kernel.org/userspace-api/landlock.html. Seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html.
@@ -44,15 +44,15 @@ def _checked(result: int, what: str) -> int:
     return result
 
 
-def landlock(readable: list[str], writable: list[str]) -> None:
-    """Leaves access to the named files and folders only."""
+def landlock(readable: list[str], listed: list[str], writable: list[str]) -> None:
+    """Leaves access to the named files and folders only; of those `listed`, to the names in them."""
     abi = landlock_abi()
     if abi < 1:
         raise OSError(errno.ENOSYS, "the kernel has no Landlock")
     handled = ACCESS_BY_ABI[min(abi, 5)]
     attributes = struct.pack("QQQ", handled, NETWORK, SCOPED)[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = _checked(LIBC.syscall(CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0), "landlock ruleset")
-    for paths, access in ((readable, EXECUTE | READ_FILE | READ_DIR), (writable, handled)):
+    for paths, access in ((readable, EXECUTE | READ_FILE | READ_DIR), (listed, READ_DIR), (writable, handled)):
         for path in paths:
             try:
                 descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -147,13 +147,13 @@ def limits(processes: int, file_bytes: int) -> None:
 def main(arguments: list[str]) -> None:
     rules, *options = arguments[: arguments.index("--")]
     command = arguments[arguments.index("--") + 1 :]
-    named: dict[str, list[str]] = {"--processes": [], "--file-bytes": [], "--read": [], "--write": []}
+    named: dict[str, list[str]] = {"--processes": [], "--file-bytes": [], "--read": [], "--list": [], "--write": []}
     for name, value in zip(options[::2], options[1::2], strict=True):
         named[name].append(value)
     limits(int(named["--processes"][0]), int(named["--file-bytes"][0]))
     _checked(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if rules == "landlock":
-        landlock([*named["--read"], f"/proc/{os.getpid()}"], named["--write"])
+        landlock([*named["--read"], f"/proc/{os.getpid()}"], named["--list"], named["--write"])
     if rules != "none":
         seccomp(unix_sockets=rules == "seccomp")
     os.execvp(command[0], command)
