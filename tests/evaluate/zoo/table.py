@@ -61,7 +61,7 @@ def _fate(model: Model) -> str:
     """Of the twin."""
     refused = proof_of(model.name, True)
     if isinstance(refused, Proof):
-        return "proved: scoring takes its channel away"
+        return "proved: scoring takes its channel away" if model.harmless else "**proved, wrongly**"
     if refused != "the proof":
         return f"refused by {refused}"
     return "refused; probe: not surely" if model.small else "refused; probe: yes"
