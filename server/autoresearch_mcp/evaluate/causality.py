@@ -1,32 +1,36 @@
 """Proves that a declared model is causal: the logits at position t of row b depend on tokens 0 to t of row b, and on no other.
 
-Algorithm. One walk over the graph at its fixed shape, by abstract interpretation: `dependence` says what is kept of a value (for every
-element the last position and the rows it can depend on, and where it is known exactly), `transfer` and its rooms how each operator
-passes that on. The claim holds for all weights and all tokens, and is about bits: whatever a later token is, no bit of an earlier logit
-changes. Nothing is sampled, so no look-ahead is too small or too rare to be seen.
+Algorithm. One walk over the graph at its fixed shape, by abstract interpretation: `dependence` says what is kept of a value (for
+every element the last position and the rows it can depend on, and where it is known exactly), `transfer` and its rooms how each
+operator passes that on. The claim holds for all weights and all tokens, and is about bits: whatever a later token is, no bit of an
+earlier logit changes. Nothing is sampled, so no look-ahead is too small or too rare to be seen.
 
 What stops a dependency is structure alone: a mask that follows from positions makes products exactly zero and scores exactly minus
-infinity. In floating-point numbers that needs help (0 x inf is NaN, 0 x -3 is -0.0), which `guards` give while the model is scored.
+infinity. In floating-point numbers that needs help (0 x inf is NaN, 0 x -3 is -0.0), which `guards` give while the model is
+scored.
 
-What may be known. Constants of the graph always; buffers only as far as needed, in rising order of what training could still want to
-change: none, whole numbers and booleans, then floating-point ones that look like masks, then all. Whatever was used is `pinned`: scoring
-refuses other values. Parameters and all other buffers are arbitrary to the proof.
+What may be known. Constants of the graph always; buffers only as far as needed, in rising order of what training could still want
+to change: none, whole numbers and booleans, then floating-point ones that look like masks, then all. Whatever was used is
+`pinned`: scoring refuses other values. Parameters and all other buffers are arbitrary to the proof.
 
-Soundness, by induction over the steps: if every operand's planes are true of it for all weights and tokens (an element marked as known
-has that value; an element changes only if a token within its reach does), so are the result's. For movement, the rule is the operator
-itself. For arithmetic, an element depends on its operands' elements, and known results are kept only if every machine and precision
-gives the same bits, or if the guard writes them. Sums of products skip an element only if its partner is a structural zero and the guard
-finds the sum finite. Every rule is fuzzed against its operator in tests/evaluate/test_transfer.py.
+Soundness, by induction over the steps: if every operand's planes are true of it for all weights and tokens (an element marked as
+known has that value; an element changes only if a token within its reach does), so are the result's. For movement, the rule is the
+operator itself. For arithmetic, an element depends on its operands' elements, and known results are kept only if every machine and
+precision gives the same bits, or if the guard writes them. Sums of products skip an element only if its partner is a structural
+zero and the guard finds the sum finite. Every rule is fuzzed against its operator in tests/evaluate/test_transfer.py.
 
-Price: at B = 16, T = 256 some tenths of a second, at T = 2048 a few seconds, most of it maxima over masks of T x T; see `dependence`.
-What no mask stops is over-estimated: an honest model whose causality rests on arithmetic (a difference of two cumulative sums that
-cancels the future) is not proved. Not covered: hardware or kernels in which an output's rounding depends on values it does not use
-(convolutions by Winograd or FFT are switched off, see `guards`), time and memory.
+Price: at B = 16, T = 256 some tenths of a second, at T = 2048 a few seconds, most of it maxima over masks of T x T; see
+`dependence`. What no mask stops is over-estimated: an honest model whose causality rests on arithmetic (a difference of two
+cumulative sums that cancels the future) is not proved. Not covered: hardware or kernels in which an output's rounding depends on
+values it does not use (convolutions by Winograd or FFT are switched off, see `guards`), time and memory.
 """
 
+# torch's results are typed in part, and arguments of a graph have any type before a rule looks at them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -36,7 +40,6 @@ from autoresearch_mcp.evaluate.graph import Graph, Step, filled, references
 from autoresearch_mcp.evaluate.guards import Guard, Recall
 from autoresearch_mcp.evaluate.transfer import Call, Result, apply
 
-__all__ = ["NotProved", "Proof", "prove"]
 RULES = (transfer_elements, transfer_mixing, transfer_moves, transfer_products)
 """Importing them fills transfer.RULES."""
 
@@ -56,13 +59,15 @@ def prove(graph: Graph, values: dict[str, torch.Tensor]) -> Proof:
 
     Raises NotProved, with a sentence for the author of train.py.
     """
-    for pinned in dict.fromkeys(_attempts(graph, values)):
-        walk = _Walk(graph, values, pinned)
-        try:
-            return Proof(pinned, walk.guards())
-        except NotProved as error:
-            reason = str(error)
-    raise NotProved(reason + walk.blame())
+    *fewer, all_buffers = dict.fromkeys(_attempts(graph, values))
+    for pinned in fewer:
+        with contextlib.suppress(NotProved):
+            return Proof(pinned, _Walk(graph, values, pinned).guards())
+    most = _Walk(graph, values, all_buffers)
+    try:
+        return Proof(most.pinned, most.guards())
+    except NotProved as reason:
+        raise NotProved(f"{reason}{most.blame()}") from None
 
 
 def _attempts(graph: Graph, values: dict[str, torch.Tensor]) -> Iterator[frozenset[str]]:
@@ -125,7 +130,7 @@ class _Walk:
     def _recall(self, step: Step, result: Result, guards: dict[str, Guard]) -> None:
         """Constants that abstract values meet are those of the proof, on whatever hardware the graph runs."""
         results = result if isinstance(result, list) else [result]
-        if all(isinstance(value, Value) and value.concrete for value in results):
+        if all(value.concrete for value in results):
             return
         for name in {*references(step.args), *references(step.kwargs)}:
             value = self.found[name]
@@ -133,9 +138,9 @@ class _Walk:
                 guards.setdefault(name, Recall(name, tight(value.value)))
 
     def _output(self) -> Value:
-        output = self.graph.output
-        value = self.found[(output[0] if isinstance(output, list) else output).name]
-        if not isinstance(value, Value) or value.shape[:2] != self.graph.shape:
+        assert self.graph.output is not None, "parse_graph refuses a graph without one"
+        value = self.found[self.graph.output.name]
+        if isinstance(value, list) or value.shape[:2] != self.graph.shape:
             raise NotProved(f"the model's output has no shape (batch, sequence length, vocabulary) for tokens {self.graph.shape}")
         return value
 
@@ -149,8 +154,8 @@ class _Walk:
             causal[step.name] = self._harmless(self.found[step.name])
             for name in gone:
                 self.found.pop(name, None)
-        output: Any = self.graph.output
-        name = (output[0] if isinstance(output, list) else output).name
+        assert self.graph.output is not None
+        name = self.graph.output.name
         while name in steps:
             worse = [operand for operand in references([steps[name].args, steps[name].kwargs]) if not causal[operand]]
             if not worse:

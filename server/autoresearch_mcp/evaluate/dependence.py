@@ -1,23 +1,30 @@
-"""What one value of a graph can depend on: for every element the last position and the rows of the tokens behind it, for all weights.
+"""What one value of a graph can depend on: for every element the last position and the rows of the tokens behind it, for all
+weights.
 
 A value is six planes of its own shape. Three say how far an element *reaches*, as numbers whose maximum is the join of two:
 
 - `last`: 1 + the last token position it can depend on,
-- `top`, `low`: 1 + the highest row, and B - the lowest (rows b to c are kept as that interval; one row alone has low = B + 1 - top);
+- `top`, `low`: 1 + the highest row, and B - the lowest (rows b to c are kept as that interval; one row alone has low = B + 1 -
+  top);
 
 0 in all three is "no token at all". The other three say what it *is* where that is certain:
 
-- `unknown`: False where the element has the value in `value`, bit by bit, whatever weights and tokens are; it then reaches nothing;
+- `unknown`: False where the element has the value in `value`, bit by bit, whatever weights and tokens are; it then reaches
+  nothing;
 - `sunk`: a hint, not a claim, that a softmax should see next to nothing of it (a mask of -1e9 was added); a guard verifies it;
 - `value`: the values where known; anything elsewhere.
 
-All encodings have 0 where an operator that fills with zeros (tril, padding) makes an element known: the operator itself, run on each
-plane, is its own transfer rule.
+All encodings have 0 where an operator that fills with zeros (tril, padding) makes an element known: the operator itself, run on
+each plane, is its own transfer rule.
 
-Price. A plane is a torch tensor expanded to the value's shape with stride 0 along dimensions in which it does not vary, and every rule
-works on the `tight` tensor underneath. Activations (16, 2048, 512) are 2,048 positions and 16 rows, scores (16, 4, 2048, 2048) one
-matrix of 2048 x 2048. `compact` finds such dimensions by comparing *all* elements: two features count as equal only if they are.
+Price. A plane is a torch tensor expanded to the value's shape with stride 0 along dimensions in which it does not vary, and every
+rule works on the `tight` tensor underneath. Activations (16, 2048, 512) are 2,048 positions and 16 rows, scores (16, 4, 2048,
+2048) one matrix of 2048 x 2048. `compact` finds such dimensions by comparing *all* elements: two features count as equal only if
+they are.
 """
+
+# torch's results are typed in part, and arguments of a graph have any type before a rule looks at them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -141,7 +148,7 @@ def partly(reach: Iterable[torch.Tensor], is_known: torch.Tensor, value: torch.T
 
 
 def worthwhile(index: int, *planes: torch.Tensor) -> bool:
-    """Whether to write a plane of the reach out as far as these vary: positions always, rows (a mask seldom parts them) if it is cheap."""
+    """Whether to write a plane of the reach out as far as these vary: positions always, rows, which a mask seldom parts, if cheap."""
     sizes = [tight(plane).shape for plane in planes]
     return index == LAST or prod(torch.broadcast_shapes(*sizes)) <= max(SMALL, *map(prod, sizes))
 

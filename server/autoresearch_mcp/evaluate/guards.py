@@ -1,8 +1,9 @@
 """What scoring enforces so that a dependency which the proof stopped is stopped in floating-point numbers too.
 
-A structural zero stops nothing by itself: 0 x inf is NaN, 0 x -3 is -0.0, and 1 / -0.0 is -inf, each of which carries a bit of what was
-masked. A guard performs one call of the graph in place of the interpreter, with the real operands, and either makes the result what the
-proof says (known elements are written, zeros get a plus sign) or refuses, in constant words, since it has seen sealed tokens.
+A structural zero stops nothing by itself: 0 x inf is NaN, 0 x -3 is -0.0, and 1 / -0.0 is -inf, each of which carries a bit of
+what was masked. A guard performs one call of the graph in place of the interpreter, with the real operands, and either makes the
+result what the proof says (known elements are written, zeros get a plus sign) or refuses, in constant words, since it has seen
+sealed tokens.
 
 Price: about one pass over a result; the walk places a guard only where it stopped a dependency.
 """
@@ -99,7 +100,7 @@ class Softmax(_Guard):
 
 @dataclass
 class Attention(_Guard):
-    """Fused attention under a mask: operands finite, products q.k bounded, masked biases -inf, the result finite, its zeros plus."""
+    """Fused attention under a mask: operands finite, products q.k bounded, masked biases -inf, a finite result, its zeros plus."""
 
     sunk: torch.Tensor | None
     """Where a float mask is a large negative number instead of -inf."""

@@ -1,9 +1,12 @@
 """One call of a graph, seen abstractly: its arguments by name, and the rules that say what its result can depend on.
 
 Every operator has one rule in RULES, given by name without overload; what has none, or meets a case that its rule does not know,
-gets `coarse`: every element of the result depends on every element of the operands. Coarse is always sound, so a rule earns its place
-by proving more. A rule sees the real operands only where they are known; where it stops a dependency it sets a guard.
+gets `coarse`: every element of the result depends on every element of the operands. Coarse is always sound, so a rule earns its
+place by proving more. A rule sees the real operands only where they are known; where it stops a dependency it sets a guard.
 """
+
+# torch's results are typed in part, and arguments of a graph have any type before a rule looks at them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Callable, Sequence
 from functools import cached_property

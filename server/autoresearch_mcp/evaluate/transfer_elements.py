@@ -1,8 +1,8 @@
 """Rules of operators that treat every element alike: arithmetic, comparisons, logic, choices by a condition.
 
-Known elements are computed by the operator itself, where that is the same on every machine and in every precision. Beyond that a known
-operand may decide alone: False AND x is False, 0 * x is 0, -inf + x is -inf. In floating-point numbers the last two hold only if x is
-finite, so there the guard writes the known result over whatever came out.
+Known elements are computed by the operator itself, where that is the same on every machine and in every precision. Beyond that a
+known operand may decide alone: False AND x is False, 0 * x is 0, -inf + x is -inf. In floating-point numbers the last two hold
+only if x is finite, so there the guard writes the known result over whatever came out.
 """
 
 from typing import Any

@@ -1,9 +1,12 @@
 """Rules of operators that move elements and compute nothing: views, slices, joins, padding, triangles, indexing.
 
-Such an operator, run on each plane of its operands, is its own rule. Views keep the stride 0 of planes; what copies is run with the
-dimensions it leaves alone cut to size 1. Where an index is no constant, it is a selector: the result depends on the index and on all
-that it might have chosen.
+Such an operator, run on each plane of its operands, is its own rule. Views keep the stride 0 of planes; what copies is run with
+the dimensions it leaves alone cut to size 1. Where an index is no constant, it is a selector: the result depends on the index and
+on all that it might have chosen.
 """
+
+# torch's results are typed in part, and arguments of a graph have any type before a rule looks at them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -57,7 +60,7 @@ def reshape(call: Call) -> Result:
 
 
 def along(call: Call, dims: Sequence[int], **changed: Any) -> list[Any]:
-    """The operator run on each plane, for operands of one rank; dimensions outside `dims` are cut to size 1 where they do not vary."""
+    """The operator run on each plane, for operands of one rank; other dimensions than `dims` are cut to size 1 if they do not vary."""
     rank = len(call.values[0].shape)
     acted = {dim % rank for dim in dims}
     moved: list[Any] = []

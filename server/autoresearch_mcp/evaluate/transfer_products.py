@@ -1,9 +1,12 @@
 """Rules of products that sum over elements: matrix products, einsum, linear layers, attention. Here masks stop dependencies.
 
-A sum of products depends on all elements that it contracts, except those whose partner is structurally zero. Without zeros that is a
-maximum along the contracted dimensions; with them, a maximum over what the zeros leave, on planes as small as they vary (for attention
-one matrix of positions by positions). Above MAX_WORK elements zeros are not looked at, which is sound and proves less.
+A sum of products depends on all elements that it contracts, except those whose partner is structurally zero. Without zeros that is
+a maximum along the contracted dimensions; with them, a maximum over what the zeros leave, on planes as small as they vary (for
+attention one matrix of positions by positions). Above MAX_WORK elements zeros are not looked at, which is sound and proves less.
 """
+
+# torch's results are typed in part, and arguments of a graph have any type before a rule looks at them.
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
 from math import prod
@@ -122,7 +125,8 @@ def einsum(call: Call) -> Result:
     if "->" not in equation or "..." in equation or any(len(set(side)) < len(side) for side in sides) or len(sides) > 2:
         return coarse(call)
     if len(sides) == 2:
-        return _product(call, *call.values, (sides[0], sides[1]), out)
+        left, right = call.values
+        return _product(call, left, right, (sides[0], sides[1]), out)
     (value,), (side,) = call.values, sides
     summed = [over(plane, [i for i, label in enumerate(side) if label not in out]) for plane in value.reach]
     kept = [_aligned(plane, side, out + "".join(label for label in side if label not in out)) for plane in summed]
