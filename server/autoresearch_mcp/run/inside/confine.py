@@ -141,7 +141,7 @@ def main(arguments: list[str]) -> None:
         named[name].append(value)
     numbers = {name: [int(value) for value in named[name]] for name in OPTIONS[:6]}
     user = next(iter(numbers["--user"]), None)
-    limits(*numbers["--processes"], *numbers["--file-bytes"], next(iter(numbers["--mark"]), 0), user)
+    limits(numbers["--processes"][0], numbers["--file-bytes"][0], next(iter(numbers["--mark"]), 0), user)
     _checked(LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     if rules == "landlock":
         landlock([*named["--read"], f"/proc/{os.getpid()}"], named["--write"])  # while all paths can be reached
