@@ -3,17 +3,21 @@
 Not closed, and so not asked for: at `landlock`, the time when a readable file was last read.
 """
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pytest
 
 from autoresearch_mcp.run import sandbox, users
+from autoresearch_mcp.run.inside import lend
 from autoresearch_mcp.run.levels import Confinement
 from autoresearch_mcp.run.processes import become_subreaper, end_descendants
 
@@ -107,6 +111,20 @@ def place() -> Iterator[Path]:
         yield Path(name)
 
 
+def lent(level: str, path: Path, place: Path) -> IO[str]:
+    """A descriptor of the file as a run gets it: under bubblewrap, opened where it is mounted read-only."""
+    if level != "bubblewrap":
+        return open(path)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        lender = Path(lend.__file__)
+        command = [sys.executable, "-I", "-S", str(lender), str(theirs.fileno()), str(path)]
+        (place / "lender").mkdir(exist_ok=True)
+        command = sandbox.wrap(level, command, Confinement(place / "lender", [lender, path]))
+        subprocess.run(command, pass_fds=[theirs.fileno()], check=True)
+        return os.fdopen(socket.recv_fds(ours, 1, 1)[1][0])
+
+
 def confined(level: str, code: str, place: Path, outside: Path) -> str:
     """What one run says, started and ended as a supervisor does it."""
     pair = users.take() if level == "landlock" else None
@@ -114,7 +132,7 @@ def confined(level: str, code: str, place: Path, outside: Path) -> str:
     (folder / "tmp").mkdir()
     if pair is not None:
         users.give(folder, pair.run)
-    with open(outside) as shared:
+    with lent(level, outside, place) as shared:
         confinement = Confinement(folder, user=pair.run if pair else None)
         command = [sys.executable, "-c", code, str(outside), str(shared.fileno())]
         result = subprocess.run(

@@ -66,7 +66,8 @@ if (child := os.fork()) == 0:
     if os.fork():
         os._exit(0)
     open("started", "w").close()
-    while True:
+    until = time.monotonic() + 20  # where it does win, it wins no longer
+    while time.monotonic() < until:
         if os.fork():
             os._exit(0)
         time.sleep(0.0003)

@@ -100,19 +100,23 @@ def _end(find: Callable[[], Collection[int]], users: Sequence[int]) -> list[str]
 
 
 def _descendants(own: Collection[int]) -> set[int]:
-    """Living descendants of this process. Each is killed as it is found, since a moment later it may have forked and gone."""
+    """Descendants of this process. Each is killed as it is found, since a moment later it may have forked and gone; for the same
+    reason an ended one counts, for what it forked may be on its way here, and only a list without any is an end.
+    """
     found: set[int] = set()
+    ended = {pid for pid in own if not _alive(pid)}  # asked first: what they left came here before they did
     us = os.getpid()
     parents = [us]
     while parents:
         parent = parents.pop()
         for pid in _children(parent):
+            if parent == us and pid in ended:
+                continue  # for its owner to collect
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-            if parent == us and pid not in own and _collect(pid):
-                continue
-            if _alive(pid):
-                found.add(pid)
+            if parent == us and pid not in own:
+                _collect(pid)
+            found.add(pid)
             parents.append(pid)
     return found
 
