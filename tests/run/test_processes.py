@@ -1,12 +1,17 @@
 """Ending everything that a run started."""
 
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from autoresearch_mcp.run.processes import MARK, end_all, strays
+from autoresearch_mcp.run.processes import MARK, end_strays, strays
+from conftest import wait_for
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="orphans fall to a subreaper on Linux alone")
 
@@ -30,20 +35,88 @@ become_subreaper()
 child = subprocess.Popen([sys.executable, "-c", {FORKS!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
 assert len(descendants()) >= 4
-print(end_descendants(0.2), [p for p in descendants() if p.status() != "zombie"])
+print(end_descendants(), [p for p in descendants() if p.status() != "zombie"])
 """
 STUCK = """
 import subprocess
 from autoresearch_mcp.run import processes
 processes.END_SECONDS = 0.3
 child = subprocess.Popen(["sleep", "300"])
-kill, processes.psutil.Process.kill = processes.psutil.Process.kill, lambda self: None
-processes.psutil.Process.terminate = lambda self: None
-(left,) = processes.end_descendants(0.1)
+kill, processes.os.kill = processes.os.kill, lambda *_: None
+(left,) = processes.end_descendants([child.pid])
+processes.os.kill = kill
 assert left == f"{child.pid} (sleep)", left
 child.kill()
 child.wait()
 """
+
+
+ENDS_A_CHAIN = """
+import os, sys, time
+from autoresearch_mcp.run import processes
+user, own = int(sys.argv[1]), int(sys.argv[2])
+processes.become_subreaper()
+if user and not own:
+    os.setresuid(user, user, user)  # an ordinary user, and what it runs
+if (child := os.fork()) == 0:
+    os.environ.clear()
+    os.setsid()
+    if own:
+        os.setresuid(user, user, user)
+    if os.fork():
+        os._exit(0)
+    open("started", "w").close()
+    until = time.monotonic() + 20  # where it does win, it wins no longer
+    while time.monotonic() < until:
+        if os.fork():
+            os._exit(0)
+        time.sleep(0.0003)
+while not os.path.exists("started"):
+    time.sleep(0.01)
+time.sleep(0.2)
+began = time.monotonic()
+left = processes.end_descendants([child], [user] if own else [])
+took = time.monotonic() - began
+time.sleep(0.1)
+others = [pid for pid in processes.processes([user] if user else []) if pid != os.getpid()]
+print(left, others, [p.pid for p in processes.descendants() if p.pid != child], took < 3)
+print(took, file=sys.stderr)
+os.waitpid(child, 0)
+"""
+ID = 61100  # of nobody, and not in the range that runs take theirs from
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """One that every user may enter and write to."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@LINUX
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another id")
+@pytest.mark.parametrize(("user", "own"), [(0, 0), (ID, 0), (ID, 1)], ids=["root", "an ordinary user", "an id of its own"])
+def test_a_chain_of_forks_without_environment_or_session_loses(user: int, own: int, open_folder: Path):
+    command = [sys.executable, "-c", ENDS_A_CHAIN, str(user), str(own)]
+    result = subprocess.run(command, cwd=open_folder, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[] [] [] True\n", result.stderr
+
+
+@LINUX
+def test_what_carries_the_mark_is_found_without_its_environment_and_outside_its_folder(tmp_path: Path):
+    number = (1 << 40) + 12345
+    code = f"import os, resource; resource.setrlimit(resource.RLIMIT_RTTIME, ({number}, {number})); "
+    code += "os.chdir('/'); os.execve('/bin/sleep', ['sleep', '300'], {})"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        wait_for(lambda: [found.pid for found in strays(str(tmp_path), number)] == [process.pid])
+        assert strays(str(tmp_path), number + 1) == []
+        assert end_strays(str(tmp_path), number, []) == []
+        assert process.wait(5) == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.wait()
 
 
 @LINUX
@@ -65,7 +138,7 @@ def test_strays_are_found_by_their_mark_and_by_where_they_work(tmp_path: Path):
     other = subprocess.Popen(sleep, env={MARK: "another run"})
     try:
         assert {process.pid for process in strays(str(tmp_path))} == {marked.pid, placed.pid}
-        end_all(strays(str(tmp_path)))
+        assert end_strays(str(tmp_path), 0, []) == []
         assert marked.wait(5) is not None and placed.wait(5) is not None and other.poll() is None
     finally:
         for process in (marked, placed, other):

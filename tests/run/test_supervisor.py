@@ -76,7 +76,7 @@ def test_a_progress_report_that_cannot_be_written_ends_no_run(tmp_path: Path):
 @pytest.mark.parametrize("work", [DONE, "raise SystemExit(1)\n"])
 def test_processes_that_cannot_be_ended_are_named_and_nothing_is_scored_beside_them(tmp_path: Path, work: str):
     """As of a driver that hangs, which no test can make."""
-    (one,) = supervise(lay_out(tmp_path, work), "supervisor.end_descendants = lambda: ['77 (stuck)']")
+    (one,) = supervise(lay_out(tmp_path, work), "supervisor.end_descendants = lambda *_: ['77 (stuck)']")
     assert (one.outcome, one.failure, one.score) == ("crash", "error", None)
     assert "77 (stuck)" in one.excerpt
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.files import is_locked, try_lock, write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import outputs
-from autoresearch_mcp.run.processes import end_all, strays
+from autoresearch_mcp.run import outputs, users
+from autoresearch_mcp.run.processes import end_strays
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
 
@@ -71,7 +71,7 @@ class LocalExecutor:
     def clean_up(self, spec: RunSpec) -> None:
         if self.is_alive(spec):
             return
-        end_all(strays(str(spec.folder)))
+        end_strays(str(spec.folder), spec.mark, users.owners((spec.work, spec.scoring)))
         outputs.remove_all(spec)
 
     def _lay_out(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:

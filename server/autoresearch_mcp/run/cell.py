@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from autoresearch_mcp.errors import RunFailedError
-from autoresearch_mcp.run import sandbox, visible
+from autoresearch_mcp.run import sandbox, users, visible
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.inside import lend
 from autoresearch_mcp.run.levels import Confinement
@@ -34,11 +34,17 @@ class Cell:
     def __init__(self, spec: RunSpec):
         self.spec, self.task = spec, spec.task
         self.slot = ""
+        self._users = users.take() if spec.enforcement == "landlock" else None
 
     @property
     def _gpu(self) -> str:
         """The GPU's index; empty for the CPU."""
         return self.slot.removeprefix("gpu") if self.slot.startswith("gpu") else ""
+
+    @property
+    def users(self) -> list[int]:
+        """The user ids that the run and its scoring have to themselves; none where they share the server's."""
+        return [self._users.run, self._users.scoring] if self._users else []
 
     def start_run(self, command: list[str], log: BoundedLog, control_socket: int) -> Child:
         """Raises RunFailedError."""
@@ -108,7 +114,12 @@ class Cell:
     def _confined(self, command: list[str], folder: Path, readable: Sequence[Path] = (), hidden: Sequence[Path] = ()) -> list[str]:
         (folder / "tmp").mkdir(exist_ok=True)
         bounds = self.task.sandbox
-        confinement = Confinement(folder, readable, hidden, bool(self._gpu), bounds.processes, bounds.disk_mb << 20)
+        user = None
+        if self._users is not None:
+            user = self._users.run if folder == self.spec.work else self._users.scoring
+            users.give(folder, user)
+        limits = (bounds.processes, bounds.disk_mb << 20)
+        confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user)
         return sandbox.wrap(self.spec.enforcement, command, confinement)
 
     def _environment(self, folder: Path, **extra: str) -> dict[str, str]:

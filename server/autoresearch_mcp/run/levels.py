@@ -3,6 +3,9 @@
 A level is a claim; sandbox.py tests it before anything relies on it. A new one is a class here and a name in task.LEVELS.
 """
 
+import base64
+import os
+import platform
 import shutil
 import sys
 import sysconfig
@@ -11,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from autoresearch_mcp.run import visible
+from autoresearch_mcp.run import syscalls, users, visible
 from autoresearch_mcp.run.inside import confine
 from autoresearch_mcp.task import LEVELS
 
@@ -26,6 +29,7 @@ SYSTEM_FILES = (
 )
 GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
 SHARED_MEMORY = 1 << 30  # bytes of /dev/shm inside bubblewrap
+ENTERS = " and may look up any name on the machine, because the environment lies in a folder that only root can enter"
 LAUNCHER = Path(confine.__file__)
 """The one file of ours that a run can see: what applies the rules inside, before the command starts."""
 
@@ -43,6 +47,10 @@ class Confinement:
     gpu: bool = False
     processes: int = 512
     file_bytes: int = 16 << 30
+    mark: int = 0
+    """What tells its processes from others; see processes.mark_of."""
+    user: int | None = None
+    """The id it has to itself, which the folder was given to; see users.py."""
 
     @property
     def shown(self) -> tuple[Path, ...]:
@@ -58,10 +66,13 @@ class Level(Protocol):
     """One way to confine a run. It holds no state and raises nothing."""
 
     name: str
-    explanation: str
-    """What a run at this level can reach, for people."""
     advice: str
     """How to get a stronger level; empty where there is none."""
+
+    @property
+    def explanation(self) -> str:
+        """What a run at this level can reach, for people."""
+        ...
 
     def available(self) -> bool:
         """Whether this machine has what the level needs. Cheap, and no proof that it works."""
@@ -123,11 +134,18 @@ class Landlock:
     """The kernel's own rules on files and sockets, for containers without user namespaces; see inside/confine.py."""
 
     name = "landlock"
-    explanation = "runs can open only the interpreter, system libraries and their own folder; no network"
     advice = "for namespaces as well, install bubblewrap (Debian: apt install bubblewrap) and allow user namespaces"
 
+    @property
+    def explanation(self) -> str:
+        reach = "runs can open only the interpreter, system libraries and their own folder; no network"
+        if users.possible():
+            entered = users.capability_for(interpreter_files(), users.FIRST) is None
+            return f"{reach}; each has a user id of its own" + ("" if entered else ENTERS)
+        return reach + ("; they are root like the server, which may not give them another user id" if os.geteuid() == 0 else "")
+
     def available(self) -> bool:
-        return confine.landlock_abi() > 0
+        return confine.landlock_abi() > 0 and platform.machine() in syscalls.MACHINES
 
     def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
         readable = [*SYSTEM_FILES, "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version"]
@@ -139,6 +157,7 @@ class Landlock:
         rules = [part for path in readable for part in ("--read", path)]
         rules += ["--list", sysconfig.get_path("stdlib")]  # Python finds modules by name there; packages may lie below
         rules += [part for path in writable for part in ("--write", path)]
+        rules += [*_rights(confinement), *_filter(unix_sockets=False, own_files=confinement.user is not None)]
         return [*_confine("landlock", confinement, rules), *command]
 
 
@@ -150,10 +169,15 @@ class Bubblewrap:
     advice = ""
 
     def available(self) -> bool:
-        return sys.platform == "linux" and shutil.which("bwrap") is not None
+        return sys.platform == "linux" and platform.machine() in syscalls.MACHINES and shutil.which("bwrap") is not None
 
     def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
-        return [*self._namespaces(confinement), "--", *_confine("seccomp", confinement), *command]
+        return [
+            *self._namespaces(confinement),
+            "--",
+            *_confine("none", confinement, _filter(unix_sockets=True, own_files=True)),
+            *command,
+        ]
 
     def _namespaces(self, confinement: Confinement) -> list[str]:
         arguments = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "autoresearch"]
@@ -182,10 +206,32 @@ REGISTRY: dict[str, Level] = {level.name: level for level in (Nothing(), Seatbel
 assert tuple(REGISTRY) == LEVELS, "a task can name every level, in this order"
 
 
-def _confine(rules: str, confinement: Confinement, paths: Sequence[str] = ()) -> list[str]:
-    """Runs confine.py in front of the command: resource limits, seccomp, and with `landlock` the rules on files."""
+def _confine(rules: str, confinement: Confinement, options: Sequence[str] = ()) -> list[str]:
+    """Runs confine.py in front of the command: resource limits, and what the options ask for."""
     bounds = ["--processes", str(confinement.processes), "--file-bytes", str(confinement.file_bytes)]
-    return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, *paths, "--"]
+    return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, "--mark", str(confinement.mark), *options, "--"]
+
+
+def _filter(unix_sockets: bool, own_files: bool) -> list[str]:
+    program = syscalls.program(platform.machine(), unix_sockets=unix_sockets, own_files=own_files)
+    return ["--filter", base64.b64encode(program).decode()]
+
+
+def _rights(confinement: Confinement) -> list[str]:
+    """The id, the groups of the accelerator's files, and the capability that reaching the environment takes."""
+    if confinement.user is None:
+        return []
+    capability = users.capability_for([*interpreter_files(), confinement.folder, *confinement.readable], confinement.user)
+    rights = ["--user", str(confinement.user)]
+    if confinement.gpu:
+        closed = {device.stat().st_gid for device in gpu_devices() if device.stat().st_mode & 0o006 != 0o006}
+        rights += [part for group in sorted(closed) for part in ("--group", str(group))]
+    return rights if capability is None else [*rights, "--capability", str(capability)]
+
+
+def interpreter_files() -> list[Path]:
+    """Some of what must be read to start: whoever reaches these reaches the rest."""
+    return [visible.base_executable(), Path(sys.executable), Path(os.__file__), LAUNCHER]
 
 
 def gpu_devices() -> list[Path]:

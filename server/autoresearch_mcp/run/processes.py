@@ -1,20 +1,30 @@
 """The processes of a run: how this process comes to own them all, and how it ends them all.
 
-A run may fork, daemonise and start sessions of its own. On Linux its orphans fall to this process, so that its descendants are
-all there is; elsewhere one that forks twice escapes until `strays` finds it by the mark in its environment.
+A run may fork, daemonise, clear its environment and start sessions of its own. On Linux its orphans fall to this process, so that
+its descendants are all there is. Where the run has a user id of its own, one call ends all that is under it, for the kernel lets
+none of them fork meanwhile; elsewhere the tree is walked, faster than a chain of forks can run away from it, until it is empty.
+
+When this process is gone too, `strays` finds what is left by what a process cannot put off: the user id, a resource limit that the
+filter on system calls keeps it from changing, and, where there is neither, its environment and its working directory.
 """
 
+import contextlib
 import ctypes
 import os
+import platform
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import psutil
 
+from autoresearch_mcp.run.users import processes
+
 END_SECONDS = 10.0  # after which a process that was killed counts as one that cannot be
+SETRESUID = {"x86_64": 117, "aarch64": 147}  # the system call, where a run can have an id of its own
+CHASES, NEWEST = 200, 8  # looks at the newest processes, and how many of them
 MARK = "AUTORESEARCH_RUN"  # in the environment of every process of a run, so that strays can be found
 
 
@@ -36,74 +46,153 @@ def descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def strays(mark: str) -> list[psutil.Process]:
-    """Processes of a run whose supervisor is gone: by the mark in their environment, or because they work in its folder."""
-    found: list[psutil.Process] = []
-    for process in psutil.process_iter():
-        try:
-            marked = process.environ().get(MARK) == mark or Path(process.cwd()).is_relative_to(mark)
-            if process.pid != os.getpid() and marked:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
+def end_descendants(own: Collection[int] = (), users: Sequence[int] = ()) -> list[str]:
+    """Ends every descendant of this process and all that runs under `users`, also those that fork while it happens, and collects
+    the ended but its `own` children. Returns what is left all the same, as "number (name)": a process that waits for a dead disk or
+    driver cannot be ended by anybody.
+    """
+    return _end(lambda: _descendants(own), users)
+
+
+def end_strays(folder: str, mark: int, users: Sequence[int]) -> list[str]:
+    """Ends every process of a run whose supervisor is gone. Returns what is left all the same."""
+
+    def left() -> set[int]:
+        found = {process.pid for process in strays(folder, mark)}
+        if found and mark:
+            _chase(mark)
+        return found
+
+    return _end(left, users)
+
+
+def strays(folder: str, mark: int = 0) -> list[psutil.Process]:
+    """Processes of a run whose supervisor is gone: by the limit they carry, the mark in their environment, or where they work."""
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and _belongs(process, folder, mark)]
+
+
+def reap_adopted(own: Collection[int]) -> None:
+    """Collects ended children other than `own`: orphans of the run that this process, as subreaper, was given."""
+    for pid in _children(os.getpid()):
+        if pid not in own:
+            _collect(pid)
+
+
+# --- ending -----------------------------------------------------------------------------------------------------------
+
+
+def _end(find: Callable[[], Collection[int]], users: Sequence[int]) -> list[str]:
+    """Kills what `find` names and what runs under `users`, until nothing is left or END_SECONDS are over."""
+    deadline = time.monotonic() + END_SECONDS
+    seen: set[int] = set()
+    while True:
+        for user in users:
+            _kill_all_of(user)
+        left = {*find(), *(processes(users) if users else ())}
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not left or time.monotonic() > deadline:
+            return [f"{pid} ({_name(pid)})" for pid in sorted(left)]
+        if left <= seen:  # nothing new: they are on their way out
+            time.sleep(0.005)
+        seen = left
+
+
+def _descendants(own: Collection[int]) -> set[int]:
+    """Descendants of this process. Each is killed as it is found, since a moment later it may have forked and gone; for the same
+    reason an ended one counts, for what it forked may be on its way here, and only a list without any is an end.
+    """
+    found: set[int] = set()
+    ended = {pid for pid in own if not _alive(pid)}  # asked first: what they left came here before they did
+    us = os.getpid()
+    parents = [us]
+    while parents:
+        parent = parents.pop()
+        for pid in _children(parent):
+            if parent == us and pid in ended:
+                continue  # for its owner to collect
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+            if parent == us and pid not in own:
+                _collect(pid)
+            found.add(pid)
+            parents.append(pid)
     return found
 
 
-def end_all(processes: Iterable[psutil.Process], patience: float = 2.0) -> None:
-    """SIGTERM, then SIGKILL for what is left after `patience` seconds."""
-    alive: list[psutil.Process] = []
-    for process in processes:
-        try:
-            process.terminate()
-            process.resume()  # a stopped process would never see the signal
-        except psutil.Error:
-            continue
-        alive.append(process)
-    _, alive = psutil.wait_procs(alive, timeout=patience)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-
-
-def end_descendants(patience: float = 2.0) -> list[str]:
-    """Ends every descendant of this process, also those that fork while it happens. Returns what is left all the same, as
-    "number (name)": a process that waits for a dead disk or driver cannot be ended by anybody.
-    """
-    end_all(descendants(), patience)
-    deadline = time.monotonic() + END_SECONDS
-    while True:
-        left = [process for process in descendants() if _alive(process)]
-        if not left or time.monotonic() > deadline:
-            return [f"{process.pid} ({_name(process)})" for process in left]
-        for process in left:
-            try:
-                process.kill()
-            except psutil.Error:
-                continue
-        time.sleep(0.02)
-
-
-def reap_adopted(own: set[int]) -> None:
-    """Collects ended children other than `own`: orphans of the run that this process, as subreaper, was given."""
-    for process in psutil.Process().children():
-        if process.pid not in own and not _alive(process):
-            try:
-                os.waitpid(process.pid, os.WNOHANG)
-            except ChildProcessError:
-                continue
-
-
-def _name(process: psutil.Process) -> str:
+def _children(pid: int) -> list[int]:
+    """As the kernel lists them, in microseconds; by a walk over all processes where it does not."""
     try:
-        return process.name()
+        threads = os.listdir(f"/proc/{pid}/task")
+        lists = [Path(f"/proc/{pid}/task/{thread}/children").read_text() for thread in threads]
+    except OSError:
+        with contextlib.suppress(psutil.Error):
+            return [child.pid for child in psutil.Process(pid).children()]
+        return []
+    return [int(child) for listed in lists for child in listed.split()]
+
+
+def _collect(pid: int) -> bool:
+    """Whether this child has ended; then it is forgotten."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+def _kill_all_of(user: int) -> None:
+    """Kills everything under a user id at once, from a thread that takes the id for a moment. No other thread does, because libc,
+    which would have them follow, is not asked; the saved id stays root's, so that there is a way back.
+    """
+    libc, number = ctypes.CDLL(None, use_errno=True), SETRESUID[platform.machine()]
+    libc.syscall(number, user, user, -1)
+    try:
+        if os.getresuid() == (user, user, 0):  # as root, the call below would end the machine
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)  # all that this id may signal, but not this process
+    finally:
+        libc.syscall(number, 0, 0, -1)
+
+
+def _chase(mark: int) -> None:
+    """Kills a chain of forks under this user id by looking at the newest processes alone, many times over."""
+    for _ in range(CHASES):
+        newest = int(Path("/proc/loadavg").read_text().split()[-1])
+        for pid in range(newest, max(newest - NEWEST, 1), -1):
+            if _carries(pid, mark):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _belongs(process: psutil.Process, folder: str, mark: int) -> bool:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if mark and _carries(process.pid, mark):
+            return True
+        return process.environ().get(MARK) == folder or Path(process.cwd()).is_relative_to(folder)
+    except (psutil.Error, OSError):
+        return False
+
+
+def _carries(pid: int, mark: int) -> bool:
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text()
+    except OSError:
+        return False
+    return any(str(mark) in line.split() for line in limits.splitlines() if line.startswith("Max realtime timeout"))
+
+
+def _name(pid: int) -> str:
+    try:
+        return psutil.Process(pid).name()
     except psutil.Error:
         return "ended by now"
 
 
-def _alive(process: psutil.Process) -> bool:
+def _alive(pid: int) -> bool:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False

@@ -5,8 +5,9 @@ landlock    the same files by kernel rule, for containers without user namespace
 seatbelt    macOS: the same files by sandbox-exec
 none        a cleared environment and a folder of its own; the run can read what the user can read
 
-A level counts only after a self-check: a probe inside must fail to read a file outside and to open a socket. The level is
-recorded with every run. What the check does not cover: side channels, and holes of the kernel that it shares with the run.
+A level counts only after a self-check: a probe inside must fail to read a file outside, to open a socket and to get System V
+shared memory, and must have no right but what its level leaves it. The level is recorded with every run. What the check does not
+cover: side channels, and holes of the kernel that it shares with the run.
 """
 
 import functools
@@ -17,6 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch_mcp.run import users
 from autoresearch_mcp.run.levels import REGISTRY, Confinement, Level
 from autoresearch_mcp.run.processes import MARK
 from autoresearch_mcp.task import LEVELS, Task
@@ -58,8 +60,17 @@ def wrap(level: str, command: list[str], confinement: Confinement) -> list[str]:
 
 
 PROBE = """
-import os, socket, sys
+import ctypes, errno, os, socket, sys
 seen = []
+libc = ctypes.CDLL(None, use_errno=True)
+if sys.platform == "linux":
+    if libc.shmget(0, 4096, 0o600) >= 0 or ctypes.get_errno() != errno.EPERM:
+        seen.append("System V shared memory")
+    rights = {name: value.split() for name, _, value in (line.partition(":") for line in open("/proc/self/status"))}
+    if rights["Seccomp"] != ["2"] or int(rights["CapEff"][0], 16) & ~int(sys.argv[3]):
+        seen.append("system calls or capabilities")
+    if sys.argv[2] != "None" and (set(rights["Uid"] + rights["Gid"]) != {sys.argv[2]} or rights["Groups"]):
+        seen.append("another user id")
 try:
     open(sys.argv[1]).read()
     seen.append("a file outside")
@@ -82,16 +93,30 @@ def passes(level: Level) -> bool:
         return True
     if not level.available():
         return False
+    pair = users.take() if level.name == "landlock" else None
+    if pair is None and level.name == "landlock" and users.possible():
+        return False
+    try:
+        return _probe(level, pair.run if pair else None)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    finally:
+        if pair is not None:
+            pair.release()
+
+
+def _probe(level: Level, user: int | None) -> bool:
     # The secret lies where a home or a data folder would, never below /tmp alone, which a level may replace as a whole.
     with tempfile.TemporaryDirectory(prefix="autoresearch-probe-") as outside:
         secret, folder = Path(outside) / "secret", Path(outside) / "folder"
         secret.write_text("secret")
         folder.mkdir()
-        command = level.wrap([sys.executable, "-I", "-c", PROBE, str(secret)], Confinement(folder))
-        try:
-            result = subprocess.run(command, cwd=folder, env=environment(folder, "probe"), capture_output=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return False
+        if user is not None:
+            users.give(folder, user)
+        rights = 0 if user is None else 1 << users.DAC_READ_SEARCH | 1 << users.DAC_OVERRIDE
+        command = [sys.executable, "-I", "-c", PROBE, str(secret), str(user), str(rights)]
+        command = level.wrap(command, Confinement(folder, user=user))
+        result = subprocess.run(command, cwd=folder, env=environment(folder, "probe"), capture_output=True, timeout=20)
         return result.returncode == 0 and result.stdout.strip() == b"" and (folder / "inside").exists()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
+from autoresearch_mcp.files import sha256
 from autoresearch_mcp.task import Task
 
 SPEC = "spec.json"
@@ -95,6 +96,11 @@ class RunSpec(BaseModel):
     def ended(self) -> Path:
         """The result, from before it is in the ledger."""
         return self.folder / "ended.json"
+
+    @property
+    def mark(self) -> int:
+        """A number of this run alone: the resource limit that tells its processes, in microseconds; see inside/confine.py."""
+        return (1 << 40) + int(sha256((self.token or str(self.folder)).encode())[:9], 16)
 
     @property
     def path(self) -> Path:

@@ -123,7 +123,7 @@ class Supervisor:
 
     async def _end_processes(self) -> None:
         """Ends all that is left of the run and its scoring, and remembers what cannot be ended."""
-        self._left = (await anyio.to_thread.run_sync(end_descendants))[:8]
+        self._left = (await anyio.to_thread.run_sync(end_descendants, self._children, self._cell.users))[:8]
         if self._left:
             print(f"run {self.spec.run}: these processes could not be ended: {', '.join(self._left)}", file=sys.stderr)
         if self._scoring is not None:
