@@ -148,7 +148,7 @@ def partly(reach: Iterable[torch.Tensor], is_known: torch.Tensor, value: torch.T
 
 
 def worthwhile(index: int, *planes: torch.Tensor) -> bool:
-    """Whether to write a plane of the reach out as far as these vary: positions always, rows, which a mask seldom parts, if cheap."""
+    """Whether to write a plane of the reach out as far as these vary: positions always, rows (seldom masked) if it is cheap."""
     sizes = [tight(plane).shape for plane in planes]
     return index == LAST or prod(torch.broadcast_shapes(*sizes)) <= max(SMALL, *map(prod, sizes))
 

@@ -60,7 +60,7 @@ def reshape(call: Call) -> Result:
 
 
 def along(call: Call, dims: Sequence[int], **changed: Any) -> list[Any]:
-    """The operator run on each plane, for operands of one rank; other dimensions than `dims` are cut to size 1 if they do not vary."""
+    """The operator run on each plane, for operands of one rank; dimensions other than `dims` are cut where they do not vary."""
     rank = len(call.values[0].shape)
     acted = {dim % rank for dim in dims}
     moved: list[Any] = []

@@ -2,6 +2,7 @@
 reported from inside the run never enters.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -68,6 +69,13 @@ class Clock:
             "evaluation": self.limits.evaluate_seconds,
         }
         return limits.get(self.phase)
+
+    def recorded(self) -> dict[str, float]:
+        """What a row says of the phases: of scoring in whole seconds, for how long sealed tokens take says something of them."""
+        return {
+            phase: float(math.ceil(seconds)) if phase == "evaluation" else round(seconds, 3)
+            for phase, seconds in self.seconds.items()
+        }
 
     @property
     def overdue(self) -> bool:

@@ -6,24 +6,20 @@ is told its score cannot choose by it whether it counts. The price is that its r
 """
 
 import json
-import math
 import os
-import re
 import signal
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import control, outputs, sandbox, slots, visible
+from autoresearch_mcp.run import control, failures, outputs, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -76,11 +72,11 @@ class Supervisor:
                     result = await self._run()
                     tasks.cancel_scope.cancel()
             except Exception as error:  # also a group of them, of what went on at once
-                result = _failure(error)
+                result = failures.of_error(error)
             try:
                 await self._end_processes()
             except Exception as error:
-                self._failed = self._failed or _failure(error)
+                self._failed = self._failed or failures.of_error(error)
             await self._conclude(self._failed or result or RunFailedError("crash", "error", "it ended without a result"))
             beside.cancel_scope.cancel()
         if held is not None:
@@ -96,7 +92,7 @@ class Supervisor:
         try:
             self._ended = self._row(result)
         except Exception as error:
-            self._ended = self._row(_failure(error))
+            self._ended = self._row(failures.of_error(error))
         recorded = False
         with anyio.CancelScope(shield=True):
             recorded = await self._deliver(self._ended)
@@ -106,7 +102,7 @@ class Supervisor:
         note = f"processes of it could not be ended and may hold the machine: {', '.join(self._left)}" if self._left else ""
         fields: dict[str, Any] = {
             "run": self.spec.run,
-            "seconds": {phase: _measured(phase, seconds) for phase, seconds in self.clock.seconds.items()},
+            "seconds": self.clock.recorded(),
             "peak_memory_mb": round(self._peak_memory_mb, 1),
             "enforcement": self.spec.enforcement,
             "excerpt": note,
@@ -158,7 +154,7 @@ class Supervisor:
         if self._ended is not None:
             return None
         if child.returncode != 0:
-            raise self._classify(child.returncode)
+            raise failures.by_log(self.spec, child.returncode)
         if self._left:
             raise RunFailedError("crash", "error", "it left processes that cannot be ended; nothing is scored beside them")
         return await self._evaluate()
@@ -190,27 +186,8 @@ class Supervisor:
             if stopped := self._stopped():
                 self._failed = stopped
             elif self.clock.overdue and self.clock.phase != "evaluation":
-                self._failed = self._overdue()
+                self._failed = failures.overdue(self.clock)
             await anyio.sleep(POLL)
-
-    def _overdue(self) -> RunFailedError:
-        reason = {
-            "startup": f"it did not ask for data within {self.clock.limit:.0f} s, its free start-up and its whole budget",
-            "training": f"it did not finish within its budget and grace, {self.clock.limit:.0f} s",
-            "export": f"it did not submit its result within {self.clock.limit:.0f} s after training",
-        }[self.clock.phase]
-        return RunFailedError("timeout", "timeout_startup" if self.clock.phase == "startup" else "timeout", reason)
-
-    def _classify(self, returncode: int | None) -> RunFailedError:
-        """Names a failure by the task's patterns on the end of the log."""
-        text = tail(self.spec.log, 20000, 400)
-        reason = f"it ended with exit status {returncode} and no result"
-        if (advice := visible.hint(text, self.task.run.packages)) is not None:
-            reason += f"; {advice}"
-        for failure, pattern in self.task.failures.items():
-            if re.search(pattern, text):
-                return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
-        return RunFailedError("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
 
     # --- what the run may ask for: control.Requests ---
 
@@ -364,29 +341,3 @@ class Supervisor:
 
     def _reap(self) -> None:
         reap_adopted(set(self._children))
-
-
-def _measured(phase: str, seconds: float) -> float:
-    """What a row says of a phase: of scoring in whole seconds, for how long sealed tokens take says something of them."""
-    return float(math.ceil(seconds)) if phase == "evaluation" else round(seconds, 3)
-
-
-def _failure(error: Exception) -> RunFailedError:
-    """The named failure that an exception, or a group of them, stands for; anything else is a fault of ours, and says so."""
-    leaves = list(_leaves(error))
-    for leaf in leaves:
-        if isinstance(leaf, RunFailedError):
-            return leaf
-    traceback.print_exception(error)
-    at = traceback.extract_tb(leaves[0].__traceback__)[-1:]
-    where = f" ({Path(at[0].filename).name}:{at[0].lineno})" if at else ""
-    text = f"{type(leaves[0]).__name__}: {leaves[0]}"[:500]
-    return RunFailedError("crash", "error", f"internal error, no fault of the file that ran{where}: {text}")
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

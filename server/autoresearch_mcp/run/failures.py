@@ -1,0 +1,57 @@
+"""How the end of a run without a score is called. It looks at the log, the clock or an exception; it ends nothing."""
+
+import re
+import signal
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.run import visible
+from autoresearch_mcp.run.clock import Clock
+from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.text import tail
+
+
+def overdue(clock: Clock) -> RunFailedError:
+    """Of a run whose phase has lasted too long."""
+    reason = {
+        "startup": f"it did not ask for data within {clock.limit:.0f} s, its free start-up and its whole budget",
+        "training": f"it did not finish within its budget and grace, {clock.limit:.0f} s",
+        "export": f"it did not submit its result within {clock.limit:.0f} s after training",
+    }[clock.phase]
+    return RunFailedError("timeout", "timeout_startup" if clock.phase == "startup" else "timeout", reason)
+
+
+def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
+    """Of a run that ended by itself: by the task's patterns on the end of its log."""
+    text = tail(spec.log, 20000, 400)
+    reason = f"it ended with exit status {returncode} and no result"
+    if (advice := visible.hint(text, spec.task.run.packages)) is not None:
+        reason += f"; {advice}"
+    for failure, pattern in spec.task.failures.items():
+        if re.search(pattern, text):
+            return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
+    return RunFailedError("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
+
+
+def of_error(error: Exception) -> RunFailedError:
+    """What an exception, or a group of them, stands for; anything that is no named failure is a fault of ours, and says so."""
+    leaves = list(_leaves(error))
+    for leaf in leaves:
+        if isinstance(leaf, RunFailedError):
+            return leaf
+    traceback.print_exception(error)
+    at = traceback.extract_tb(leaves[0].__traceback__)[-1:]
+    where = f" ({Path(at[0].filename).name}:{at[0].lineno})" if at else ""
+    text = f"{type(leaves[0]).__name__}: {leaves[0]}"[:500]
+    return RunFailedError("crash", "error", f"internal error, no fault of the file that ran{where}: {text}")
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error
