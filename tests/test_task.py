@@ -71,3 +71,10 @@ def test_bundled_tasks_are_found_and_valid():
     assert {"default", "notes"} <= set(tasks)
     for folder in tasks.values():
         assert parse_task((Path(folder) / "autoresearch.toml").read_text()).goal
+
+
+def test_a_workspace_of_before_declarations_says_so():
+    text = (ROOT / "harness" / "autoresearch.toml").read_text()
+    assert parse_task(text).outdated is None
+    before = parse_task(text.replace('declares = "declaration.safetensors"\n', ""))
+    assert "autoresearch-mcp init" in (before.outdated or "") and "declare(model)" in (before.outdated or "")

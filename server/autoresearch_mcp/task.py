@@ -237,7 +237,8 @@ class Task(Section):
     @property
     def outdated(self) -> str | None:
         """Why a workspace of an earlier version cannot be scored any more; None where this one can."""
-        if "autoresearch_mcp.evaluate.bpb" not in self.metric.command or self.run.declares is not None:
+        ours = any(part.startswith("autoresearch_mcp.evaluate.") for part in self.metric.command)
+        if not ours or self.run.declares is not None:
             return None
         return (
             "this workspace is of an earlier version, whose runs did not declare their model before training, so that a score "

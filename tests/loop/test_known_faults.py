@@ -44,13 +44,14 @@ async def read_of_a_score(session: Session) -> tuple[str, float]:
         return text_of(result), result.structured_content["score"]
 
 
-def test_the_agent_reads_the_metric_with_all_its_digits(toy: Make):
+def test_the_agent_reads_six_decimals_of_the_metric_and_the_ledger_keeps_all(toy: Make):
     import anyio
 
     session = toy(write("0.997912345678"))
     run(session)
     text, score = anyio.run(read_of_a_score, session)
-    assert "0.997912" in text and score == 0.997912345678
+    assert "0.997912" in text and score == 0.997912
+    assert session.experiment(1).score == 0.997912345678
 
 
 @pytest.mark.parametrize("value", ["0", "0.0", "-2.5"])
