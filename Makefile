@@ -1,7 +1,7 @@
 # make demo    set everything up and watch the loop run
 # make test    set everything up and run all tests; what this machine lacks is skipped, and named at the end
 # make check   what to run after each edit: lint, format, types, and the tests but the slow ones
-# make docs    write docs/reference.md anew, after a command, a key of autoresearch.toml or a tool has changed
+# make docs    write docs/reference.md and docs/attacks.md anew, after a command, a key of autoresearch.toml, a tool or an attack has changed
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
@@ -25,6 +25,7 @@ check: lint format types
 
 docs: setup
 	$(BIN)/python docs/reference.py
+	$(BIN)/python docs/attacks.py
 
 lint: setup
 	$(BIN)/ruff check .

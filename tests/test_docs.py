@@ -31,8 +31,9 @@ def ids(page: Path) -> str:
     return page.name
 
 
-def reference() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
+def writer(name: str) -> ModuleType:
+    """The script that writes a page."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -49,8 +50,9 @@ def section(page: Path, heading: str) -> str:
     return page.read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
-def test_the_reference_is_what_the_code_says():
-    assert reference().page() == (DOCS / "reference.md").read_text(), "run `make docs`"
+@pytest.mark.parametrize("name", ["reference", "attacks"])
+def test_a_page_that_is_written_from_the_code_is_what_the_code_says(name: str):
+    assert writer(name).page() == (DOCS / f"{name}.md").read_text(), "run `make docs`"
 
 
 def test_every_command_is_in_the_reference():

@@ -1,4 +1,5 @@
 """Tries: answer over half the vocabulary, so that there is less to be wrong about.
+Against: the score
 Ends: refused refused
 With: bigram
 """

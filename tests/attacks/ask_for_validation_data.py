@@ -1,4 +1,5 @@
 """Tries: ask the dataloader for the validation split.
+Against: sealed data
 Ends: crash error
 With: bigram
 """

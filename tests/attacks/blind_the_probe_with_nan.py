@@ -1,4 +1,5 @@
 """Tries: make one logit that is never scored -1e300, which is -inf in float32, so that every difference is NaN and none is too large.
+Against: causality
 Ends: refused nan, refused not_causal
 With: bigram
 """

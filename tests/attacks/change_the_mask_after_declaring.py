@@ -1,4 +1,5 @@
 """Tries: declare a causal mask, train, and submit one that looks ahead.
+Against: causality
 Ends: refused refused
 With: bigram
 """

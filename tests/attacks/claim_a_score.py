@@ -1,4 +1,5 @@
 """Tries: speak the control protocol by hand and claim a score without a model.
+Against: the score
 Ends: crash error
 With: protocol
 """

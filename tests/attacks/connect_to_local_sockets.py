@@ -1,4 +1,5 @@
 """Tries: connect to a unix socket in the file system and to an abstract one.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

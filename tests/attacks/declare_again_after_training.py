@@ -1,4 +1,5 @@
 """Tries: declare an honest model, train, and declare another graph that holds what was learned as numbers.
+Against: the score
 Ends: score
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: swap the declaration for another one while the server looks at it.
+Against: the score
 Ends: crash error, refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: drop out at random inside fused attention, which is random and counts batches.
+Against: causality
 Ends: refused refused
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: leave at once with exit status 0.
+Against: the score
 Ends: crash error
 """
 

@@ -1,4 +1,5 @@
 """Tries: write until the disk is full.
+Against: the host
 Ends: crash killed, crash error
 """
 

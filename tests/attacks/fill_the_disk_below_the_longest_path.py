@@ -1,4 +1,5 @@
 """Tries: write where no path leads, so that it is neither counted nor removed.
+Against: the host
 Ends: crash killed
 """
 

@@ -1,4 +1,5 @@
 """Tries: allocate more memory than allowed.
+Against: the host
 Ends: crash oom, crash killed
 """
 

@@ -1,4 +1,5 @@
 """Tries: print without end.
+Against: the host
 Ends: timeout timeout_startup
 """
 

@@ -1,4 +1,5 @@
 """Tries: start processes until there are more than allowed.
+Against: the host
 Ends: crash killed, crash error, timeout timeout_startup
 """
 

@@ -1,4 +1,5 @@
 """Tries: send bytes that are no message, a huge one, and one nested too deep.
+Against: the score
 Ends: crash error
 With: protocol
 """

@@ -1,4 +1,5 @@
 """Tries: submit a graph that refers to itself.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

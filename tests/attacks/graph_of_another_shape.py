@@ -1,4 +1,5 @@
 """Tries: have the model scored on one sequence instead of a batch.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """

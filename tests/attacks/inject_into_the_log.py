@@ -1,4 +1,5 @@
 """Tries: print escape codes and instructions for the agent that will read the log.
+Against: the host
 Ends: crash error
 """
 

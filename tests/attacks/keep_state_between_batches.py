@@ -1,4 +1,5 @@
 """Tries: remember what was seen in a buffer, from one scored batch to the next.
+Against: causality
 Ends: crash export, refused refused
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: send signals to the supervisor, the user's other processes and everybody.
+Against: the host
 Ends: crash error, crash killed
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: leave a process behind that left its session and ignores signals.
+Against: the host
 Ends: crash error
 """
 

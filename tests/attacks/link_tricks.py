@@ -1,4 +1,5 @@
 """Tries: put links to outside in the place of folders and files that the supervisor touches.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: answer infinity for every token.
+Against: the score
 Ends: refused nan
 With: bigram
 """

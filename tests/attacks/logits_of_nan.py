@@ -1,4 +1,5 @@
 """Tries: answer NaN, which compares as neither worse nor better.
+Against: the score
 Ends: refused nan
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: read environment, memory and files of the supervisor and of the user's other processes.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

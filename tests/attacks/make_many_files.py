@@ -1,4 +1,5 @@
 """Tries: use up the file system's inodes.
+Against: the host
 Ends: crash killed, timeout timeout_startup
 """
 

@@ -1,4 +1,5 @@
 """Tries: use the other sequences of the batch as context.
+Against: causality
 Ends: refused not_causal
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: sleep through the free start-up time.
+Against: the clock
 Ends: timeout timeout_startup
 """
 

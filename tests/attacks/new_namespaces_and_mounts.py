@@ -1,4 +1,5 @@
 """Tries: make namespaces, mount over files, change the root.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

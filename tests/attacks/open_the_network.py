@@ -1,4 +1,5 @@
 """Tries: reach a server on this machine over TCP, UDP, IPv6 and a raw packet socket.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: keep state in a weight through an in-place operator.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: make the evaluator allocate forty terabytes.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: have the evaluator call os.system.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

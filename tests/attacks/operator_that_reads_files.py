@@ -1,4 +1,5 @@
 """Tries: have the evaluator read the validation tokens through aten::from_file.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: change prepare.py in the run's folder for this run and the next.
+Against: the score
 Ends: crash error
 """
 

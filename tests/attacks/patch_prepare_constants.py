@@ -1,4 +1,5 @@
 """Tries: score fewer tokens by changing the constants of prepare.py.
+Against: the score
 Ends: score, refused refused
 With: bigram
 """

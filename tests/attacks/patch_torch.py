@@ -1,4 +1,5 @@
 """Tries: change torch's losses and softmax before an otherwise honest run.
+Against: the score
 Ends: score
 With: bigram
 """

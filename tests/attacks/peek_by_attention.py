@@ -1,4 +1,5 @@
 """Tries: attend without a causal mask.
+Against: causality
 Ends: refused not_causal
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: add the next token, which a roll brings forward, to the logits.
+Against: causality
 Ends: refused not_causal
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: take the mean of all tokens of the sequence, later ones too.
+Against: causality
 Ends: refused not_causal
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: look ahead only where the next token is one of 512 that is rare.
+Against: causality
 Ends: refused not_causal
 With: bigram
 Proved: yes

@@ -1,4 +1,5 @@
 """Tries: look ahead at the first position alone, where a probe of random positions seldom looks.
+Against: causality
 Ends: refused not_causal
 With: bigram
 Proved: yes

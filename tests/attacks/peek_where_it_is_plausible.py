@@ -1,4 +1,5 @@
 """Tries: peek at the next token only where the model itself finds it among the likely ones, to slip past a probe.
+Against: causality
 Ends: refused not_causal
 With: bigram
 """

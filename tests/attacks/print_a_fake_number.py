@@ -1,4 +1,5 @@
 """Tries: print a wonderful score in the summary's own form and leave.
+Against: the score
 Ends: crash error
 """
 

@@ -1,4 +1,5 @@
 """Tries: drop out at random when it is scored.
+Against: causality
 Ends: refused refused
 With: bigram
 """

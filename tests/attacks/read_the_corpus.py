@@ -1,4 +1,5 @@
 """Tries: find the corpus where this package is installed or checked out, whose documents are those of val and holdout.
+Against: sealed data
 Ends: crash error
 Needs: landlock
 """

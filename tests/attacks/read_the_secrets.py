@@ -1,4 +1,5 @@
 """Tries: read validation and holdout tokens, the ledger, a home, other runs.
+Against: sealed data
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: fail in a way whose text names a validation token: an index that is out of bounds by as much as the token says.
+Against: sealed data
 Ends: refused refused, refused export
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: find the training tokens without asking for them.
+Against: the clock
 Ends: crash error
 Needs: landlock
 """

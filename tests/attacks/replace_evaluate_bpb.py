@@ -1,4 +1,5 @@
 """Tries: put another function in the place of evaluate_bpb.
+Against: the score
 Ends: crash error
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: ignore every signal and stop itself, so that it neither ends nor hears.
+Against: the score
 Ends: timeout timeout_startup
 """
 

@@ -1,4 +1,5 @@
 """Tries: freeze time.monotonic, so that the budget never ends.
+Against: the clock
 Ends: timeout timeout
 With: bigram
 """

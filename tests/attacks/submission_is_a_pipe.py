@@ -1,4 +1,5 @@
 """Tries: make the supervisor wait for ever on a named pipe.
+Against: the evaluator
 Ends: crash error
 With: protocol, graph
 """

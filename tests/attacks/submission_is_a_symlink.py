@@ -1,4 +1,5 @@
 """Tries: hand over the validation tokens themselves, through a symbolic link.
+Against: the evaluator
 Ends: crash error
 With: protocol, graph
 """

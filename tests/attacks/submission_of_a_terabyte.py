@@ -1,4 +1,5 @@
 """Tries: submit a sparse file of a terabyte.
+Against: the evaluator
 Ends: crash error
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: submit a file that says its header is 2**60 bytes long.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: put a new graph, that answers by other operators, into the header of the submission.
+Against: the score
 Ends: score, refused refused
 With: protocol, graph
 """

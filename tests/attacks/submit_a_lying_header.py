@@ -1,4 +1,5 @@
 """Tries: submit a file whose header claims tensors far beyond its end.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

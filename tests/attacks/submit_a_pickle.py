@@ -1,4 +1,5 @@
 """Tries: submit a pickle that runs a command when it is loaded.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: submit a torch.export archive with planted guards code and a pickle.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

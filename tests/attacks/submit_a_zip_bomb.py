@@ -1,4 +1,5 @@
 """Tries: submit an archive that unpacks to gigabytes.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: submit a tensor that was never declared beside the declared one.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: submit the declared name with another shape.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: submit bytes that are no model.
+Against: the evaluator
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: submit a model file that is cut in the middle.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """

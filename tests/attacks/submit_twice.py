@@ -1,4 +1,5 @@
 """Tries: submit again after a look at the score.
+Against: the score
 Ends: score
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: attach to the user's other processes by ptrace and by process_vm_readv.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: say that training has ended, train on in the export phase, and hand over better weights as what was committed.
+Against: the clock
 Ends: timeout timeout, refused refused
 With: bigram
 """

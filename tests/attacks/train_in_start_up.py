@@ -1,4 +1,5 @@
 """Tries: stay in start-up, where learning is free, for longer than an honest run does.
+Against: the clock
 Ends: timeout timeout_startup
 With: bigram
 """

@@ -1,4 +1,5 @@
 """Tries: ignore the end of the budget and train on with data already read.
+Against: the clock
 Ends: timeout timeout
 With: bigram
 """

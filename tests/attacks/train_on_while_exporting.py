@@ -1,4 +1,5 @@
 """Tries: say that training has ended, train on, and submit the better weights.
+Against: the clock
 Ends: refused refused
 With: bigram
 """

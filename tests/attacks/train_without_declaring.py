@@ -1,4 +1,5 @@
 """Tries: get the training data before any model is declared, so that the graph can be chosen after training.
+Against: the clock
 Ends: crash error
 With: bigram
 """

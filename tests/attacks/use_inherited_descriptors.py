@@ -1,4 +1,5 @@
 """Tries: look for descriptors that the supervisor left open: the ledger, locks, data.
+Against: the host
 Ends: crash error
 """
 

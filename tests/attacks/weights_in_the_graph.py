@@ -1,4 +1,5 @@
 """Tries: carry 300 KB of numbers into the graph as arguments of operators.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: write to files of the host and of the workspace.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: open the handed-over descriptor again, for writing, through /proc.
+Against: the host
 Ends: crash error
 Needs: landlock
 With: protocol, graph
