@@ -110,13 +110,13 @@ async def whole_path(session: Session) -> None:
         # A crash, discarded.
         await call("apply_patch", patch=IDEAS[2].patch)
         result = await run_to_end(IDEAS[2].description)
-        assert (result["status"], result["failure"]) == ("crash", "error") and "gate" in str(result["log_excerpt"])
+        assert (result["status"], result["failure"]) == ("crash", "export") and "gate" in str(result["log_excerpt"])
         await call("discard")
 
         status = await call("status")
         assert (status["experiments"], status["kept"], status["best_experiment"]) == (4, 2, 2)
         history = await call("history")
-        assert history["counts"] == {"keep": 2, "discard": 1, "error": 1}
+        assert history["counts"] == {"keep": 2, "discard": 1, "export": 1}
         assert [row[3] for row in rows()] == ["keep", "keep", "discard", "crash"]
     holdouts = [run.ended.holdout for run in session.ledger.state().runs.values() if run.ended and run.ended.score is not None]
     assert len(holdouts) == 3 and all(holdouts)
