@@ -11,6 +11,7 @@ pass (listed operators, causal models) is decided there, not here. No pickle and
 import hashlib
 import json
 import math
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +117,17 @@ def _trace(model, shape: tuple[int, int]):
                 program = program.run_decompositions({})  # in-place operators become plain ones
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        raise RuntimeError(f"torch.export failed: {type(error).__name__}: {first}") from error
+        raise RuntimeError(f"torch.export failed: {type(error).__name__}: {first}{_place(error)}") from None
     mutated = [spec.target for spec in program.graph_signature.output_specs if spec.kind.name != "USER_OUTPUT"]
     if mutated:
         raise RuntimeError(f"torch.export failed: the forward changes {mutated[0]}; a model must keep no state between calls")
     return program, autocast
+
+
+def _place(error: Exception) -> str:
+    """Where in the model's own code it went wrong: of a long way through torch the one frame that can be mended."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if "/lib/python" not in frame.filename]
+    return "".join(f" ({Path(frame.filename).name}:{frame.lineno} in {frame.name}: {frame.line})" for frame in own[-1:])
 
 
 def _bind(program, autocast: str | None) -> tuple[list[dict], Declared, dict[str, torch.Tensor]]:
