@@ -21,7 +21,6 @@ from autoresearch_mcp.evaluate.dependence import (
     join_reach,
     joined,
     partly,
-    plain,
     tight,
     unknown,
     worthwhile,
@@ -91,7 +90,7 @@ def _evaluated(call: Call, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tens
         if operand.is_floating_point() and not dtype.is_floating_point and dtype is not torch.bool:
             is_known = is_known & (value.double() == operand.trunc())  # beyond its range every machine has another whole number
         if call.name not in SAME_EVERYWHERE:
-            is_known = is_known & (operand.isinf() | (operand == 0)) & (value.isinf() | (value.abs() <= 1))
+            is_known = is_known & (operand.isinf() | (operand == 0)) & (value.isinf() | (value == 0) | (value == 1) | (value == -1))
     return is_known, value
 
 
@@ -101,7 +100,7 @@ def _agreed(call: Call, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]
     Known operands are exact in every precision, but 0.9999 is 1 in bfloat16, 49 * (1 / 49) is 1 in float32 alone, and a zero is
     known but for its sign, which 1 / 0 shows.
     """
-    floats = [plain(dtype)] if _exact_numbers(call) else [plain(dtype), torch.float64, torch.bfloat16, torch.float16]
+    floats = [torch.float32] if _exact_numbers(call) else [torch.float32, torch.float64, torch.bfloat16, torch.float16]
     results: list[torch.Tensor] = []
     for kind in floats:
         for sign in (0.0, -0.0):

@@ -119,7 +119,7 @@ def _promote(call: Call) -> None:
 
 @rule(
     """
-    column_stack diag diag_embed dstack hstack im2col pixel_shuffle repeat rot90 stack tile tril triu vstack
+    column_stack diag diag_embed dstack hstack pixel_shuffle repeat rot90 stack tile tril triu vstack
     select_scatter
     """
 )
@@ -134,12 +134,21 @@ def _whole(call: Call) -> Result:
     return Value(tuple(compact(plane) for plane in planes))
 
 
+@rule("im2col")
+def windows(call: Call) -> Result:
+    """Made for floating-point numbers alone, in which every plane is exact."""
+    source = call["self"]
+    planes = [call.run(lambda value, i=i: value.planes[i].float()) for i in range(6)]
+    return Value(tuple(compact(moved.to(plane.dtype)) for moved, plane in zip(planes, source.planes, strict=True)))
+
+
 @rule("constant_pad_nd pad reflection_pad1d replication_pad1d")
 def padded(call: Call) -> Result:
     mode, by = call.get("mode"), call.get("pad") or call.get("padding") or []
     by = [by, by] if isinstance(by, int) else by
     if call.name.endswith("1d") or mode not in (None, "constant"):
-        reach = tuple(over(plane, [-1 - i for i in range(len(by) // 2)]) for plane in call["self"].reach)
+        rank = len(call.shape)
+        reach = tuple(over(plane, range(rank - len(by) // 2, rank)) for plane in call["self"].reach)
         return results(call, [tuple(plane.expand(call.shape) for plane in reach)])
     filled_with = torch.tensor(call.get("value") or 0, dtype=torch.float64)
     fresh = {UNKNOWN: not bool(certain(filled_with)), SUNK: bool(filled_with <= SINKS)}
@@ -150,12 +159,12 @@ def padded(call: Call) -> Result:
 def index(call: Call) -> Result:
     """x[i, :, j]: `indices` has None for dimensions that are kept."""
     source, indices = call["self"], list(call["indices"])
-    indices += [None] * (len(source.shape) - len(indices))
     given = [item for item in indices if item is not None]
     if any(item.dtype in (torch.bool, torch.uint8) for item in given):
         if not all(item.concrete for item in given):
             return coarse(call)  # its shape depends on values, which `coarse` says
         return Value(tuple(compact(plane[_lookup(indices)]) for plane in source.planes))
+    indices += [None] * (len(source.shape) - len(indices))
     dims = [dim for dim, item in enumerate(indices) if item is not None]
     if all(item.concrete for item in given):
         flat = [dim for dim in range(len(source.shape)) if dim not in dims]
