@@ -1,23 +1,16 @@
 """Causality is proved for what is causal, and refused for what looks ahead by one token, whatever the weights."""
 
-import json
-import os
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from graphs import traced
 
+import train
 from autoresearch_mcp.evaluate.causality import NotProved, Proof, prove
 from autoresearch_mcp.evaluate.graph import Graph, parse_graph
-
-os.environ["AUTORESEARCH_PRESET"] = "tiny"
-sys.path.insert(0, str(Path(__file__).parent.parent.parent / "harness"))
-import export
-import train
 
 SHAPE = (3, 12)
 VOCAB = 11
@@ -25,20 +18,9 @@ VOCAB = 11
 
 def declared(model: nn.Module, shape: tuple[int, int] = SHAPE) -> tuple[Graph, dict[str, torch.Tensor]]:
     """A model's graph as `declare` writes it, and the values of its buffers and constants."""
-    program, autocast = export._trace(model.eval(), shape)
-    inputs, tensors = export._bind(program)
-    encoder = export._Encoder(inputs, "cpu")
-    output = encoder.encode_module(program.graph_module, [{"ref": node["name"]} for node in inputs])
-    nodes = [*encoder.nodes, {"name": "output", "op": "output", "args": [output]}]
-    kinds = {f"model.{name}": "parameter" for name, _ in model.named_parameters(remove_duplicate=False)}
-    kinds |= {f"model.{name}": "buffer" for name, _ in model.named_buffers(remove_duplicate=False)}
-    specs = {
-        name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype)[6:], "kind": kinds.get(name, "constant")}
-        for name, tensor in tensors.items()
-    }
-    content = {"format": 2, "shape": list(shape), "autocast": autocast, "tensors": specs, "nodes": nodes}
-    graph = parse_graph(json.loads(json.dumps(content)), shape, "cpu")
-    return graph, {name: tensor for name, tensor in tensors.items() if specs[name]["kind"] != "parameter"}
+    content, tensors = traced(model.eval(), shape)
+    graph = parse_graph(content, shape, "cpu")
+    return graph, {name: tensor for name, tensor in tensors.items() if graph.tensors[name].kind != "parameter"}
 
 
 def proof(model: nn.Module, shape: tuple[int, int] = SHAPE) -> Proof:
@@ -104,12 +86,12 @@ def test_what_looks_ahead_is_refused(name: str):
 
 def test_only_buffers_whose_values_are_needed_are_pinned():
     assert proof(Mixer(CAUSAL["fused"])).pinned == frozenset()
-    assert proof(Mixer(CAUSAL["weights"])).pinned == {"model.tril"}
+    assert proof(Mixer(CAUSAL["weights"])).pinned == {"tril"}
 
 
 @pytest.mark.parametrize(("rows", "length", "seconds"), [(16, 64, 5.0), (16, 256, 5.0)])
 def test_our_model_is_proved_quickly(rows: int, length: int, seconds: float):
     graph, values = declared(train.GPT(train.GPTConfig(vocab_size=512, sequence_len=length)), (rows, length))
     started = time.monotonic()
-    assert prove(graph, values).pinned == {"model.short_mask"}
+    assert prove(graph, values).pinned == {"short_mask"}
     assert time.monotonic() - started < seconds

@@ -96,8 +96,9 @@ class Value:
         return not bool(tight(self.unknown).all())
 
     def where(self, value: float) -> torch.Tensor:
-        """Where the element is certainly `value` (0 of either sign); in its own shape, expanded."""
-        if not self.anything_known:
+        """Where the element is certainly `value` (0 of either sign); in its own shape, expanded. Complex numbers never are: no
+        guard writes both of their parts."""
+        if not self.anything_known or self.dtype.is_complex:
             return constant(False, self.shape)
         return inverse(joined(self.shape, [self.unknown, (tight(self.value) != value).expand(self.shape)], torch.logical_or))
 
@@ -112,6 +113,18 @@ class Value:
         sunk = compact((value.real <= SINKS).expand(self.shape))
         value = value.to(plain(self.dtype))
         return Value((*self.reach, compact(unknown.expand(self.shape)), sunk, value.expand(self.shape)))
+
+    def promoted(self, dtype: torch.dtype) -> "Value":
+        """The value in another type. What is not exact there, or out of its range, is no longer known."""
+        if self.dtype is dtype:
+            return self
+        value = tight(self.value)
+        number = value.to(dtype)
+        lost = ~certain(number) if dtype.is_floating_point or dtype.is_complex else torch.zeros((), dtype=torch.bool)
+        if value.is_floating_point() and not (dtype.is_floating_point or dtype.is_complex or dtype is torch.bool):
+            lost = number.double() != value.trunc()
+        free = compact((tight(self.unknown) | lost).expand(self.shape))
+        return Value((*self.reach, free, self.sunk, number.expand(self.shape)))
 
 
 def certain(value: torch.Tensor) -> torch.Tensor:

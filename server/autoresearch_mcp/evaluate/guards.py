@@ -22,6 +22,17 @@ MARGIN = {torch.float64: 800.0}  # exp of minus that is exactly 0, also where sm
 USUAL_MARGIN = 128.0
 
 
+def positioned(call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call in the order of its schema, as far as it takes them by place: a graph may name any of them."""
+    assert isinstance(call, torch._ops.OpOverload)
+    named, args = dict(kwargs), list(args)
+    for argument in call._schema.arguments[len(args) :]:
+        if argument.kwarg_only or not named.keys() & {later.name for later in call._schema.arguments if not later.kwarg_only}:
+            break
+        args.append(named.pop(argument.name, argument.default_value))
+    return args, named
+
+
 @dataclass
 class _Guard:
     node: str
@@ -87,6 +98,7 @@ class Softmax(_Guard):
     dim: int
 
     def __call__(self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = positioned(call, args, kwargs)
         scores, masked = args[0], self.on(self.masked, args[0].device)
         if self.finite:
             seen = scores.masked_fill(masked, -torch.inf)
@@ -106,6 +118,7 @@ class Attention(_Guard):
     """Where a float mask is a large negative number instead of -inf."""
 
     def __call__(self, call: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = positioned(call, args, kwargs)
         query, key, value = args[:3]
         scale = kwargs.get("scale")
         largest = torch.stack([tensor.detach().abs().amax().double() for tensor in (query, key, value)])
@@ -114,12 +127,12 @@ class Attention(_Guard):
         self.need(largest.isfinite().all() & (bound < LARGEST), "finite queries, keys and values")
         if self.sunk is not None:
             sunk = self.on(self.sunk, query.device)
-            mask: torch.Tensor = args[3] if len(args) > 3 else kwargs["attn_mask"]
+            mask: torch.Tensor = args[3]
             seen = mask.masked_fill(sunk, -torch.inf)
             hidden = mask.masked_fill(~sunk, -torch.inf).amax(-1).double()
             clear = hidden + 2 * bound + 800.0 < seen.amax(-1).double()
             self.need((clear | (hidden == -torch.inf)).all(), "masked scores so low that their probability is exactly 0")
-            args, kwargs = [*args[:3], seen, *args[4:]], {name: kept for name, kept in kwargs.items() if name != "attn_mask"}
+            args = [*args[:3], seen, *args[4:]]
         result: torch.Tensor = call(*args, **kwargs)
         self.need(result.isfinite().all(), "finite results of attention")
         return result + 0.0

@@ -10,6 +10,7 @@ place by proving more. A rule sees the real operands only where they are known; 
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import torch
@@ -36,16 +37,15 @@ class Call:
     """A step with its operands as values. Rules read arguments by their schema's name: call["dim"]."""
 
     def __init__(self, step: Step, args: Sequence[Any], kwargs: dict[str, Any]):
-        assert isinstance(step.call, torch._ops.OpOverload)
         self.step = step
         self.name = step.operator.split(".")[1]
         self.overload = step.operator.split(".")[2]
         self.guard: Guard | None = None
-        self._call = step.call
-        self._schema = step.call._schema.arguments
+        self._call: torch._ops.OpOverload = getattr(getattr(torch.ops.aten, self.name), self.overload)
+        self._schema = self._call._schema.arguments
         places = [argument.name for argument in self._schema if not argument.kwarg_only]
         self.given: dict[str, Any] = {**dict(zip(places, args, strict=False)), **kwargs}
-        self.values = list(_values(list(self.given.values())))
+        self.values = list(_values(self.given.values()))
         self._refuse_numbers()
 
     def __getitem__(self, name: str) -> Any:
@@ -80,6 +80,17 @@ class Call:
     def shape(self) -> tuple[int, ...]:
         return self.shapes[0][0]
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a number stands where the schema says tensor, which PyTorch then makes of it."""
+        given = [self.given.get(argument.name) for argument in self._schema if "Tensor" in str(argument.type)]
+        return any(isinstance(item, int | float) for side in given for item in (side if isinstance(side, list) else [side]))
+
+    @property
+    def gives_list(self) -> bool:
+        returns = self._call._schema.returns
+        return len(returns) > 1 or "[]" in str(returns[0].type) or "List" in str(returns[0].type)
+
     def _refuse_numbers(self) -> None:
         """Values that are given where a number is expected would become one, whatever they depend on."""
         for argument in self._schema:
@@ -111,13 +122,18 @@ def apply(call: Call) -> Result:
         result = _computed(call)
         if result is not None:
             return result
-    call.values = [value.blurred() for value in call.values]
     call.given = {name: _replaced(value, None, None) for name, value in call.given.items()}
+    call.values = list(_values(call.given.values()))
     try:
-        return RULES.get(call.name, coarse)(call)
-    except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):
-        call.guard = None
+        return by_rule(call)
+    except (RuntimeError, ValueError, IndexError, TypeError, AttributeError):
+        call.guard = None  # no rule is known to fail (tests call by_rule itself); one that does must not end the walk
         return coarse(call)
+
+
+def by_rule(call: Call) -> Result:
+    """What the operator's rule says of abstract values. Numbers in place of tensors are left to rules made for them."""
+    return (coarse if call.name not in ALIKE and call.has_numbers else RULES.get(call.name, coarse))(call)
 
 
 def coarse(call: Call) -> Result:
@@ -129,12 +145,7 @@ def coarse(call: Call) -> Result:
 def results(call: Call, reaches: Sequence[Planes]) -> Result:
     """Unknown values of these reaches, one for each result of the call."""
     made = [unknown(shape, dtype, reach) for (shape, dtype), reach in zip(_shapes(call), reaches, strict=True)]
-    return made if _gives_list(call) else made[0]
-
-
-def _gives_list(call: Call) -> bool:
-    returns = call._call._schema.returns
-    return len(returns) > 1 or "[]" in str(returns[0].type) or "List" in str(returns[0].type)
+    return made if call.gives_list else made[0]
 
 
 def _shapes(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
@@ -146,7 +157,9 @@ def _shapes(call: Call) -> list[tuple[tuple[int, ...], torch.dtype]]:
 
 def _computed(call: Call) -> Result | None:
     """The result of constants, exactly as the graph computes it; None where it would be too large, which loses precision only."""
-    if call.values and sum(value.value.numel() for value in call.values) > MAX_CONSTANT:
+    if sum(value.value.numel() for value in call.values) > MAX_CONSTANT:
+        return None
+    if not call.values and any(prod(shape) > MAX_CONSTANT for shape, _ in _shapes(call)):
         return None
     thin = call.name in ALIKE and len(call.values) > 0
     with torch.autocast("cpu", dtype=call.step.autocast, enabled=call.step.autocast is not None):

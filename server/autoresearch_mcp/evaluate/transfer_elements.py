@@ -5,6 +5,8 @@ known operand may decide alone: False AND x is False, 0 * x is 0, -inf + x is -i
 only if x is finite, so there the guard writes the known result over whatever came out.
 """
 
+from contextlib import suppress
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -19,7 +21,6 @@ from autoresearch_mcp.evaluate.dependence import (
     join_reach,
     joined,
     partly,
-    plain,
     tight,
     unknown,
     worthwhile,
@@ -58,7 +59,7 @@ def elementwise(call: Call) -> Result:
     reach = join_reach(shape, [value.reach for value in call.values])
     sunk = joined(shape, [value.sunk for value in call.values], torch.logical_or) if call.name in KEEPS_SUNK else None
     is_known, value = _evaluated(call, dtype)
-    decided = _decided(call, shape)
+    decided = None if _complex(call, dtype) else _decided(call, shape)
     if decided is not None and bool(tight(decided[0]).any()):
         alone, decides = decided
         stopped = joined(shape, [alone, inverse(is_known)], torch.logical_and)
@@ -75,7 +76,7 @@ def elementwise(call: Call) -> Result:
 def _evaluated(call: Call, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Where the result follows from known operands, and its values there; both broadcast to the result."""
     none = torch.zeros((), dtype=torch.bool), torch.zeros((), dtype=dtype)
-    if dtype.is_complex or not all(value.anything_known for value in call.values):
+    if _complex(call, dtype) or not all(value.anything_known for value in call.values):
         return none
     operands = [(tight(value.unknown), tight(value.value)) for value in call.values]
     is_known = torch.ones((), dtype=torch.bool)
@@ -83,17 +84,48 @@ def _evaluated(call: Call, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tens
         is_known = is_known & ~free
     if not bool(is_known.any()):
         return none
-    try:
-        value: torch.Tensor = call.run(lambda operand: tight(operand.value)).to(dtype)
-    except RuntimeError:  # a division by a zero that stands where nothing is known
-        return none
-    is_known = is_known & certain(value)
+    value, agreed = _agreed(call, dtype)
+    is_known = is_known & agreed & certain(value)
     for _, operand in operands:
         if operand.is_floating_point() and not dtype.is_floating_point and dtype is not torch.bool:
-            is_known = is_known & operand.isfinite()  # there is no whole number for them, so every machine has another
+            is_known = is_known & (value.double() == operand.trunc())  # beyond its range every machine has another whole number
         if call.name not in SAME_EVERYWHERE:
-            is_known = is_known & (operand.isinf() | (operand == 0)) & (value.isinf() | (value.abs() <= 1))
+            is_known = is_known & (operand.isinf() | (operand == 0)) & (value.isinf() | (value == 0) | (value == 1) | (value == -1))
     return is_known, value
+
+
+def _agreed(call: Call, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """The operator's values, and where they are the same in whatever precision and with zeros of either sign.
+
+    Known operands are exact in every precision, but 0.9999 is 1 in bfloat16, 49 * (1 / 49) is 1 in float32 alone, and a zero is
+    known but for its sign, which 1 / 0 shows.
+    """
+    floats = [torch.float32] if _exact_numbers(call) else [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+    results: list[torch.Tensor] = []
+    for kind in floats:
+        for sign in (0.0, -0.0):
+            with suppress(RuntimeError):  # a division by a zero that stands where nothing is known; a type it is not made for
+                results.append(call.run(partial(_signed, kind=kind, sign=sign)).to(dtype))
+            if not any(value.dtype.is_floating_point and bool((tight(value.value) == 0).any()) for value in call.values):
+                break
+    if not results:
+        return torch.zeros((), dtype=dtype), torch.zeros((), dtype=torch.bool)
+    return results[0], reduce(torch.logical_and, [results[0] == other for other in results])
+
+
+def _signed(operand: Value, kind: torch.dtype, sign: float) -> torch.Tensor:
+    value = tight(operand.value)
+    return torch.where(value == 0, sign, value).to(kind) if value.is_floating_point() else value
+
+
+def _exact_numbers(call: Call) -> bool:
+    """Whether the numbers among the arguments are the same in every precision."""
+    numbers = [number for number in call.given.values() if isinstance(number, float)]
+    return all(bool(certain(torch.tensor(number, dtype=torch.float64))) for number in numbers)
+
+
+def _complex(call: Call, dtype: torch.dtype) -> bool:
+    return dtype.is_complex or any(value.dtype.is_complex for value in call.values)
 
 
 def _decided(call: Call, shape: tuple[int, ...]) -> tuple[torch.Tensor, Any] | None:
@@ -109,11 +141,9 @@ def _decided(call: Call, shape: tuple[int, ...]) -> tuple[torch.Tensor, Any] | N
         return values[0].where(0).expand(shape) if values[0].shape == shape else _any(shape, [values[0].where(0)]), 0
     if call.name == "add" and call["alpha"] == 1 and any(value.dtype.is_floating_point for value in values):
         return _any(shape, [value.where(-torch.inf) for value in values]), -torch.inf
-    if call.name in ("sub", "subtract") and call["alpha"] == 1 and values and call["self"].dtype.is_floating_point:
-        minus = [call["self"].where(-torch.inf)]
-        if isinstance(call["other"], Value):
-            minus.append(call["other"].where(torch.inf))
-        return _any(shape, minus), -torch.inf
+    if call.name in ("sub", "subtract") and call["alpha"] == 1 and any(value.dtype.is_floating_point for value in values):
+        sides = [(call["self"], -torch.inf), (call["other"], torch.inf)]
+        return _any(shape, [side.where(endless) for side, endless in sides if isinstance(side, Value)]), -torch.inf
     return None
 
 
@@ -124,11 +154,11 @@ def _any(shape: tuple[int, ...], planes: list[torch.Tensor]) -> torch.Tensor:
 @rule("where masked_fill", alike=True)
 def choice(call: Call) -> Result:
     """A known condition passes on one side alone; an unknown one itself and both, also where they are equal."""
+    ((shape, dtype),) = call.shapes
     if call.name == "where":
         condition, chosen, other = call["condition"], call["self"], call["other"]
     else:
         condition, chosen, other = call["mask"], call["value"], call["self"]
-    ((shape, dtype),) = call.shapes
     condition, chosen, other = (_as_value(side, dtype) for side in (condition, chosen, other))
     free, yes = tight(condition.unknown), tight(condition.value).bool()
     both = join_reach(shape, [condition.reach, chosen.reach, other.reach])
@@ -137,8 +167,9 @@ def choice(call: Call) -> Result:
         if worthwhile(i, joint, condition.unknown, condition.value):
             joint = torch.where(free, tight(joint), torch.where(yes, tight(a), tight(b)))
         planes.append(compact(joint.expand(shape)))
+    chosen, other = (side.promoted(dtype) for side in (chosen, other))
     decided = ~free & torch.where(yes, ~tight(chosen.unknown), ~tight(other.unknown))
-    value = torch.where(yes, tight(chosen.value).to(dtype), tight(other.value).to(dtype))
+    value = torch.where(yes, tight(chosen.value), tight(other.value))
     sunk = torch.where(yes, tight(chosen.sunk), tight(other.sunk)) & ~free
     return partly(planes, decided, compact(value.expand(shape)), compact(sunk.expand(shape)))
 
@@ -146,23 +177,17 @@ def choice(call: Call) -> Result:
 def _as_value(side: Any, dtype: torch.dtype) -> Value:
     if isinstance(side, Value):
         return side
-    number = torch.tensor(side, dtype=dtype)
+    number = torch.tensor(side, dtype=torch.float64 if dtype.is_floating_point else dtype)
     nothing = constant(0, (), torch.int32)
     sinks = torch.tensor(dtype.is_floating_point and side <= SINKS)
-    return Value((nothing, nothing, nothing, ~certain(number), sinks, number))
+    return Value((nothing, nothing, nothing, ~certain(number), sinks, number.to(dtype)))
 
 
 @rule("to type_as")
 def first_operand(call: Call) -> Result:
     """Only the type and the device of a second operand matter."""
-    call.values = call.values[:1]
-    ((shape, dtype),) = call.shapes
-    value = call.values[0]
-    number = tight(value.value).to(dtype)
-    same = ~tight(value.unknown) & certain(number)
-    if value.dtype.is_floating_point and not dtype.is_floating_point and dtype is not torch.bool:
-        same = same & tight(value.value).isfinite()
-    return partly(value.reach, same, number.expand(shape), value.sunk)
+    ((_, dtype),) = call.shapes
+    return call.values[0].promoted(dtype)
 
 
 @rule("ones_like zeros_like full_like new_full new_ones new_zeros fill")
@@ -171,8 +196,7 @@ def filled(call: Call) -> Result:
     ((shape, dtype),) = call.shapes
     given: Any = call.get("fill_value") if call.get("fill_value") is not None else call.get("value")
     if isinstance(given, Value):
-        value = given.value.expand(shape).to(plain(dtype))
-        return partly([plane.expand(shape) for plane in given.reach], ~given.unknown.expand(shape) & certain(value), value)
+        return Value(tuple(plane.expand(shape) for plane in given.promoted(dtype).planes))
     number = 0 if "zeros" in call.name else 1 if "ones" in call.name else given
     value = constant(number, shape, dtype)
     sunk = constant(dtype.is_floating_point and number <= SINKS, shape)

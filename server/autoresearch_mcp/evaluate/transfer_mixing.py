@@ -77,7 +77,7 @@ def prefix(call: Call) -> Result:
     return results(call, [reach] * len(call.shapes))
 
 
-@rule("softmax _softmax _safe_softmax")
+@rule("softmax _softmax")
 def softmax(call: Call) -> Result:
     """Masked entries have probability 0, and the others do not depend on them; a row that is all masked is left as unknown."""
     value, (shape, dtype) = call.values[0], call.shapes[0]
@@ -106,7 +106,7 @@ def _with_low(value: Value, down: torch.Tensor) -> torch.Tensor:
     )
 
 
-@rule("layer_norm rms_norm native_layer_norm _fused_rms_norm")
+@rule("layer_norm rms_norm")
 def norm(call: Call) -> Result:
     value = call["input"]
     count = len(call["normalized_shape"])

@@ -14,10 +14,12 @@ from typing import Any, cast
 import torch
 
 from autoresearch_mcp.evaluate.dependence import (
+    SINKS,
+    SUNK,
     UNKNOWN,
     VALUE,
-    Planes,
     Value,
+    certain,
     compact,
     join_reach,
     joined,
@@ -42,12 +44,14 @@ def assembled(planes: list[Any]) -> Result:
     """
 )
 def view(call: Call) -> Result:
+    if call.overload == "Tensor" and call.name == "narrow":
+        return coarse(call)  # it starts where a value says, so that it has no shape without it
     return assembled([call.run(lambda value, i=i: value.planes[i]) for i in range(6)])
 
 
 @rule("alias alpha_dropout clone contiguous detach dropout feature_alpha_dropout feature_dropout lift_fresh_copy copy")
 def same(call: Call) -> Result:
-    value = call.values[-1] if call.name == "copy" else call.values[0]
+    value = call.values[-1].promoted(call.shapes[0][1]) if call.name == "copy" else call.values[0]
     return value if value.shape == call.shape else Value(tuple(plane.expand(call.shape) for plane in value.planes))
 
 
@@ -59,15 +63,19 @@ def reshape(call: Call) -> Result:
     return Value(tuple(reshaped(plane, call.shape) for plane in value.planes))
 
 
-def along(call: Call, dims: Sequence[int], **changed: Any) -> list[Any]:
-    """The operator run on each plane, for operands of one rank; dimensions other than `dims` are cut where they do not vary."""
+def along(call: Call, dims: Sequence[int], fresh: dict[int, Any] | None = None) -> list[Any]:
+    """The operator run on each plane, for operands of one rank; dimensions other than `dims` are cut where they do not vary.
+
+    `fresh`: for each plane, what the operator fills new places with instead of its own value.
+    """
     rank = len(call.values[0].shape)
     acted = {dim % rank for dim in dims}
     moved: list[Any] = []
     for i in range(6):
         planes = [value.planes[i] for value in call.values]
         flat = [dim for dim in range(rank) if dim not in acted and all(plane.stride(dim) == 0 for plane in planes)]
-        moved.append(call.run(lambda value, i=i, flat=flat: _cut(value.planes[i], flat), **(changed if i != VALUE else {})))
+        changed = {} if fresh is None or i == VALUE else {"value": fresh.get(i, 0)}
+        moved.append(call.run(lambda value, i=i, flat=flat: _cut(value.planes[i], flat), **changed))
     return [_grown(result, shape) for result, (shape, _) in zip(moved, call.shapes * 6, strict=True)]
 
 
@@ -94,19 +102,24 @@ def one_axis(call: Call) -> Result:
     if call.name == "repeat_interleave" and (call.overload != "self_int" or call["dim"] is None):
         return _whole(call)
     dims = call.get("dims") if call.name in ("flip", "roll") else [1] if call.name == "fliplr" else call["dim"]
-    if call.name in ("cat", "concat"):
-        call.given["tensors"] = call.values = [_typed(value, call.shapes[0][1]) for value in call.values]
+    _promote(call)
     return assembled(along(call, ([dims] if isinstance(dims, int) else dims) or range(rank)))
 
 
-def _typed(value: Value, dtype: torch.dtype) -> Value:
-    """The value in a wider type, as operators promote it."""
-    return value if value.dtype is dtype else Value((*value.planes[:VALUE], value.value.to(dtype)))
+def _promote(call: Call) -> None:
+    """Operands of several types become one, as the operator makes them."""
+    dtype = call.shapes[0][1]
+    for name, given in call.given.items():
+        if isinstance(given, Value):
+            call.given[name] = given.promoted(dtype)
+        elif isinstance(given, list) and any(isinstance(item, Value) for item in given):
+            call.given[name] = [item.promoted(dtype) for item in given]
+    call.values = [value.promoted(dtype) for value in call.values]
 
 
 @rule(
     """
-    column_stack diag diag_embed dstack hstack im2col pixel_shuffle repeat rot90 stack tile tril triu vstack block_diag
+    column_stack diag diag_embed dstack hstack pixel_shuffle repeat rot90 stack tile tril triu vstack
     select_scatter
     """
 )
@@ -114,36 +127,44 @@ def _whole(call: Call) -> Result:
     """Run on whole planes: for rare operators, or cheap ones."""
     if call.name in ("tril", "triu"):
         return assembled(along(call, [-2, -1]))
+    _promote(call)
     planes = [call.run(lambda value, i=i: value.planes[i]) for i in range(6)]
     if isinstance(planes[0], list):
         return assembled(planes)
     return Value(tuple(compact(plane) for plane in planes))
 
 
+@rule("im2col")
+def windows(call: Call) -> Result:
+    """Made for floating-point numbers alone, in which every plane is exact."""
+    source = call["self"]
+    planes = [call.run(lambda value, i=i: value.planes[i].float()) for i in range(6)]
+    return Value(tuple(compact(moved.to(plane.dtype)) for moved, plane in zip(planes, source.planes, strict=True)))
+
+
 @rule("constant_pad_nd pad reflection_pad1d replication_pad1d")
 def padded(call: Call) -> Result:
-    mode, by = call.get("mode"), call.get("pad") or call.get("padding")
+    mode, by = call.get("mode"), call.get("pad") or call.get("padding") or []
     by = [by, by] if isinstance(by, int) else by
     if call.name.endswith("1d") or mode not in (None, "constant"):
-        reach = tuple(over(plane, [-1 - i for i in range(len(by) // 2)]) for plane in _positive(call["self"]))
+        rank = len(call.shape)
+        reach = tuple(over(plane, range(rank - len(by) // 2, rank)) for plane in call["self"].reach)
         return results(call, [tuple(plane.expand(call.shape) for plane in reach)])
-    return assembled(along(call, range(-(len(by) // 2), 0), value=0))
+    filled_with = torch.tensor(call.get("value") or 0, dtype=torch.float64)
+    fresh = {UNKNOWN: not bool(certain(filled_with)), SUNK: bool(filled_with <= SINKS)}
+    return assembled(along(call, range(-(len(by) // 2), 0), fresh))
 
 
-def _positive(value: Value) -> Planes:
-    return value.reach
-
-
-@rule("index _unsafe_index")
+@rule("index")
 def index(call: Call) -> Result:
     """x[i, :, j]: `indices` has None for dimensions that are kept."""
     source, indices = call["self"], list(call["indices"])
-    indices += [None] * (len(source.shape) - len(indices))
     given = [item for item in indices if item is not None]
     if any(item.dtype in (torch.bool, torch.uint8) for item in given):
         if not all(item.concrete for item in given):
             return coarse(call)  # its shape depends on values, which `coarse` says
         return Value(tuple(compact(plane[_lookup(indices)]) for plane in source.planes))
+    indices += [None] * (len(source.shape) - len(indices))
     dims = [dim for dim, item in enumerate(indices) if item is not None]
     if all(item.concrete for item in given):
         flat = [dim for dim in range(len(source.shape)) if dim not in dims]
@@ -208,8 +229,7 @@ def gather(call: Call) -> Result:
 def embedding(call: Call) -> Result:
     table, which = call["weight"], call["indices"]
     if which.concrete:
-        planes = [torch.nn.functional.embedding(which.value, plane) if False else plane[which.value] for plane in table.planes]
-        return Value(tuple(compact(plane) for plane in planes))
+        return Value(tuple(compact(plane[which.value]) for plane in table.planes))
     reach = tuple(joined(call.shape, [over(table.planes[i], [0]).reshape(-1), which.planes[i][..., None]]) for i in range(UNKNOWN))
     return results(call, [reach])
 
