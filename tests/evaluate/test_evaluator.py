@@ -153,6 +153,31 @@ def test_a_failure_on_sealed_tokens_says_only_that(sealed: Path, monkeypatch: py
     assert caught.value.__suppress_context__, "nor does a traceback"
 
 
+class Overflowing(Bigram):
+    """Multiplies by a mask what is infinite for the one token that the sealed text has: a guard's refusal would name the node."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(SEQ_LEN, SEQ_LEN).tril())
+
+    def forward(self, tokens):
+        x = self.table(tokens)
+        return self.mask @ x
+
+
+def test_nor_does_what_a_guard_refuses(sealed: Path, monkeypatch: pytest.MonkeyPatch):
+    model = Overflowing()
+    evaluator, declared = Evaluator(sealed, True), declare(model)
+    assert evaluator.declare() == {"marks": {"causality": "proved"}}
+    with torch.no_grad():
+        model.table.weight.fill_(torch.inf)
+    submit(model, declared)
+    monkeypatch.setattr(Evaluator, "_try", lambda self, model: torch.zeros(BATCH, SEQ_LEN, VOCAB))
+    with pytest.raises(RefusedError, match="leaves the range in which it is proved causal") as caught:
+        evaluator.score()
+    assert "node" not in str(caught.value) and caught.value.__suppress_context__
+
+
 class Masked(Bigram):
     def __init__(self):
         super().__init__()

@@ -233,6 +233,11 @@ class Evaluator:
                 raise RefusedError(
                     f"the model fails on text that it was not tried on, in {error.operator}: its forward must take any tokens"
                 ) from None
+            except RefusedError:  # a guard's, which names its node: which of thousands it is would tell of the text
+                raise RefusedError(
+                    "on text that it was not tried on, the model leaves the range in which it is proved causal: keep activations "
+                    "in a moderate range, and mask with boolean masks or -inf"
+                ) from None
 
         return self._score(silent)
 

@@ -232,6 +232,7 @@ class Supervisor:
         """Training is over; the first word on it counts."""
         if self.clock.phase not in ("startup", "training"):
             return
+        self._require_in_time()
         try:
             text = json.dumps(said).encode()
         except RecursionError:
@@ -258,10 +259,16 @@ class Supervisor:
             raise NotAllowedError("the result could not be put on record")
         return float(format_score(result.score))
 
+    def _require_in_time(self) -> None:
+        """Of what ends a phase: said too late, it may be heard before anybody looked at the clock, on a machine that is busy."""
+        if self.clock.overdue:
+            raise failures.overdue(self.clock)
+
     # --- scoring ---
 
     async def _evaluate(self) -> Score:
         """Takes the outputs over and runs the scoring command on them. Raises RunFailedError."""
+        self._require_in_time()
         self.clock.enter("evaluation")
         self._follow()
         for name in self.task.run.outputs:
