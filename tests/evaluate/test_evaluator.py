@@ -240,6 +240,30 @@ def test_trained_weights_that_give_no_number_are_named(sealed: Path):
     assert answer(evaluator.score)["failure"] == "nan"
 
 
+def test_a_score_is_not_blown_up_to_show_more_digits(sealed: Path):
+    model = Bigram()
+    evaluator, declared = Evaluator(sealed, True), declare(model)
+    evaluator.declare()
+    with torch.no_grad():
+        model.table.weight *= 1e5
+    submit(model, declared)
+    refused = answer(evaluator.score)
+    assert refused["failure"] == "diverged" and "64 bits a byte" in str(refused["refused"])
+
+
+def test_a_boolean_of_any_byte_is_read_as_true(sealed: Path):
+    """Operators disagree about what a boolean is whose byte is 2: 2 | 1 is 3, and 2 & 1 is False."""
+    model = Masked()
+    evaluator, declared = Evaluator(sealed, True), declare(model)
+    content = Path("declaration.safetensors").read_bytes()
+    mask = model.mask.numpy().tobytes()
+    assert content.count(mask) == 1
+    Path("declaration.safetensors").write_bytes(content.replace(mask, mask.replace(b"\x01", b"\x02")))
+    assert evaluator.declare() == {"marks": {"causality": "proved"}}
+    submit(model, declared)
+    assert "score" in evaluator.score(), "its bytes are those of any other mask"
+
+
 def test_the_program_answers_each_line_with_one_and_ends_with_the_score(sealed: Path):
     model = Bigram()
     submit(model, declare(model))

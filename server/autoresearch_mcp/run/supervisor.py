@@ -188,6 +188,8 @@ class Supervisor:
             elif self.clock.overdue and self.clock.phase != "evaluation":
                 self._failed = failures.overdue(self.clock)
             await anyio.sleep(POLL)
+        if self.clock.overdue:  # it ended between two looks
+            self._failed = self._failed or failures.overdue(self.clock)
 
     # --- what the run may ask for: control.Requests ---
 
@@ -246,6 +248,7 @@ class Supervisor:
         """
         if self._submitted or self._failed is not None:
             raise NotAllowedError("a run submits once")
+        self._require_in_time()
         self._submitted = True
         try:
             result = await self._evaluate()
@@ -268,7 +271,6 @@ class Supervisor:
 
     async def _evaluate(self) -> Score:
         """Takes the outputs over and runs the scoring command on them. Raises RunFailedError."""
-        self._require_in_time()
         self.clock.enter("evaluation")
         self._follow()
         for name in self.task.run.outputs:
