@@ -90,6 +90,9 @@ class Run(Section):
     startup_seconds: Seconds = 120
     """How long the run may take before it asks for data, free of charge; what goes beyond is taken from the budget. With a baseline
     it is three times the baseline's start-up plus 10 s, where that is less."""
+    check_seconds: Seconds = 60
+    """How long the check of what a run declares may take, free of charge; what goes beyond counts as start-up, for the run goes on
+    meanwhile. With a baseline it is three times the baseline's check plus 10 s, where that is less."""
     grace_seconds: Seconds = 10
     """How far past the budget a run may finish its last step."""
     export_seconds: Seconds = 120

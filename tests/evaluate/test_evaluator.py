@@ -153,6 +153,31 @@ def test_a_failure_on_sealed_tokens_says_only_that(sealed: Path, monkeypatch: py
     assert caught.value.__suppress_context__, "nor does a traceback"
 
 
+class Overflowing(Bigram):
+    """Multiplies by a mask what is infinite for the one token that the sealed text has: a guard's refusal would name the node."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.ones(SEQ_LEN, SEQ_LEN).tril())
+
+    def forward(self, tokens):
+        x = self.table(tokens)
+        return self.mask @ x
+
+
+def test_nor_does_what_a_guard_refuses(sealed: Path, monkeypatch: pytest.MonkeyPatch):
+    model = Overflowing()
+    evaluator, declared = Evaluator(sealed, True), declare(model)
+    assert evaluator.declare() == {"marks": {"causality": "proved"}}
+    with torch.no_grad():
+        model.table.weight.fill_(torch.inf)
+    submit(model, declared)
+    monkeypatch.setattr(Evaluator, "_try", lambda self, model: torch.zeros(BATCH, SEQ_LEN, VOCAB))
+    with pytest.raises(RefusedError, match="leaves the range in which it is proved causal") as caught:
+        evaluator.score()
+    assert "node" not in str(caught.value) and caught.value.__suppress_context__
+
+
 class Masked(Bigram):
     def __init__(self):
         super().__init__()
@@ -213,6 +238,30 @@ def test_trained_weights_that_give_no_number_are_named(sealed: Path):
         model.table.weight.fill_(float("nan"))
     submit(model, declared)
     assert answer(evaluator.score)["failure"] == "nan"
+
+
+def test_a_score_is_not_blown_up_to_show_more_digits(sealed: Path):
+    model = Bigram()
+    evaluator, declared = Evaluator(sealed, True), declare(model)
+    evaluator.declare()
+    with torch.no_grad():
+        model.table.weight *= 1e5
+    submit(model, declared)
+    refused = answer(evaluator.score)
+    assert refused["failure"] == "diverged" and "64 bits a byte" in str(refused["refused"])
+
+
+def test_a_boolean_of_any_byte_is_read_as_true(sealed: Path):
+    """Operators disagree about what a boolean is whose byte is 2: 2 | 1 is 3, and 2 & 1 is False."""
+    model = Masked()
+    evaluator, declared = Evaluator(sealed, True), declare(model)
+    content = Path("declaration.safetensors").read_bytes()
+    mask = model.mask.numpy().tobytes()
+    assert content.count(mask) == 1
+    Path("declaration.safetensors").write_bytes(content.replace(mask, mask.replace(b"\x01", b"\x02")))
+    assert evaluator.declare() == {"marks": {"causality": "proved"}}
+    submit(model, declared)
+    assert "score" in evaluator.score(), "its bytes are those of any other mask"
 
 
 def test_the_program_answers_each_line_with_one_and_ends_with_the_score(sealed: Path):

@@ -181,6 +181,29 @@ def test_a_run_that_ended_after_training_began_is_its_result(failure: str):
             night.again()
 
 
+@pytest.mark.parametrize("seconds", [PHASES, TRAINED])
+def test_a_baseline_that_was_stopped_is_run_again_and_nothing_takes_its_place(seconds: dict[str, float]):
+    night = Night()
+    baseline = night.commit("x = 0\n")
+    night.ran(baseline, failure="killed", **seconds)
+    assert rules.position(night.state, night.task, night.file).allowed == ("run_experiment",)
+    assert night.again(replicate=False) is baseline
+    with pytest.raises(NotAllowedError, match="the baseline again"):
+        rules.require("apply_patch", night.state, night.task, night.file)
+    night.text = "x = 1\n"
+    for replicate in (False, True):
+        with pytest.raises(NotAllowedError, match="baseline comes first"):
+            night.again(replicate)
+    assert rules.position(night.state, night.task, night.file).allowed == ("discard",)
+    rules.require("discard", night.state, night.task, night.file)
+    night.ledger.apply(0.0, VerdictGiven(experiment=baseline.number, verdict="discard", reason=""))
+    night.text = "x = 0\n"
+    assert night.again(replicate=False) is None, "as a new experiment"
+    again = night.commit("x = 0\n")
+    night.ran(again, failure="error", **TRAINED)
+    assert "apply_patch" in rules.position(night.state, night.task, night.file).allowed, "what fails by itself is mended"
+
+
 def test_a_loss_is_free_once_for_a_program_and_not_for_an_experiment():
     night = Night()
     night.judge(night.scored(1.0))

@@ -22,7 +22,7 @@ def test_start_up_is_free_up_to_its_allowance_and_charged_beyond(monkeypatch: py
     clock = Clock(Run(budget_seconds=10, grace_seconds=2, startup_seconds=3))
     clock.enter("startup")
     now = 102.0
-    clock.enter("check")  # ours: not counted
+    clock.enter("check")  # ours: not counted while it is as quick as that
     now = 152.0
     clock.enter("startup")
     assert clock.budget == 10 and clock.limit == 11
@@ -33,6 +33,21 @@ def test_start_up_is_free_up_to_its_allowance_and_charged_beyond(monkeypatch: py
     clock.enter("training")
     assert clock.budget == 6 and clock.limit == 8
     assert clock.seconds == {"queued": 0.0, "startup": 7.0, "check": 50.0}
+
+
+def test_a_check_that_what_was_declared_makes_slow_counts_as_start_up(monkeypatch: pytest.MonkeyPatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    clock = Clock(Run(budget_seconds=10, startup_seconds=3, check_seconds=20))
+    clock.enter("startup")
+    now = 101.0
+    clock.enter("check")
+    now = 126.0
+    clock.enter("startup")
+    assert clock.limit == 7 and clock.budget == 7
+    now = 133.5
+    assert clock.overdue
+    assert limits(clock.limits, [{"startup": 1.0, "check": 2.0}]).check_seconds == 16.0
 
 
 def test_start_up_ends_when_it_has_eaten_the_budget(monkeypatch: pytest.MonkeyPatch):

@@ -96,6 +96,16 @@ def test_the_clock_ends_a_run_that_goes_past_its_budget_and_grace(toy: Make):
     assert ended(session).seconds["training"] >= 2.0
 
 
+def test_a_run_that_ends_past_its_limit_is_too_late_also_where_nobody_looked_in_time(tmp_path: Path):
+    """As on a machine so busy that the clock is looked at late."""
+    spec = lay_out(tmp_path, "import time\ntime.sleep(1.5)\n" + DONE)
+    limits = spec.task.run.model_copy(update={"budget_seconds": 0.5, "grace_seconds": 0.5})
+    late = spec.model_copy(update={"task": spec.task.model_copy(update={"run": limits})})
+    late.path.write_text(late.model_dump_json())
+    (one,) = supervise(late, "supervisor.POLL = 3.0")
+    assert (one.outcome, one.failure, one.score) == ("timeout", "timeout", None)
+
+
 def test_what_is_printed_means_nothing(toy: Make):
     session = toy("print('score: 99')\nprint('{\"score\": 99}')\n" + DONE)
     run(session)

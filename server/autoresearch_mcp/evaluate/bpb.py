@@ -39,6 +39,8 @@ PROBE_ROUNDS, PROBE_SHARE = 4, 16  # at least so many rounds; one in so many bat
 PROBE_OTHERS = 1 / 8  # of a batch's rows become others in a round
 PROBE_TOLERANCE = 1e-3  # of a logit; an advantage hidden below it is worth at most about as many nats a token
 
+WORST = 64.0  # bits per byte: guessing takes at most about nine. A score of 400000.123456 would tell of the text twice as much
+
 TRIAL_SCALE = 0.02  # of made-up weights
 DECLARATION, SUBMISSION, TRAINED = "declaration.safetensors", "submission.safetensors", "trained.json"  # where they are put
 
@@ -233,6 +235,11 @@ class Evaluator:
                 raise RefusedError(
                     f"the model fails on text that it was not tried on, in {error.operator}: its forward must take any tokens"
                 ) from None
+            except RefusedError:  # a guard's, which names its node: which of thousands it is would tell of the text
+                raise RefusedError(
+                    "on text that it was not tried on, the model leaves the range in which it is proved causal: keep activations "
+                    "in a moderate range, and mask with boolean masks or -inf"
+                ) from None
 
         return self._score(silent)
 
@@ -241,6 +248,8 @@ class Evaluator:
         shuffled = {split: rows[self._rng.permutation(len(rows))] for split, rows in sealed.rows.items()}
         probe = None if self._proof else CausalityProbe(model, math.ceil(len(shuffled["val"]) / sealed.batch), self._rng)
         val, val_decoded = bits_per_byte(model, shuffled["val"], token_bytes, sealed.batch, self._device, probe)
+        if val > WORST:
+            raise RefusedError(f"the model takes more than {WORST:.0f} bits a byte: its logits are out of scale", "diverged")
         holdout, _ = bits_per_byte(model, shuffled["holdout"], token_bytes, sealed.batch, self._device)
         return {"score": val, "holdout": holdout, "details": {"bpb_by_decoded_bytes": val_decoded}, "marks": self._marks}
 

@@ -9,8 +9,9 @@ it, for whoever repeats a lucky best raises that. `better` is measured against t
 as it is repeated was never as good as its first run said; what beats it then is an improvement of the file there is, and cannot be
 combined with simplifications to drift, since those are held to the best estimate of all. *A run that saw data is a result*: what
 ended without a score after training began, by whatever hand, is not run again, nor is the same program under other comments; only
-the rule of `what_to_repeat` runs anything twice. The price: a crash by pure chance is mended by a changed program or not at all,
-and a program that differs in something without effect still counts as new, which nobody can decide.
+the rule of `what_to_repeat` runs anything twice. (A baseline that was stopped must be: nobody but a human chose that file, and
+nothing takes its place.) The price: a crash by pure chance is mended by a changed program or not at all, and a program that
+differs in something without effect still counts as new, which nobody can decide.
 """
 
 from dataclasses import dataclass
@@ -145,6 +146,11 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         if decision == "keep" and _is_unchanged_baseline(state, experiment, file):
             return Position("scored", ("keep",), "call keep", routine=True)
         return Position("scored", ("keep", "discard") if decision == "keep" else ("discard",), f"call {decision}", routine=True)
+    if _owes_baseline(state, file):
+        if file.edited:
+            return Position("baseline", ("discard",), f"the baseline comes first, and {name} was changed: call discard")
+        step = "call run_experiment to run the baseline again: it was stopped, and everything is measured against it"
+        return Position("baseline", ("run_experiment",), step)
     if experiment and file.sha256 != experiment.committed.file_sha256:
         return Position("failed", ("run_experiment", "apply_patch", "discard"), "call run_experiment to run your mended change")
     if experiment:
@@ -233,6 +239,10 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
     """
     experiment, name, digest = current(state), task.files.editable, file.sha256
     step = position(state, task, file).next
+    if _owes_baseline(state, file):
+        if file.edited:
+            raise NotAllowedError(f"The baseline comes first. Next: {step}.")
+        return experiment
     if experiment and experiment.score is not None:
         if replicate and digest == experiment.committed.file_sha256:
             _require_repeatable(state, experiment, step)
@@ -312,5 +322,17 @@ def _told(task: Task, experiments: dict[int, ExperimentState], digest: str, base
     return f"{what} was experiment {earlier.number} ({earlier.status}{score}{base}): {plain(earlier.committed.description)}."
 
 
+def _owes_baseline(state: SessionState, file: File) -> bool:
+    """Whether the unchanged file has only ever been stopped: then it says nothing, and no other file takes its place. Or an agent
+    would choose by itself what it is measured against, and whose seconds bound those of all others.
+    """
+    tried = state.by_file.get(_sha256_of_base(file), [])
+    return state.best is None and bool(tried) and all(experiment.failure == "killed" for experiment in tried)
+
+
 def _is_unchanged_baseline(state: SessionState, experiment: ExperimentState, file: File) -> bool:
-    return state.best is None and experiment.committed.file_sha256 == sha256(file.base.encode("utf-8", "surrogatepass"))
+    return state.best is None and experiment.committed.file_sha256 == _sha256_of_base(file)
+
+
+def _sha256_of_base(file: File) -> str:
+    return sha256(file.base.encode("utf-8", "surrogatepass"))

@@ -11,11 +11,12 @@ import io
 import tokenize
 import warnings
 from pathlib import PurePosixPath
+from typing import cast
 
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.task import TASK_FILE, Files
 
-_NAMES = ("id", "attr", "name", "arg", "asname", "module")
+LONGEST_FLOAT = 24  # characters, as Python itself writes one
 
 
 def check_size(files: Files, text: str) -> None:
@@ -43,17 +44,29 @@ def literal_bytes(text: str) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(text.removeprefix("\ufeff"))
-        comments = sum(_size(token.string) for token in _tokens(text) if token.type == tokenize.COMMENT)
+        beside = sum(_beside_the_tree(token) for token in _tokens(text))
     except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError):
         return _size(text)
     constants, names = 0, set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant):
             constants += _constant(node.value)
-        names.update(value for field in _NAMES if isinstance(value := getattr(node, field, None), str))
-        if isinstance(node, ast.Global | ast.Nonlocal):
-            names.update(node.names)
-    return constants + comments + sum(map(_size, names))
+        else:
+            names.update(text for _, value in ast.iter_fields(node) for text in _texts(value))
+    return constants + beside + sum(map(_size, names))
+
+
+def _texts(value: object) -> list[str]:
+    """The names in a node's field, whatever kind of node it is: one, or a list of them."""
+    items = cast("list[object]", value) if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, str)]
+
+
+def _beside_the_tree(token: tokenize.TokenInfo) -> int:
+    """What only the text holds: comments, and digits that no number needs."""
+    if token.type == tokenize.COMMENT:
+        return _size(token.string)
+    return max(0, len(token.string) - LONGEST_FLOAT) if token.type == tokenize.NUMBER else 0
 
 
 def _tokens(text: str):

@@ -24,15 +24,17 @@ def limits(run: Run, baseline: Sequence[Mapping[str, float]]) -> Run:
         return min(allowance, factor * took + MARGIN)
 
     startup = bounded("startup", STARTUP_FACTOR, run.startup_seconds)
+    check = bounded("check", STARTUP_FACTOR, run.check_seconds)
     evaluate = bounded("evaluation", EVALUATE_FACTOR, run.evaluate_seconds)
-    return run.model_copy(update={"startup_seconds": startup, "evaluate_seconds": evaluate})
+    return run.model_copy(update={"startup_seconds": startup, "check_seconds": check, "evaluate_seconds": evaluate})
 
 
 class Clock:
     """Seconds spent in each phase and the moment the current one must end.
 
     Start-up is free up to an allowance, because no training data is in the run yet; what goes beyond is charged to the budget. A
-    check of ours in between is not counted. Training starts when data is handed over, or with the process where the task has no
+    check of ours in between has an allowance of its own, and counts as start-up beyond it: how long it takes is up to what the run
+    declares, and the run goes on meanwhile. Training starts when data is handed over, or with the process where the task has no
     such data; its limit is what is left of the budget plus the grace for a last step.
     """
 
@@ -56,14 +58,19 @@ class Clock:
     @property
     def budget(self) -> float:
         """Seconds of training that are left of the task's, after what start-up took beyond its allowance."""
-        startup = self.seconds.get("startup", 0.0) + (self.elapsed if self.phase == "startup" else 0.0)
+        startup = self._started + (self.elapsed if self.phase == "startup" else 0.0)
         return max(0.0, self.limits.budget_seconds - max(0.0, startup - self.limits.startup_seconds))
+
+    @property
+    def _started(self) -> float:
+        """Seconds of start-up in phases that are over, with what a check took beyond its allowance."""
+        return self.seconds.get("startup", 0.0) + max(0.0, self.seconds.get("check", 0.0) - self.limits.check_seconds)
 
     @property
     def limit(self) -> float | None:
         """Seconds the current phase may last from when it was entered."""
         limits: dict[Phase, float] = {
-            "startup": self.limits.startup_seconds + self.limits.budget_seconds - self.seconds.get("startup", 0.0),
+            "startup": self.limits.startup_seconds + self.limits.budget_seconds - self._started,
             "training": self.budget + self.limits.grace_seconds,
             "export": self.limits.export_seconds,
             "evaluation": self.limits.evaluate_seconds,

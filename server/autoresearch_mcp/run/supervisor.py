@@ -188,6 +188,8 @@ class Supervisor:
             elif self.clock.overdue and self.clock.phase != "evaluation":
                 self._failed = failures.overdue(self.clock)
             await anyio.sleep(POLL)
+        if self.clock.overdue:  # it ended between two looks
+            self._failed = self._failed or failures.overdue(self.clock)
 
     # --- what the run may ask for: control.Requests ---
 
@@ -232,6 +234,7 @@ class Supervisor:
         """Training is over; the first word on it counts."""
         if self.clock.phase not in ("startup", "training"):
             return
+        self._require_in_time()
         try:
             text = json.dumps(said).encode()
         except RecursionError:
@@ -245,6 +248,7 @@ class Supervisor:
         """
         if self._submitted or self._failed is not None:
             raise NotAllowedError("a run submits once")
+        self._require_in_time()
         self._submitted = True
         try:
             result = await self._evaluate()
@@ -257,6 +261,11 @@ class Supervisor:
         if not recorded:
             raise NotAllowedError("the result could not be put on record")
         return float(format_score(result.score))
+
+    def _require_in_time(self) -> None:
+        """Of what ends a phase: said too late, it may be heard before anybody looked at the clock, on a machine that is busy."""
+        if self.clock.overdue:
+            raise failures.overdue(self.clock)
 
     # --- scoring ---
 
