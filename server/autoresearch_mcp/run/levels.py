@@ -198,7 +198,7 @@ class Bubblewrap:
         folder = str(confinement.folder)
         arguments += ["--bind", folder, folder]
         arguments += [part for path, shown in ruled if not shown for part in ("--remount-ro", str(path))]
-        return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", folder]
+        return [*arguments, "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", folder]
 
 
 REGISTRY: dict[str, Level] = {level.name: level for level in (Nothing(), Seatbelt(), Landlock(), Bubblewrap())}
