@@ -49,6 +49,25 @@ assert left == f"{child.pid} (sleep)", left
 child.kill()
 child.wait()
 """
+HEADLESS = """
+import ctypes, os, subprocess, sys, threading, time
+def go_on():
+    time.sleep(0.2)  # by now the first thread is gone, and the system calls the process a zombie
+    subprocess.Popen(["sleep", "300"], env={})
+    print("up", flush=True)
+    time.sleep(300)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+"""
+ENDS_THE_HEADLESS = f"""
+import subprocess, sys
+from autoresearch_mcp.run.processes import become_subreaper, descendants, end_descendants
+become_subreaper()
+child = subprocess.Popen([sys.executable, "-c", {HEADLESS!r}], stdout=subprocess.PIPE)
+child.stdout.readline()
+left = end_descendants([child.pid])
+print(left, child.wait(5), [p for p in descendants() if p.status() != "zombie"])
+"""
 
 
 ENDS_A_CHAIN = """
@@ -123,6 +142,26 @@ def test_what_carries_the_mark_is_found_without_its_environment_and_outside_its_
 def test_daemons_that_ignore_the_signal_are_ended():
     result = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True)
     assert result.stdout == "[] []\n", result.stderr
+
+
+@LINUX
+def test_a_process_whose_first_thread_has_ended_is_none_that_has_ended():
+    result = subprocess.run([sys.executable, "-c", ENDS_THE_HEADLESS], capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[] -9 []\n", result.stderr
+
+
+@LINUX
+def test_a_stray_whose_first_thread_has_ended_is_found(tmp_path: Path):
+    number = (1 << 40) + 54321
+    marks = f"import resource; resource.setrlimit(resource.RLIMIT_RTTIME, ({number}, {number}))\n"
+    process = subprocess.Popen([sys.executable, "-c", marks + HEADLESS], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        assert end_strays(str(tmp_path), number, []) == []
+        assert process.wait(5) == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_what_cannot_be_ended_is_named():
