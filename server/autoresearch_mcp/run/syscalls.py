@@ -115,13 +115,12 @@ RTTIME = 15  # the limit that marks the processes of a run, see processes.py
 # Opening files again, locks, and sealing of memory; not leases, watches, owners of signals or hints kept with the file.
 FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1033, 1034)
 # Names, death signals, whether it may be looked into (asked, not changed: its files would be hidden), timer slack,
+# huge pages, being a subreaper; of AArch64 vector lengths and tagged addresses.
 PRCTL = (1, 2, 3, 15, 16, 21, 23, 29, 30, 36, 37, 38, 39, 41, 42, 50, 51, 55, 56, 0x53564D41, 0x59616D61)
 # Terminals: typing for another (TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD); signals to others (FIOSETOWN, SIOCSPGRP).
 IOCTL = (0x5412, 0x541C, 0x541D, 0x5423, 0x8901, 0x8902)
 FILE_ATTRIBUTES = (ord("f") << 8, ord("X") << 8)  # kinds of ioctl that change a file's flags, version, project or encryption
 BTRFS = (0x9400,)  # the kind of those that make subvolumes past every rule on paths; and clones, which cp does without
-    0x9400,
-)  # the kind of those that make subvolumes and snapshots, past every rule on paths; and clones, which cp can do without
 QUERY = 0xFFFFFFFF  # personality() that only asks; as pid of kill(), everybody
 OTHERS = When(0, (0,))  # only of the caller itself, which is written 0
 
