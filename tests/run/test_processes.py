@@ -122,6 +122,74 @@ def test_a_chain_of_forks_without_environment_or_session_loses(user: int, own: i
     assert result.stdout == "[] [] [] True\n", result.stderr
 
 
+SHOOTS_BACK = """
+import ctypes, os, sys
+os.setresuid(*[int(sys.argv[1])] * 3)
+libc, number, process = ctypes.CDLL(None), {"x86_64": 234, "aarch64": 131}[os.uname().machine], int(sys.argv[2])
+print("up", flush=True)
+while True:
+    for thread in os.listdir(f"/proc/{process}/task"):
+        for _ in range(300):
+            libc.syscall(number, process, int(thread), 9)
+"""
+ENDS_WHO_SHOOTS_BACK = f"""
+import subprocess, sys, threading
+from autoresearch_mcp.run import processes
+def end():
+    for _ in range(15):
+        shooter = subprocess.Popen([sys.executable, "-c", {SHOOTS_BACK!r}, sys.argv[1], str(processes.os.getpid())], stdout=subprocess.PIPE)
+        shooter.stdout.readline()
+        processes._kill_all_of(int(sys.argv[1]))
+        shooter.wait()
+thread = threading.Thread(target=end)
+thread.start()
+thread.join()
+print("alive")
+"""
+
+
+@LINUX
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another id")
+def test_a_run_cannot_signal_the_thread_that_takes_its_id_to_end_it():
+    result = subprocess.run([sys.executable, "-c", ENDS_WHO_SHOOTS_BACK, str(ID)], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout) == (0, "alive\n"), result.stderr
+
+
+STRAYS_OF_A_CHAIN = """
+import os, resource, sys, time
+from autoresearch_mcp.run import processes
+user, mark = int(sys.argv[1]), int(sys.argv[2])
+if os.fork() == 0:  # of nobody's any more, as when its supervisor was killed
+    os.setsid()
+    os.environ.clear()
+    resource.setrlimit(resource.RLIMIT_RTTIME, (mark, mark))
+    if user:
+        os.setresuid(user, user, user)
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        if os.fork():
+            os._exit(0)
+        time.sleep(0.0003)
+    os._exit(0)
+time.sleep(0.3)
+print(processes.end_strays("/nowhere", mark, [user] if user else []), flush=True)
+time.sleep(0.2)
+print(len(processes.strays("/nowhere", mark)), processes.processes([user]) if user else [])
+"""
+
+
+@LINUX
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another id")
+@pytest.mark.parametrize("user", [0, ID], ids=["the server's id", "an id of its own"])
+def test_a_chain_of_forks_whose_supervisor_is_dead_loses(user: int):
+    command = [sys.executable, "-c", STRAYS_OF_A_CHAIN, str(user), str((1 << 40) + 777)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.stdout == "[]\n0 []\n", result.stderr
+
+
 @LINUX
 def test_what_carries_the_mark_is_found_without_its_environment_and_outside_its_folder(tmp_path: Path):
     number = (1 << 40) + 12345

@@ -26,6 +26,7 @@ SYSTEM_FILES = (
     "/etc/alternatives",
     "/etc/localtime",
     "/etc/nsswitch.conf",
+    "/etc/ssl/openssl.cnf",  # no node without it
 )
 GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
 SHARED_MEMORY = 1 << 30  # bytes of /dev/shm inside bubblewrap
