@@ -112,7 +112,7 @@ def drop_rights(user: int | None, groups: list[int], keep: list[int]) -> None:
 
 
 def limits(processes: int, file_bytes: int, mark: int, user: int | None) -> None:
-    """Number of tasks (of this user; the kernel exempts root), size of a file, no core files, first choice when memory runs out.
+    """Number of tasks (of this user; the kernel exempts root), size of a file, no core files.
     The mark is a limit that binds nobody, on time at realtime priority: every process of the run inherits it, and the filter keeps
     it from being changed.
 
@@ -128,8 +128,6 @@ def limits(processes: int, file_bytes: int, mark: int, user: int | None) -> None
         hard = resource.getrlimit(limit)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(limit, (bound, bound))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
 
 
 def _tasks(user: int) -> int:
