@@ -67,6 +67,15 @@ def go_on():
 threading.Thread(target=go_on).start()
 ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
 """,
+    "a folder that cannot be looked into (Permission denied)": """
+import os, time
+os.mkdir("closed")
+with open("closed/file", "wb") as file:
+    file.write(bytes(1 << 20))
+os.chmod("closed", 0)
+print("up", flush=True)
+time.sleep(300)
+""",
     "a process whose open files cannot be seen (its program may not be read)": """
 import os
 os.set_inheritable(os.open(".", os.O_RDWR | os.O_TMPFILE), True)
