@@ -1,6 +1,7 @@
 """One run leaves all that it can behind, the next looks for each of it and finds nothing, at every level that claims so.
 
-Not closed, and so not asked for: at `landlock`, the time when a readable file was last read.
+Not closed, and so not asked for: at `landlock`, the time when a readable file was last read; at every level, which parts of
+readable files are still in memory, as the time that reading them takes tells.
 """
 
 import os
@@ -19,12 +20,12 @@ import pytest
 from autoresearch_mcp.run import sandbox, users
 from autoresearch_mcp.run.inside import lend
 from autoresearch_mcp.run.levels import Confinement
-from autoresearch_mcp.run.processes import become_subreaper, end_descendants
+from autoresearch_mcp.run.processes import become_subreaper, die_first, end_descendants
 
 LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
 NAME = "autoresearch-left"
 COMMON = f"""
-import ctypes, fcntl, os, socket, sys, time
+import ctypes, fcntl, os, signal, socket, sys, time
 libc = ctypes.CDLL(None, use_errno=True)
 NAME, outside, shared = {NAME!r}, sys.argv[1], int(sys.argv[2])
 KEY, SYSV, RING = 0x61726573, {{"shm": (29, 4096), "msg": (68, None), "sem": (64, 1)}}, -4
@@ -75,6 +76,16 @@ leave("lease", lambda: fcntl.fcntl(shared, fcntl.F_SETLEASE, fcntl.F_RDLCK))
 leave("priority", lambda: libc.setpriority(0, os.getppid(), 5) + 1 or None)
 leave("limits", lambda: libc.prlimit(os.getppid(), 7, (ctypes.c_ulong * 2)(9, 9), None))
 leave("core pattern", lambda: open("/proc/sys/kernel/core_pattern", "w"))
+leave("abstract socket", lambda: socket.socket(socket.AF_UNIX).bind("\\0" + NAME) or 1)
+leave("compiled module", lambda: open(os.path.join(os.path.dirname(os.__file__), "__pycache__", NAME + ".pyc"), "wb"))
+leave("order in memory", lambda: libc.syscall(27, ctypes.addressof(ctypes.create_string_buffer(8192)) & ~4095, 4096, bytes(8)) + 1 or None)
+leave("oom score of the supervisor", lambda: open(f"/proc/{os.getppid()}/oom_score_adj", "w").write("-500"))
+leave("oom score", lambda: open("/proc/self/oom_score_adj", "w").write("0"))
+leave("name in a folder", lambda: os.rename(os.__file__, os.__file__ + NAME))
+leave("folder", lambda: os.mkdir(os.path.join(os.path.dirname(os.__file__), NAME)) or 1)
+leave("io priority", lambda: libc.syscall(251, 1, os.getppid(), 3 << 13) + 1 or None)
+leave("affinity", lambda: os.sched_setaffinity(os.getppid(), {0}) or 1)
+signal.setitimer(signal.ITIMER_REAL, 3600)
 fcntl.flock(shared, fcntl.LOCK_EX)
 if os.fork() == 0:
     os.setsid()
@@ -97,6 +108,20 @@ if attempt(os.getxattr, shared, "user." + NAME) or attempt(lambda: fcntl.fcntl(s
     found.append("on the descriptor")
 if attempt(lambda: fcntl.flock(shared, fcntl.LOCK_EX | fcntl.LOCK_NB) or True) is None:
     found.append("lock")
+try:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect("\\0" + NAME)
+    found.append("abstract socket")
+except OSError:
+    pass
+library = os.path.dirname(os.__file__)
+found += [entry for folder in (library, os.path.join(library, "__pycache__")) for entry in attempt(os.listdir, folder) or [] if NAME in entry]
+if (attempt(lambda: signal.getitimer(signal.ITIMER_REAL)) or (0, 0)) != (0.0, 0.0):
+    found.append("timer")
+if int(open("/proc/self/oom_score_adj").read()) != 1000:
+    found.append("oom score")
+if libc.syscall(27, 0, 0, bytes(8)) != -1:
+    found.append("residency of pages")
 for number in filter(str.isdigit, attempt(os.listdir, "/proc") or []):
     if (attempt(lambda: open(f"/proc/{number}/cmdline").read()) or "").startswith(NAME):
         found.append("process")
@@ -142,6 +167,7 @@ def confined(level: str, code: str, place: Path, outside: Path) -> str:
             pass_fds=[shared.fileno()],
             stdout=(place / "said").open("w"),
             stderr=(place / "wrong").open("w"),
+            preexec_fn=die_first,
         )
     assert result.returncode == 0, (place / "wrong").read_text()
     assert end_descendants(users=[pair.run] if pair else []) == []
@@ -158,7 +184,10 @@ def test_the_next_run_finds_nothing(level: str, place: Path):
     outside = place / "outside"
     outside.write_text("given to both")
     before = outside.stat()
-    confined(level, LEAVES, place, outside)
+    ours = os.sched_getaffinity(0), Path("/proc/self/oom_score_adj").read_text()
+    done = confined(level, LEAVES, place, outside)
+    assert (os.sched_getaffinity(0), Path("/proc/self/oom_score_adj").read_text()) == ours
+    assert not {"core pattern", "compiled module", "oom score", "folder", "affinity"} & set(done.split(", ")), done
     assert not [process for process in psutil.process_iter(["cmdline"]) if NAME in (process.info["cmdline"] or [])]
     assert confined(level, LOOKS, place, outside) == ""
     after = outside.stat()

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.run import users, visible
 from autoresearch_mcp.run.usage import MAX_DEPTH, MAX_FILES, Usage, excess, usage
 from autoresearch_mcp.task import Sandbox
 from conftest import TOY, ended, open_session, run, spec_of
@@ -52,6 +54,66 @@ def test_what_is_too_much_is_named(used: Usage, failure: str | None, reason: str
     failed = excess(used, Sandbox(memory_mb=100, processes=5, disk_mb=10))
     assert (failed.failure if failed else None) == failure
     assert reason in (failed.reason if failed else "")
+
+
+HIDING = {
+    "a process that goes on without its first thread": """
+import ctypes, os, threading, time
+def go_on():
+    time.sleep(0.2)
+    held = bytearray(50 << 20)  # shown to be none
+    print("up", flush=True)
+    time.sleep(300)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+""",
+    "a folder that cannot be looked into (Permission denied)": """
+import os, time
+os.mkdir("closed")
+with open("closed/file", "wb") as file:
+    file.write(bytes(1 << 20))
+os.chmod("closed", 0)
+print("up", flush=True)
+time.sleep(300)
+""",
+    "a process whose open files cannot be seen (its program may not be read)": """
+import os
+os.set_inheritable(os.open(".", os.O_RDWR | os.O_TMPFILE), True)
+with open("program", "wb") as file:
+    file.write(open("/bin/sleep", "rb").read())
+    os.fchmod(file.fileno(), 0o111)
+print("up", flush=True)
+os.execv("./program", ["program", "300"])
+""",
+}
+MEASURES = """
+import os, subprocess, sys, time
+from pathlib import Path
+import psutil
+from autoresearch_mcp.run.usage import usage
+if os.geteuid() == 0:
+    os.setresuid(61100, 61100, 61100)  # root may look into anybody
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
+child.stdout.readline()
+time.sleep(0.2)
+print(usage(Path("."), [psutil.Process(child.pid)]).uncounted)
+child.kill()
+child.wait()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="who hides like this does so on Linux")
+@pytest.mark.parametrize("how", HIDING)
+def test_who_hides_what_it_uses_is_uncounted(how: str):
+    interpreter, packages = visible.base_executable(), [path for path in sys.path if path]
+    entered = os.geteuid() != 0 or users.capability_for([interpreter, *map(Path, packages)], 61100) is None
+    if not entered and not how.endswith("thread"):
+        pytest.skip("no ordinary user can enter this environment")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        code = MEASURES if entered else MEASURES.replace("os.geteuid() == 0", "False")
+        result = subprocess.run([sys.executable, "-c", code, HIDING[how]], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert result.stdout == f"{how}\n", result.stderr
 
 
 def test_a_sparse_file_counts_by_its_blocks_and_a_link_by_itself(tmp_path: Path):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -71,7 +72,17 @@ class LocalExecutor:
     def clean_up(self, spec: RunSpec) -> None:
         if self.is_alive(spec):
             return
-        end_strays(str(spec.folder), spec.mark, users.owners((spec.work, spec.scoring)))
+        owners = users.owners((spec.work, spec.scoring))
+        pair = users.hold(owners) if owners else None
+        try:
+            left = end_strays(str(spec.folder), spec.mark, owners if pair else [])
+        finally:
+            if pair is not None:
+                pair.release()
+        if left:  # its folders stay, for they say whose processes these are: the next call tries again
+            with suppress(OSError), open(spec.host_log, "a") as log:
+                log.write(f"processes of the run could not be ended and may hold the machine: {', '.join(left[:8])}\n")
+            return
         outputs.remove_all(spec)
 
     def _lay_out(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:

@@ -9,11 +9,16 @@ from pathlib import Path
 import anyio
 
 from autoresearch_mcp.run.log import BoundedLog
-from autoresearch_mcp.run.processes import die_with_parent
+from autoresearch_mcp.run.processes import die_first, die_with_parent
 
 LAST_LINE_BYTES = 1 << 20
 DEATH = 1.0  # seconds that a killed process has to be gone
 BLOCK, PIPE_BYTES = 1 << 16, 1 << 20  # the kernel gives nobody without privileges a larger pipe
+
+
+def _in_child() -> None:
+    die_with_parent()
+    die_first()
 
 
 class Child:
@@ -43,7 +48,7 @@ class Child:
                 stderr=write,
                 pass_fds=tuple(descriptors),
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=_in_child,
             )
         except BaseException:
             os.close(self._read)

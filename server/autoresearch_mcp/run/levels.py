@@ -26,6 +26,7 @@ SYSTEM_FILES = (
     "/etc/alternatives",
     "/etc/localtime",
     "/etc/nsswitch.conf",
+    "/etc/ssl/openssl.cnf",  # no node without it
 )
 GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
 SHARED_MEMORY = 1 << 30  # bytes of /dev/shm inside bubblewrap
@@ -198,7 +199,7 @@ class Bubblewrap:
         folder = str(confinement.folder)
         arguments += ["--bind", folder, folder]
         arguments += [part for path, shown in ruled if not shown for part in ("--remount-ro", str(path))]
-        return [*arguments, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", folder]
+        return [*arguments, "--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", folder]
 
 
 REGISTRY: dict[str, Level] = {level.name: level for level in (Nothing(), Seatbelt(), Landlock(), Bubblewrap())}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from autoresearch_mcp.run.users import processes
+from autoresearch_mcp.run.users import ended, processes
 
 END_SECONDS = 10.0  # after which a process that was killed counts as one that cannot be
 SETRESUID = {"x86_64": 117, "aarch64": 147}  # the system call, where a run can have an id of its own
@@ -40,6 +40,14 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def die_first() -> None:
+    """For the child between fork and exec: when memory runs out, the kernel ends it and all that it starts before anybody else. It
+    is said here, since no sandbox lets it be said, or taken back, inside. Linux.
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")
 
 
 def descendants() -> list[psutil.Process]:
@@ -104,13 +112,13 @@ def _descendants(own: Collection[int]) -> set[int]:
     reason an ended one counts, for what it forked may be on its way here, and only a list without any is an end.
     """
     found: set[int] = set()
-    ended = {pid for pid in own if not _alive(pid)}  # asked first: what they left came here before they did
+    gone = {pid for pid in own if _ended(pid)}  # asked first: what they left came here before they did
     us = os.getpid()
     parents = [us]
     while parents:
         parent = parents.pop()
         for pid in _children(parent):
-            if parent == us and pid in ended:
+            if parent == us and pid in gone:
                 continue  # for its owner to collect
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -142,13 +150,16 @@ def _collect(pid: int) -> bool:
 
 
 def _kill_all_of(user: int) -> None:
-    """Kills everything under a user id at once, from a thread that takes the id for a moment. No other thread does, because libc,
-    which would have them follow, is not asked; the saved id stays root's, so that there is a way back.
+    """Kills everything under a user id and its partner in the pair at once, from a thread that takes them for a moment. No other
+    thread does, because libc, which would have them follow, is not asked; the saved id stays root's, so that there is a way back.
+
+    The partner is the real id, since whoever has the real id of a thread may signal it: the run could end us in that moment.
     """
     libc, number = ctypes.CDLL(None, use_errno=True), SETRESUID[platform.machine()]
-    libc.syscall(number, user, user, -1)
+    partner = user ^ 1
+    libc.syscall(number, partner, user, -1)
     try:
-        if os.getresuid() == (user, user, 0):  # as root, the call below would end the machine
+        if os.getresuid() == (partner, user, 0):  # as root, the call below would end the machine
             with contextlib.suppress(OSError):
                 os.kill(-1, signal.SIGKILL)  # all that this id may signal, but not this process
     finally:
@@ -167,7 +178,7 @@ def _chase(mark: int) -> None:
 
 def _belongs(process: psutil.Process, folder: str, mark: int) -> bool:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
+        if _ended(process.pid):
             return False
         if mark and _carries(process.pid, mark):
             return True
@@ -191,8 +202,10 @@ def _name(pid: int) -> str:
         return "ended by now"
 
 
-def _alive(pid: int) -> bool:
+def _ended(pid: int) -> bool:
+    if sys.platform == "linux":
+        return ended(pid)
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
-        return False
+        return True

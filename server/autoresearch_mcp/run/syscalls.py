@@ -40,7 +40,7 @@ ALLOWED = """
     epoll_pwait2 441 441, eventfd 284 -, eventfd2 290 19, signalfd 282 -, signalfd4 289 74, timerfd_create 283 85,
     timerfd_settime 286 86, timerfd_gettime 287 87
     # Paths, which Landlock or the mount namespace rule over; stat and readlink are ruled over by nothing but ordinary permissions.
-    creat 85 -, stat 4 -, lstat 6 -, fstat 5 80, newfstatat 262 79, statx 332 291, statfs 137 43, fstatfs 138 44,
+    stat 4 -, lstat 6 -, fstat 5 80, newfstatat 262 79, statx 332 291, statfs 137 43, fstatfs 138 44,
     access 21 -, faccessat 269 48, faccessat2 439 439, readlink 89 -, readlinkat 267 78, getcwd 79 17, chdir 80 49,
     fchdir 81 50, getdents 78 -, getdents64 217 61, mkdir 83 -, mkdirat 258 34, rmdir 84 -, unlink 87 -, unlinkat 263 35,
     rename 82 -, renameat 264 38, renameat2 316 276, link 86 -, linkat 265 37, symlink 88 -, symlinkat 266 36,
@@ -71,7 +71,7 @@ CONNECTING = """
     accept 43 202, accept4 288 242, bind 49 200, connect 42 203, listen 50 201
 """
 CONDITIONAL = """
-    open 2 -, openat 257 56, clone 56 220, socket 41 198, socketpair 53 199, ioctl 16 29, fcntl 72 25, prctl 157 167,
+    open 2 -, openat 257 56, creat 85 -, clone 56 220, socket 41 198, socketpair 53 199, ioctl 16 29, fcntl 72 25, prctl 157 167,
     prlimit64 302 261, setrlimit 160 164, sched_setaffinity 203 122, move_pages 279 239, personality 135 92, kill 62 129,
     mknod 133 -, mknodat 259 33, chmod 90 -, fchmod 91 52, fchmodat 268 53
 """
@@ -105,38 +105,43 @@ Action = int | When
 
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPES = 1, 1, 5, 0xF
 NAMESPACES, CLONE_PARENT = 0x7E020000, 0x8000  # CLONE_PARENT would make a child of the supervisor's, not of the run's
-TRUNCATES, OPENS_FOR = 0o1000, 0o1003  # O_TRUNC; with O_ACCMODE
+CLONE_FILES, CLONE_THREAD = 0x400, 0x10000  # a thread with open files of its own would hide them: /proc shows the first thread's
+ACCESS, TRUNCATES = 0o3, 0o1000  # O_ACCMODE, O_TRUNC
+MAKES = (0o100, 0o20000000, 0o20000100)  # O_CREAT, what O_TMPFILE adds, both
+NEITHER = 0o3  # access for neither reading nor writing, for which Landlock asks for no right; only ioctl needs it
 DEVICE = 0x2000  # the bit of a mode that character and block devices have, and nothing else
 SPECIAL_MODES = 0o7000  # set-user-id, set-group-id, sticky
 RTTIME = 15  # the limit that marks the processes of a run, see processes.py
 # Opening files again, locks, and sealing of memory; not leases, watches, owners of signals or hints kept with the file.
 FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1033, 1034)
-# Names, death signals, dumpability, timer slack, huge pages, being a subreaper; of AArch64 vector lengths and tagged addresses.
-PRCTL = (1, 2, 3, 4, 15, 16, 21, 23, 29, 30, 36, 37, 38, 39, 41, 42, 50, 51, 55, 56, 0x53564D41, 0x59616D61)
+# Names, death signals, whether it may be looked into (asked, not changed: its files would be hidden), timer slack,
+# huge pages, being a subreaper; of AArch64 vector lengths and tagged addresses.
+PRCTL = (1, 2, 3, 15, 16, 21, 23, 29, 30, 36, 37, 38, 39, 41, 42, 50, 51, 55, 56, 0x53564D41, 0x59616D61)
 # Terminals: typing for another (TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD); signals to others (FIOSETOWN, SIOCSPGRP).
 IOCTL = (0x5412, 0x541C, 0x541D, 0x5423, 0x8901, 0x8902)
 FILE_ATTRIBUTES = (ord("f") << 8, ord("X") << 8)  # kinds of ioctl that change a file's flags, version, project or encryption
+BTRFS = (0x9400,)  # the kind of those that make subvolumes past every rule on paths; and clones, which cp does without
 QUERY = 0xFFFFFFFF  # personality() that only asks; as pid of kill(), everybody
 OTHERS = When(0, (0,))  # only of the caller itself, which is written 0
 
 
 def _conditions(unix_sockets: bool, own_files: bool) -> dict[str, Action]:
-    opening = When(1, (TRUNCATES,), REFUSE, ALLOW, OPENS_FOR)  # cutting off what is only readable: Landlock before Linux 6.2
     device = When(1, (DEVICE,), REFUSE, ALLOW, DEVICE)
     stream = When(1, (SOCK_STREAM, SOCK_SEQPACKET), mask=SOCK_TYPES)  # one of datagrams could be sent on to any address
     mode = ALLOW if own_files else PRETEND
     return {
-        "open": opening,
-        "openat": When(2, opening.values, REFUSE, ALLOW, OPENS_FOR),
+        "open": _opening(1),
+        "openat": _opening(2),
+        "creat": When(1, (0,), mask=SPECIAL_MODES),
         "mknod": device,
         "mknodat": When(2, device.values, REFUSE, ALLOW, DEVICE),
         "chmod": When(1, (0,), mode, REFUSE, SPECIAL_MODES),
         "fchmod": When(1, (0,), mode, REFUSE, SPECIAL_MODES),
         "fchmodat": When(2, (0,), mode, REFUSE, SPECIAL_MODES),
-        "clone": When(0, (0,), mask=NAMESPACES | CLONE_PARENT),
+        "clone": When(0, (0,), When(0, (CLONE_THREAD,), REFUSE, ALLOW, CLONE_THREAD | CLONE_FILES), mask=NAMESPACES | CLONE_PARENT),
         "socket": When(0, (AF_UNIX,)) if unix_sockets else REFUSE,
         "socketpair": When(0, (AF_UNIX,), ALLOW if unix_sockets else stream),
-        "ioctl": When(1, IOCTL, REFUSE, When(1, FILE_ATTRIBUTES, REFUSE, ALLOW, 0xFF00)),
+        "ioctl": When(1, IOCTL, REFUSE, When(1, FILE_ATTRIBUTES, REFUSE, When(1, BTRFS, UNSUPPORTED, ALLOW, 0xFF00), 0xFF00)),
         "fcntl": When(1, FCNTL),
         "prctl": When(0, PRCTL),
         "prlimit64": When(0, (0,), When(1, (RTTIME,), REFUSE, ALLOW)),
@@ -146,6 +151,14 @@ def _conditions(unix_sockets: bool, own_files: bool) -> dict[str, Action]:
         "personality": When(0, (0, QUERY)),
         "kill": When(0, (QUERY,), REFUSE, ALLOW),
     }
+
+
+def _opening(flags: int) -> Action:
+    """By the arguments `flags` and, behind it, the mode: not for neither reading nor writing, not to cut off what is only readable
+    (Landlock before Linux 6.2 does not look), and no new file that runs as its owner.
+    """
+    making = When(flags, MAKES, When(flags + 1, (0,), mask=SPECIAL_MODES), ALLOW, MAKES[-1])
+    return When(flags, (NEITHER,), REFUSE, When(flags, (TRUNCATES,), REFUSE, making, ACCESS | TRUNCATES), ACCESS)
 
 
 def table(text: str) -> dict[str, dict[str, int]]:

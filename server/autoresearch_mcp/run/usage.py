@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.run import users
 from autoresearch_mcp.run.processes import descendants
 from autoresearch_mcp.task import Sandbox
 
@@ -91,6 +92,7 @@ def usage(folder: Path, running: list[psutil.Process], peak_mb: float = 0.0) -> 
     held = Held()
     held.count_folder(folder)
     held.count_deleted(process.pid for process in running)
+    held.check_threads(process.pid for process in running)
     return Usage(sum(sizes) / 2**20, len(sizes), held.bytes / 2**20, held.files, held.uncounted)
 
 
@@ -161,8 +163,19 @@ class Held:
                             self.uncounted = f"more than {MAX_OPEN} open files"
                             return
                         self._count_deleted(entry.path)
+            except PermissionError:
+                if not users.ended(pid):
+                    self.uncounted = "a process whose open files cannot be seen (its program may not be read)"
+                    return
             except OSError:
                 continue  # the process has ended
+
+    def check_threads(self, pids: Iterable[int]) -> None:
+        """The system shows the memory and the open files of a process by its first thread. Linux."""
+        for pid in pids if sys.platform == "linux" else ():
+            if users.headless(pid):
+                self.uncounted = "a process that goes on without its first thread"
+                return
 
     def _count_deleted(self, path: str) -> None:
         try:

@@ -55,18 +55,33 @@ def take() -> Pair | None:
         if _has_name(id) or _has_name(id + 1):
             continue
         try:
-            held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            held = _bind(id)
         except OSError:
             return None
-        try:
-            held.bind(f"\0autoresearch-user-{id}")
-        except OSError:
-            held.close()
+        if held is None:
             continue
         if not processes([id, id + 1]):
             return Pair(id, id + 1, held)
         held.close()
     return None
+
+
+def hold(users: Sequence[int]) -> Pair | None:
+    """The pair that these ids are, for whoever ends what an abandoned run left; None where another run has it by now."""
+    first = min(users) - (min(users) - FIRST) % 2
+    held = _bind(first)
+    return Pair(first, first + 1, held) if held else None
+
+
+def _bind(id: int) -> socket.socket | None:
+    """Takes the name that stands for an id, and its partner's; None where somebody has it."""
+    held = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        held.bind(f"\0autoresearch-user-{id}")
+    except OSError:
+        held.close()
+        return None
+    return held
 
 
 def give(folder: Path, user: int) -> None:
@@ -97,9 +112,26 @@ def processes(users: Sequence[int]) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             status = _status(name)
-            if wanted & set(status.get("Uid", "").split()) and status.get("State", "X")[0] not in "ZX":
+            if wanted & set(status.get("Uid", "").split()) and not _ended(status):
                 found.append(int(name))
     return found
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, with all its threads. The system calls one whose first thread has ended a zombie too, while the
+    others run on, hold memory and fork.
+    """
+    return _ended(_status(str(pid)))
+
+
+def headless(pid: int) -> bool:
+    """Whether a process goes on although its first thread has ended."""
+    status = _status(str(pid))
+    return status.get("State", "X")[0] in "ZX" and not _ended(status)
+
+
+def _ended(status: dict[str, str]) -> bool:
+    return status.get("State", "X")[0] in "ZX" and int(status.get("Threads", "0")) < 2
 
 
 def capability_for(paths: Iterable[Path], user: int) -> int | None:

@@ -19,7 +19,7 @@ import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 OPTIONS = ("--processes", "--file-bytes", "--mark", "--user", "--group", "--capability", "--filter", "--read", "--list", "--write")
-THREADS = 8  # tasks that a run with a user id of its own may have for each process: the kernel counts threads
+THREADS = 8  # tasks that a run may have for each process: the kernel counts threads
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
 # --- Landlock ---
@@ -112,7 +112,7 @@ def drop_rights(user: int | None, groups: list[int], keep: list[int]) -> None:
 
 
 def limits(processes: int, file_bytes: int, mark: int, user: int | None) -> None:
-    """Number of tasks (of this user; the kernel exempts root), size of a file, no core files, first choice when memory runs out.
+    """Number of tasks (of this user; the kernel exempts root), size of a file, no core files.
     The mark is a limit that binds nobody, on time at realtime priority: every process of the run inherits it, and the filter keeps
     it from being changed.
 
@@ -121,16 +121,23 @@ def limits(processes: int, file_bytes: int, mark: int, user: int | None) -> None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     bounds = {resource.RLIMIT_RTTIME: mark} if mark else {}
-    if user is not None:
-        bounds[resource.RLIMIT_NPROC] = THREADS * processes  # an id of its own has no other tasks
-    elif os.getuid() != 0:
-        bounds[resource.RLIMIT_NPROC] = processes
+    if user is not None or os.getuid() != 0:
+        others = _tasks(os.getuid()) if user is None else 0  # an id of its own has no other tasks
+        bounds[resource.RLIMIT_NPROC] = others + THREADS * processes
     for limit, bound in bounds.items():
         hard = resource.getrlimit(limit)[1]
         bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
         resource.setrlimit(limit, (bound, bound))
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+
+
+def _tasks(user: int) -> int:
+    """How many tasks a user has, of those that can be seen: the kernel counts a desktop's among a run's."""
+    found = 0
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.stat(f"/proc/{process}").st_uid == user:
+                found += len(os.listdir(f"/proc/{process}/task"))
+    return found
 
 
 def main(arguments: list[str]) -> None:
