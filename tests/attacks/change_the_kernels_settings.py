@@ -1,4 +1,5 @@
 """Tries: open the kernel's settings for writing, one of which names a program that the kernel starts as root outside every sandbox.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: let a child of its own go on learning after "trained", and put its weights in the place of the submission again and again.
+Against: the clock
 Ends: refused refused, score
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: say that training is over, go on learning, and say it again of better weights.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,4 +1,5 @@
 """Tries: keep the supervisor so busy with messages that it hears of the deadline too late.
+Against: the clock
 Ends: timeout timeout
 With: protocol, graph
 """

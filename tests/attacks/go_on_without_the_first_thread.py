@@ -1,4 +1,5 @@
 """Tries: end the first thread, by which the system shows what a process holds, and fill the memory in another.
+Against: the host
 Ends: crash killed, crash oom
 """
 

@@ -1,4 +1,5 @@
 """Tries: open files for neither reading nor writing, for which Landlock asks for no right, and older kernels let cut them off.
+Against: the host
 Ends: crash error
 Needs: landlock
 """

@@ -1,4 +1,5 @@
 """Tries: end training before it began, so that its clock never runs, and ask for the data then.
+Against: the clock
 Ends: refused refused
 With: protocol, graph
 """

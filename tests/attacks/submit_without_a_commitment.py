@@ -1,4 +1,5 @@
 """Tries: submit straight out of training, with no word on the weights.
+Against: the score
 Ends: refused refused
 With: protocol, graph
 """
