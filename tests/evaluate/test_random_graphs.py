@@ -24,7 +24,10 @@ MADE: dict[str, list[tuple[str, tuple[str, ...], tuple[Any, ...]]]] = {
     # kind: operator, kinds of its operands, further arguments; operators that only mix come seldom
     STATE: [
         *[(name, (STATE, STATE), ()) for name in ("aten.add.Tensor", "aten.sub.Tensor", "aten.mul.Tensor", "aten.maximum.default")],
-        *[(f"aten.{name}.default", (STATE,), ()) for name in ("relu", "exp", "reciprocal", "tanh", "neg", "nan_to_num", "log", "sign")],
+        *[
+            (f"aten.{name}.default", (STATE,), ())
+            for name in ("relu", "exp", "reciprocal", "tanh", "neg", "nan_to_num", "log", "sign")
+        ],
         *[("aten.mul.Tensor", (STATE,), (number,)) for number in (0.0, -1.0, INF, 0.1)],
         ("aten.cumsum.default", (STATE,), (1,)),
         ("aten.cumsum.default", (STATE,), (0,)),
@@ -154,7 +157,9 @@ def grown(seed: int) -> tuple[Graph, dict[str, torch.Tensor]]:
     tensors = {name: spec(*shape, kind=kind) for name, (shape, kind) in GIVEN.items()}
     output = {"name": "output", "op": "output", "args": [{"ref": last}]}
     content = {"format": 2, "shape": [ROWS, LENGTH], "autocast": None, "tensors": tensors, "nodes": [*made.nodes, output]}
-    mask = made.dice.choice([torch.ones(LENGTH, LENGTH).tril(), torch.full((LENGTH, LENGTH), -torch.inf).triu(1), torch.eye(LENGTH)])
+    mask = made.dice.choice(
+        [torch.ones(LENGTH, LENGTH).tril(), torch.full((LENGTH, LENGTH), -torch.inf).triu(1), torch.eye(LENGTH)]
+    )
     return parse_graph(content, (ROWS, LENGTH), "cpu"), {"buffered": mask}
 
 

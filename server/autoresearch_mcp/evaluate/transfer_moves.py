@@ -225,6 +225,25 @@ def gather(call: Call) -> Result:
     return results(call, [join_reach(call.shape, [tuple(over(plane, [dim]) for plane in planes[:UNKNOWN]), which.reach])])
 
 
+@rule("take")
+def take(call: Call) -> Result:
+    source, which = call["self"], call["index"]
+    if which.concrete:
+        return Value(tuple(compact(plane.reshape(-1)[which.value]) for plane in source.planes))
+    return results(
+        call, [tuple(joined(call.shape, [over(source.planes[i].reshape(-1), [0]), which.planes[i]]) for i in range(UNKNOWN))]
+    )
+
+
+@rule("view_as_complex view_as_real")
+def pairs(call: Call) -> Result:
+    """Two numbers are the parts of one."""
+    if call.name == "view_as_real":
+        return results(call, [tuple(plane[..., None].expand(call.shape) for plane in call["self"].reach)])
+    last = len(call.shape)
+    return results(call, [tuple(over(plane, [last]).squeeze(last) for plane in call["self"].reach)])
+
+
 @rule("embedding")
 def embedding(call: Call) -> Result:
     table, which = call["weight"], call["indices"]
