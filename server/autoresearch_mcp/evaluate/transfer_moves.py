@@ -192,7 +192,7 @@ def _chosen(call: Call, source: Value, indices: list[Value | None], dims: list[i
         which = joined(picked, [item.planes[i] for item in given])
         which = which[(...,) + (None,) * after]
         what = over(source.planes[i], dims).squeeze(dims)
-        what = what.reshape(*kept[:place], *(1,) * len(picked), *kept[place:])
+        what = what.reshape([*kept[:place], *(1,) * len(picked), *kept[place:]])
         reach.append(joined(call.shape, [what, which]))
     return results(call, [tuple(reach)])
 
