@@ -212,5 +212,4 @@ def one_thread():
 @pytest.mark.parametrize("part", range(5))
 def test_no_bit_moves_in_a_graph_that_is_proved(part: int):
     outcomes = Counter(moves(seed) for seed in range(part, GRAPHS, 5))
-    assert outcomes["ran"] > GRAPHS // 50
-    assert outcomes["not proved"] > GRAPHS // 50
+    assert outcomes["ran"] and outcomes["not proved"]  # else the test could not fail
