@@ -15,7 +15,7 @@ from autoresearch_mcp.evaluate.causality import NotProved, prove
 from autoresearch_mcp.evaluate.graph import Graph, parse_graph
 
 ROWS, LENGTH, WIDTH, VOCAB = SIZES = (2, 5, 3, 7)
-GRAPHS = 250
+GRAPHS = 100
 SPECIAL = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, 3e38, -3e38, 1e-40, 1e15]
 INF, MINUS = {"float": "inf"}, {"float": "-inf"}
 STATE, SCORES, FLAGS, TOKEN, MASK, BIAS = "state", "scores", "flags", "tokens", "mask", "bias"
@@ -201,9 +201,15 @@ def bits(logits: torch.Tensor) -> torch.Tensor:
     return torch.where(logits.isnan(), torch.nan, logits.float()).view(torch.int32)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("part", range(5))
 def test_no_bit_moves_in_a_graph_that_is_proved(part: int):
-    torch.set_num_threads(1)
     outcomes = Counter(moves(seed) for seed in range(part, GRAPHS, 5))
-    assert outcomes["ran"] > GRAPHS // 50
-    assert outcomes["not proved"] > GRAPHS // 50
+    assert outcomes["ran"] and outcomes["not proved"]  # else the test could not fail

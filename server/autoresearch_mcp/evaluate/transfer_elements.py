@@ -105,12 +105,13 @@ def _agreed(call: Call, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]
     for kind in floats:
         for sign in (0.0, -0.0):
             with suppress(RuntimeError):  # a division by a zero that stands where nothing is known; a type it is not made for
-                results.append(call.run(partial(_signed, kind=kind, sign=sign)).to(dtype))
+                results.append(call.run(partial(_signed, kind=kind, sign=sign)))
             if not any(value.dtype.is_floating_point and bool((tight(value.value) == 0).any()) for value in call.values):
                 break
     if not results:
         return torch.zeros((), dtype=dtype), torch.zeros((), dtype=torch.bool)
-    return results[0], reduce(torch.logical_and, [results[0] == other for other in results])
+    exact = [result.double() if result.is_floating_point() else result for result in results]  # float32 would round it to agree
+    return results[0].to(dtype), reduce(torch.logical_and, [exact[0] == other for other in exact])
 
 
 def _signed(operand: Value, kind: torch.dtype, sign: float) -> torch.Tensor:

@@ -77,6 +77,28 @@ def prefix(call: Call) -> Result:
     return results(call, [reach] * len(call.shapes))
 
 
+@rule("lstm gru rnn_tanh rnn_relu")
+def recurrence(call: Call) -> Result:
+    """A step depends on the steps before it in its row, on the row's first state, and on all weights."""
+    value, batch_first = call["input"], bool(call["batch_first"])
+    if len(value.shape) != 3:
+        return coarse(call)
+    time, states = (1 if batch_first else 0), call["hx"] if isinstance(call["hx"], list) else [call["hx"]]
+    outer = [tuple(plane.amax().reshape(1, 1, 1) for plane in weight.reach) for weight in call["params"]]
+    for state in states:
+        rows = tuple(over(plane, [0, 2]) for plane in state.reach)
+        outer.append(tuple(plane.transpose(0, 1) for plane in rows) if batch_first else rows)
+    seen = tuple(over(plane, [2]) for plane in value.reach)
+    joint = join_reach((*value.shape[:2], 1), [seen, *outer])
+    last = tuple(over(plane, [time]) for plane in joint)
+    if call["bidirectional"]:
+        joint = last
+    steps = tuple(plane if plane.stride(time) == 0 else tight(plane).cummax(time).values.expand(plane.shape) for plane in joint)
+    final = tuple(plane.transpose(0, 1) for plane in last) if batch_first else last
+    (shape, _), *rest = call.shapes
+    return results(call, [tuple(plane.expand(shape) for plane in steps), *(tuple(p.expand(s) for p in final) for s, _ in rest)])
+
+
 @rule("softmax _softmax")
 def softmax(call: Call) -> Result:
     """Masked entries have probability 0, and the others do not depend on them; a row that is all masked is left as unknown."""

@@ -192,7 +192,7 @@ def _chosen(call: Call, source: Value, indices: list[Value | None], dims: list[i
         which = joined(picked, [item.planes[i] for item in given])
         which = which[(...,) + (None,) * after]
         what = over(source.planes[i], dims).squeeze(dims)
-        what = what.reshape(*kept[:place], *(1,) * len(picked), *kept[place:])
+        what = what.reshape([*kept[:place], *(1,) * len(picked), *kept[place:]])
         reach.append(joined(call.shape, [what, which]))
     return results(call, [tuple(reach)])
 
@@ -223,6 +223,25 @@ def gather(call: Call) -> Result:
     if which.concrete:
         return Value(tuple(compact(torch.gather(plane, dim, which.value.long())) for plane in planes))
     return results(call, [join_reach(call.shape, [tuple(over(plane, [dim]) for plane in planes[:UNKNOWN]), which.reach])])
+
+
+@rule("take")
+def take(call: Call) -> Result:
+    source, which = call["self"], call["index"]
+    if which.concrete:
+        return Value(tuple(compact(plane.reshape(-1)[which.value]) for plane in source.planes))
+    return results(
+        call, [tuple(joined(call.shape, [over(source.planes[i].reshape(-1), [0]), which.planes[i]]) for i in range(UNKNOWN))]
+    )
+
+
+@rule("view_as_complex view_as_real")
+def pairs(call: Call) -> Result:
+    """Two numbers are the parts of one."""
+    if call.name == "view_as_real":
+        return results(call, [tuple(plane[..., None].expand(call.shape) for plane in call["self"].reach)])
+    last = len(call.shape)
+    return results(call, [tuple(over(plane, [last]).squeeze(last) for plane in call["self"].reach)])
 
 
 @rule("embedding")

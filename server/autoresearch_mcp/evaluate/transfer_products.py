@@ -9,6 +9,7 @@ attention one matrix of positions by positions). Above MAX_WORK elements zeros a
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 from collections.abc import Sequence
+from functools import reduce
 from math import prod
 
 import torch
@@ -24,6 +25,7 @@ from autoresearch_mcp.evaluate.dependence import (
     join_reach,
     joined,
     over,
+    partly,
     tight,
     without,
 )
@@ -35,29 +37,54 @@ Labels = Sequence[object]
 
 
 def contracted(
-    left: Planes, right: Planes, zeros: tuple[torch.Tensor, torch.Tensor], labels: tuple[Labels, Labels], out: Labels
+    reaches: Sequence[Planes], zeros: Sequence[torch.Tensor], labels: Sequence[Labels], out: Labels
 ) -> tuple[Planes, bool]:
-    """The reach of a sum of products whose dimensions are named by `labels`, and whether a zero stopped anything."""
-    order = [*out, *dict.fromkeys(label for side in labels for label in side if label not in out)]
-    sums = list(range(len(out), len(order)))
+    """The reach of a sum of products whose dimensions are named by `labels`, and whether a zero stopped anything.
+
+    A product is nothing where any of its factors is zero, so that its other factors do not count.
+    """
+    order, sums, shape = _named([planes[0] for planes in reaches], labels, out)
+    aligned = [_aligned(zero, side, order) for zero, side in zip(zeros, labels, strict=True)]
+    others = [_union([*aligned[:i], *aligned[i + 1 :]]) for i in range(len(aligned))]
     reach: list[torch.Tensor] = []
     stopped = False
-    zero_left, zero_right = (_aligned(zero, side, order) for zero, side in zip(zeros, labels, strict=True))
-    sizes = {
-        label: size
-        for planes, side in ((left, labels[0]), (right, labels[1]))
-        for label, size in zip(side, planes[0].shape, strict=True)
-        if size != 1
-    }
-    shape = [sizes.get(label, 1) for label in out]
-    for ours, theirs in zip(left, right, strict=True):
+    for planes in zip(*reaches, strict=True):
         terms: list[torch.Tensor] = []
-        for plane, side, zero in ((ours, labels[0], zero_right), (theirs, labels[1], zero_left)):
+        for plane, side, zero in zip(planes, labels, others, strict=True):
             term, cut = _term(_aligned(plane, side, order), zero, sums)
             terms.append(term.reshape(term.shape[: len(out)]))
             stopped = stopped or cut
-        reach.append(torch.maximum(*terms).expand(shape))
+        reach.append(reduce(torch.maximum, terms).expand(shape))
     return tuple(reach), stopped
+
+
+def _named(planes: Sequence[torch.Tensor], labels: Sequence[Labels], out: Labels) -> tuple[list[object], list[int], list[int]]:
+    """All labels, those of the result first; which of them are summed over; the shape of the result."""
+    order = [*out, *dict.fromkeys(label for side in labels for label in side if label not in out)]
+    sizes = {
+        label: size
+        for plane, side in zip(planes, labels, strict=True)
+        for label, size in zip(side, plane.shape, strict=True)
+        if size != 1
+    }
+    return order, list(range(len(out), len(order))), [sizes.get(label, 1) for label in out]
+
+
+def _union(zeros: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Where any factor is zero; nowhere if that would be too dear to know."""
+    shown = [zero for zero in zeros if bool(zero.any())]
+    if not shown or prod(torch.broadcast_shapes(*(zero.shape for zero in shown))) > MAX_WORK:
+        return torch.zeros((), dtype=torch.bool)
+    return reduce(torch.logical_or, shown)
+
+
+def _nothing(zeros: Sequence[torch.Tensor], labels: Sequence[Labels], out: Labels) -> torch.Tensor:
+    """Where each product has a factor zero, so that their sum is; broadcasts to the result."""
+    order, sums, _ = _named(zeros, labels, out)
+    union = _union([_aligned(zero, side, order) for zero, side in zip(zeros, labels, strict=True)])
+    if not union.dim() or not sums:
+        return union.reshape(union.shape[: len(out)])
+    return union.all(sums[0] if len(sums) == 1 else tuple(sums))
 
 
 def _aligned(plane: torch.Tensor, labels: Labels, order: Sequence[object]) -> torch.Tensor:
@@ -69,17 +96,21 @@ def _aligned(plane: torch.Tensor, labels: Labels, order: Sequence[object]) -> to
 def _term(plane: torch.Tensor, zero: torch.Tensor, sums: list[int]) -> tuple[torch.Tensor, bool]:
     varying = [dim for dim in sums if plane.shape[dim] > 1]
     whole = plane.amax(varying, keepdim=True) if varying else plane
-    if not varying or not bool(zero.any()) or prod(torch.broadcast_shapes(plane.shape, zero.shape)) > MAX_WORK:
+    if not varying or not zero.dim() or prod(torch.broadcast_shapes(plane.shape, zero.shape)) > MAX_WORK:
         return whole, False
     left_over = torch.where(zero, torch.zeros((), dtype=plane.dtype), plane).amax(sums, keepdim=True)
     return left_over, bool((left_over < whole).any())
 
 
-def _product(call: Call, left: Value, right: Value, labels: tuple[Labels, Labels], out: Labels, *added: Value | None) -> Result:
-    reach, stopped = contracted(left.reach, right.reach, (left.where(0), right.where(0)), labels, out)
-    if stopped and call.shapes[0][1].is_floating_point:
+def _product(call: Call, factors: Sequence[Value], labels: Sequence[Labels], out: Labels, *added: Value | None) -> Result:
+    zeros = [factor.where(0) for factor in factors]
+    reach, stopped = contracted([factor.reach for factor in factors], zeros, labels, out)
+    ((shape, dtype),) = call.shapes
+    reach = join_reach(shape, [reach, *(value.reach for value in added if value is not None)])
+    zero = _nothing(zeros, labels, out) if not added else torch.zeros((), dtype=torch.bool)
+    if dtype.is_floating_point and (stopped or bool(zero.any())):
         call.guard = Finite(call.step.name)
-    return results(call, [join_reach(call.shape, [reach, *(value.reach for value in added if value is not None)])])
+    return partly(reach, zero, constant(0, shape, dtype)) if bool(zero.any()) else results(call, [reach])
 
 
 @rule("matmul mm bmm mv dot")
@@ -90,7 +121,7 @@ def matmul(call: Call) -> Result:
     ours: Labels = [*batch[len(batch) - rows + 2 :], "m", "k"] if rows > 1 else ["k"]
     theirs: Labels = [*batch[len(batch) - columns + 2 :], "k", "n"] if columns > 1 else ["k"]
     out = [*batch, *(["m"] if rows > 1 else []), *(["n"] if columns > 1 else [])]
-    return _product(call, left, right, (ours, theirs), out)
+    return _product(call, [left, right], [ours, theirs], out)
 
 
 @rule("linear")
@@ -99,38 +130,54 @@ def linear(call: Call) -> Result:
     if len(weight.shape) != 2:
         return coarse(call)
     batch = list(range(len(value.shape) - 1))
-    return _product(call, value, weight, ([*batch, "k"], ["n", "k"]), [*batch, "n"], call["bias"])
+    bias = [] if call["bias"] is None else [call["bias"]]
+    return _product(call, [value, weight], [[*batch, "k"], ["n", "k"]], [*batch, "n"], *bias)
 
 
-@rule("addmm baddbmm addmv")
+@rule("addmm baddbmm addmv addbmm")
 def added(call: Call) -> Result:
     added_to, left, right = call.values
-    batch = ["b"] if call.name == "baddbmm" else []
+    batch = ["b"] if "bmm" in call.name else []
     ours: Labels = [*batch, "m", "k"]
     theirs: Labels = ["k"] if call.name == "addmv" else [*batch, "k", "n"]
-    return _product(call, left, right, (ours, theirs), [*batch, "m", *theirs[len(batch) + 1 :]], added_to)
+    kept = batch if call.name == "baddbmm" else []
+    return _product(call, [left, right], [ours, theirs], [*kept, "m", *theirs[len(batch) + 1 :]], added_to)
 
 
-@rule("outer")
-def outer(call: Call) -> Result:
+@rule("outer inner tensordot")
+def apart(call: Call) -> Result:
+    """What is not contracted stays apart: first the left one's dimensions, then the right one's."""
     left, right = call.values
-    return results(call, [join_reach(call.shape, [tuple(plane[:, None] for plane in left.reach), right.reach])])
+    ours, theirs = ([(side, dim) for dim in range(len(value.shape))] for side, value in (("left", left), ("right", right)))
+    if call.name != "outer":
+        mine, other = ([-1], [-1]) if call.name == "inner" else (call["dims_self"], call["dims_other"])
+        if not ours or not theirs:
+            return coarse(call)
+        for i, j in zip(mine, other, strict=True):
+            theirs[j] = ours[i]
+    out = [label for label in [*ours, *theirs] if [*ours, *theirs].count(label) == 1]
+    return _product(call, [left, right], [ours, theirs], out)
 
 
 @rule("einsum")
 def einsum(call: Call) -> Result:
-    equation = call["equation"].replace(" ", "")
-    given, _, out = equation.partition("->")
+    """Dimensions under an ellipsis are named from the right, as they broadcast."""
+    given, arrow, result = call["equation"].replace(" ", "").partition("->")
     sides = given.split(",")
-    if "->" not in equation or "..." in equation or any(len(set(side)) < len(side) for side in sides) or len(sides) > 2:
-        return coarse(call)
-    if len(sides) == 2:
-        left, right = call.values
-        return _product(call, left, right, (sides[0], sides[1]), out)
-    (value,), (side,) = call.values, sides
-    summed = [over(plane, [i for i, label in enumerate(side) if label not in out]) for plane in value.reach]
-    kept = [_aligned(plane, side, out + "".join(label for label in side if label not in out)) for plane in summed]
-    return results(call, [tuple(plane.reshape(plane.shape[: len(out)]).expand(call.shape) for plane in kept)])
+    letters = [side.replace("...", "") for side in sides]
+    spare = [len(value.shape) - len(side) for value, side in zip(call.values, letters, strict=True)]
+    if not arrow:
+        once = sorted(label for label in set(given) - set(".,") if given.count(label) == 1)
+        result = ("..." if "..." in given else "") + "".join(once)
+    labels = [_spelt(side, count) for side, count in zip(sides, spare, strict=True)]
+    if any(len(set(side)) < len(side) for side in labels):
+        return coarse(call)  # a diagonal
+    return _product(call, call.values, labels, _spelt(result, max(spare)))
+
+
+def _spelt(side: str, spare: int) -> Labels:
+    before, dots, after = side.partition("...")
+    return [*before, *(range(spare, 0, -1) if dots else ()), *after]
 
 
 @rule("scaled_dot_product_attention")
@@ -148,7 +195,7 @@ def attention(call: Call) -> Result:
     offered = join_reach(value.shape, [value.reach, tuple(over(plane, [rows]) for plane in key.reach)])
     batch = list(range(rank - 2))
     zeros = blocked, constant(False, value.shape)
-    reach, _ = contracted(seen, offered, zeros, ([*batch, "q", "k"], [*batch, "k", "d"]), [*batch, "q", "d"])
+    reach, _ = contracted([seen, offered], zeros, [[*batch, "q", "k"], [*batch, "k", "d"]], [*batch, "q", "d"])
     asked = tuple(over(plane, [rows]) for plane in query.reach)
     if bool(tight(blocked).any()):
         call.guard = Attention(call.step.name, sunk)

@@ -465,7 +465,6 @@ class Differential(Attention):
     "talking heads",
     "Shazeer et al. 2020, arXiv:2003.02436",
     "the heads are mixed over keys",
-    unproved="sums over heads forget which probabilities are masked",
 )
 class TalkingHeads(Attention):
     """Heads are mixed before and behind the softmax; the mask comes between."""

@@ -306,7 +306,6 @@ class HyperConnections(Whole):
     "depth-weighted average",
     "Pagliardini et al. 2024, arXiv:2402.02622 (DenseFormer)",
     "states of the row reversed are averaged in",
-    unproved="tensordot has no rule",
 )
 class Dense(Whole):
     """Each layer sees a learned average of all earlier ones' outputs."""

@@ -304,7 +304,6 @@ class SelectiveScan(Mixer):
     "state space duality",
     "Dao and Gu 2024, arXiv:2405.21060 (Mamba-2)",
     "the segment sums are not masked",
-    unproved="an einsum of four operands",
 )
 class Duality(Mixer):
     """exp of segment sums, minus infinity above the diagonal, as a decay matrix."""
@@ -436,7 +435,6 @@ class Gru(Mixer):
     "nn.LSTM",
     "Hochreiter and Schmidhuber 1997",
     "bidirectional=True",
-    unproved="one operator for the whole recurrence; written out it is proved",
 )
 class Lstm(Mixer):
     """PyTorch's own module."""
@@ -453,7 +451,6 @@ class Lstm(Mixer):
     "nn.GRU",
     "Cho et al. 2014, arXiv:1406.1078",
     "bidirectional=True",
-    unproved="one operator for the whole recurrence; written out it is proved",
 )
 class GruModule(Mixer):
     """PyTorch's own module."""
