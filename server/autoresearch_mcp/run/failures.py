@@ -24,6 +24,12 @@ def overdue(clock: Clock) -> RunFailedError:
     return RunFailedError("timeout", "timeout_startup" if clock.phase == "startup" else "timeout", reason)
 
 
+def require_in_time(clock: Clock) -> None:
+    """Of what ends a phase: on a busy machine it may be heard before anybody looked at the clock. Raises RunFailedError."""
+    if clock.overdue:
+        raise overdue(clock)
+
+
 def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
     """Of a run that ended by itself: by the task's patterns on the end of its log."""
     text = tail(spec.log, 20000, 400)

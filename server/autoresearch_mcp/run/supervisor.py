@@ -234,7 +234,7 @@ class Supervisor:
         """Training is over; the first word on it counts."""
         if self.clock.phase not in ("startup", "training"):
             return
-        self._require_in_time()
+        failures.require_in_time(self.clock)
         try:
             text = json.dumps(said).encode()
         except RecursionError:
@@ -243,12 +243,10 @@ class Supervisor:
         await anyio.to_thread.run_sync(write_atomic, self.spec.scoring / TRAINED, text)
 
     async def submit(self) -> float:
-        """The score of what the run leaves now, in the digits an agent sees, when it is on record. Then the run has GOODBYE
-        seconds to end by itself.
-        """
+        """The score of what the run leaves now, as an agent sees it, when it is on record. GOODBYE seconds later the run ends."""
         if self._submitted or self._failed is not None:
             raise NotAllowedError("a run submits once")
-        self._require_in_time()
+        failures.require_in_time(self.clock)
         self._submitted = True
         try:
             result = await self._evaluate()
@@ -261,11 +259,6 @@ class Supervisor:
         if not recorded:
             raise NotAllowedError("the result could not be put on record")
         return float(format_score(result.score))
-
-    def _require_in_time(self) -> None:
-        """Of what ends a phase: said too late, it may be heard before anybody looked at the clock, on a machine that is busy."""
-        if self.clock.overdue:
-            raise failures.overdue(self.clock)
 
     # --- scoring ---
 
@@ -300,9 +293,7 @@ class Supervisor:
         self.spec = self._cell.spec = self.spec.where_it_lies_now()
 
     def _stopped(self) -> RunFailedError | None:
-        """Why the run must end though nothing is wrong with it: at the agent's request, which is a result, or by somebody else's
-        hand, which is a loss.
-        """
+        """Why the run must end though nothing is wrong with it: at the agent's request (a result), by another's hand (a loss)."""
         if self.spec.stop.exists():
             return RunFailedError("crash", "killed", "the run was stopped on request")
         if self._ended_from_outside:
