@@ -1,4 +1,5 @@
 """Tries: find something of the sealed splits beside the tokenizer: a hash would confirm a text that is known by heart.
+Against: sealed data
 Ends: crash error
 With: bigram
 """
