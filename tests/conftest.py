@@ -6,7 +6,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -162,8 +162,9 @@ def replace(session: Session, text: str) -> None:
 
 
 def let_go(session: Session, number: int = 1) -> None:
-    """Lets an experiment of UNTIL_TOLD end."""
-    (spec_of(session, number).work / "go").touch()
+    """Lets an experiment of UNTIL_TOLD end, if it has not."""
+    with suppress(FileNotFoundError):
+        (spec_of(session, number).work / "go").touch()
 
 
 def lay_out(folder: Path, work: str = WORK, toml: str = TOY, **changes: str) -> RunSpec:

@@ -20,7 +20,7 @@ from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.views import build
 from autoresearch_mcp.workspace import STALE, Workspace
-from conftest import TOY, UNTIL_TOLD, WAITS_FOR_DATA, WORK, git, is_over, let_go, open_session, replace, run, wait_for
+from conftest import TOY, UNTIL_TOLD, WAITS_FOR_DATA, WORK, git, is_over, let_go, log_of, open_session, replace, run, wait_for
 
 Make = Callable[..., Session]
 TWO = "open('result.txt', 'w').write('2.0')\n"
@@ -142,7 +142,7 @@ def test_a_baseline_that_somebody_ended_may_run_again(toy: Make):
     session.stop()
     wait_for(lambda: is_over(session, 1))
     session.discard()
-    assert list(session.position().allowed) == ["run_experiment", "apply_patch"]
+    assert list(session.position().allowed) == ["run_experiment"]
     assert session.run_experiment("baseline")[0] == 2
     session.stop()
     wait_for(lambda: is_over(session, 2))
@@ -263,9 +263,9 @@ def test_refs_that_something_removed_are_made_again_in_one_go(scored: Session):
 
 @pytest.mark.slow
 def test_a_workspace_moved_during_a_run_keeps_its_result(toy: Make, tmp_path: Path):
-    session = toy(UNTIL_TOLD)
+    session = toy(f"print('on', flush=True)\n{UNTIL_TOLD}")
     session.run_experiment("baseline")
-    wait_for(lambda: session.progress().phase == "training")
+    wait_for(lambda: "on" in log_of(session, 1))  # and not on its way into the sandbox, by paths
     old, moved = session.workspace.root, tmp_path / "moved"
     old.rename(moved)
     with pytest.raises(WorkspaceError, match="moved or removed"):

@@ -66,12 +66,20 @@ class Night:
         )  # fmt: skip
         return self.ledger.experiments[number]
 
-    def ran(self, experiment: ExperimentState, score: float | None = None, failure: str = "error", **seconds: float) -> None:
+    def ran(
+        self,
+        experiment: ExperimentState,
+        score: float | None = None,
+        failure: str = "error",
+        *,
+        stopped: bool = False,
+        **seconds: float,
+    ) -> None:
         run = self.ledger.last_run + 1
         self.ledger.apply(0.0, RunStarted(run=run, experiment=experiment.number, seed=0, conditions=""))
         ended = RunEnded(
             run=run, outcome="crash" if score is None else "scored", failure=failure if score is None else None, score=score,
-            seconds=seconds,
+            seconds=seconds, stopped=stopped,
         )  # fmt: skip
         self.ledger.apply(0.0, ended)
 
@@ -185,7 +193,7 @@ def test_a_run_that_ended_after_training_began_is_its_result(failure: str):
 def test_a_baseline_that_was_stopped_is_run_again_and_nothing_takes_its_place(seconds: dict[str, float]):
     night = Night()
     baseline = night.commit("x = 0\n")
-    night.ran(baseline, failure="killed", **seconds)
+    night.ran(baseline, failure="killed", stopped=True, **seconds)
     assert rules.position(night.state, night.task, night.file).allowed == ("run_experiment",)
     assert night.again(replicate=False) is baseline
     with pytest.raises(NotAllowedError, match="the baseline again"):

@@ -300,7 +300,7 @@ def test_keep_is_refused_when_the_conditions_changed(toy: Make, monkeypatch: pyt
 def test_data_that_changed_since_the_first_run_stops_the_session(toy: Make):
     data = """
 [data]
-prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'x').write_text('1')", "{data}"]
+prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'x').write_text('changes')", "{data}"]
 public = ["x"]
 """
     session = toy(toml=TOY + data)

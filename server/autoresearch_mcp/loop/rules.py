@@ -327,7 +327,8 @@ def _owes_baseline(state: SessionState, file: File) -> bool:
     would choose by itself what it is measured against, and whose seconds bound those of all others.
     """
     tried = state.by_file.get(_sha256_of_base(file), [])
-    return state.best is None and bool(tried) and all(experiment.failure == "killed" for experiment in tried)
+    ends = [experiment.last for experiment in tried]
+    return state.best is None and bool(ends) and all(end is not None and end.stopped for end in ends)
 
 
 def _is_unchanged_baseline(state: SessionState, experiment: ExperimentState, file: File) -> bool:

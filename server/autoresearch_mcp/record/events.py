@@ -87,6 +87,8 @@ class RunEnded(EventBody):
     """What the scoring command says of how the score was established, like `causality: proved`."""
     enforcement: str = "none"
     excerpt: str = ""
+    stopped: bool = False
+    """By stop_experiment, which says nothing of the file; other ends by our hand (too much memory, time or disk) do."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

@@ -106,6 +106,7 @@ class Supervisor:
             "peak_memory_mb": round(self._peak_memory_mb, 1),
             "enforcement": self.spec.enforcement,
             "excerpt": note,
+            "stopped": self.spec.stop.exists(),
         }
         if isinstance(result, Score):
             fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout}

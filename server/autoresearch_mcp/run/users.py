@@ -19,6 +19,7 @@ from pathlib import Path
 
 FIRST, LAST = 61184, 65519  # https://systemd.io/UIDS-GIDS/
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, KILL, SETGID, SETUID = 0, 1, 2, 5, 6, 7  # capabilities
+PF_EXITING = 0x4
 NEEDED = (CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID)  # all of them a container's default
 
 
@@ -125,9 +126,25 @@ def ended(pid: int) -> bool:
 
 
 def headless(pid: int) -> bool:
-    """Whether a process goes on although its first thread has ended."""
+    """Whether a process goes on although its first thread has ended; not one whose other threads are ending too."""
     status = _status(str(pid))
-    return status.get("State", "X")[0] in "ZX" and not _ended(status)
+    if status.get("State", "X")[0] not in "ZX" or _ended(status):
+        return False
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return False
+    return any(not _exiting(f"/proc/{pid}/task/{thread}/stat") for thread in threads if thread != str(pid))
+
+
+def _exiting(path: str) -> bool:
+    """Whether a thread is on its way out: PF_EXITING in the flags of its stat file, see proc(5). True where it is gone."""
+    try:
+        with open(path, "rb") as file:
+            flags = int(file.read().rpartition(b")")[2].split()[6])
+    except (OSError, IndexError, ValueError):
+        return True
+    return bool(flags & PF_EXITING)
 
 
 def _ended(status: dict[str, str]) -> bool:
