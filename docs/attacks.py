@@ -16,11 +16,11 @@ HEAD = """\
 # What was tried
 
 For whoever wants to break it, or to know who has tried. Written by `make docs` from the attacks themselves, {count} of them:
-each is a `train.py` that an agent could write, and `make test` runs it at every sandbox level that claims to stop it, as
-whoever runs the tests; where that is root, the level `landlock` gives every run a user id of its own. An attack that only a
-sandbox can stop names the level from which on it is stopped; the others hold at every level, `none` included. What must hold
-beside: the host, its files and processes are as they were, nothing of the run is left, and a score, if there is one, is an
-honest one.
+each is a `train.py` that an agent could write. `make test` runs it at every sandbox level that it concerns, as whoever runs the
+tests; where that is root, the level `landlock` gives every run a user id of its own. An attack that only a sandbox can stop
+names the level from which on it is stopped; the others hold at every level, `none` included, and those that have nothing to do
+with a sandbox are tried there. What must hold beside: the host, its files and processes are as they were, nothing of the run is
+left, and a score, if there is one, is an honest one.
 """
 
 BEYOND = """\

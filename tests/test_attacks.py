@@ -110,14 +110,17 @@ def ending(experiment: ExperimentState) -> str:
     return "score" if experiment.score is not None else f"{experiment.last.outcome} {experiment.last.failure}"
 
 
+ANYWHERE = ("the score", "causality", "the evaluator")
+"""Against these no sandbox is needed. Such an attack is tried at the weakest level that it names, where it has most to work with."""
+
+
 def pairs() -> list[tuple[str, Path]]:
-    """Every attack with every level that claims to stop it: what only a sandbox can stop says so (Needs)."""
-    return [
-        (level, attack)
-        for level in TESTED
-        for attack in ATTACKS
-        if LEVELS.index(level) >= LEVELS.index(header(attack, "Needs", "none"))
-    ]
+    """Every attack with every level that it concerns: what only a sandbox can stop says so (Needs)."""
+    found: list[tuple[str, Path]] = []
+    for attack in ATTACKS:
+        levels = [level for level in TESTED if LEVELS.index(level) >= LEVELS.index(header(attack, "Needs", "none"))]
+        found += [(level, attack) for level in (levels[:1] if header(attack, "Against") in ANYWHERE else levels)]
+    return sorted(found)
 
 
 @pytest.mark.slow
