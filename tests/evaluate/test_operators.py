@@ -36,6 +36,7 @@ PIECES: list[object] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("make", "embeds"), PIECES)
 def test_plain_pytorch_is_accepted_and_gives_the_same(make: Callable[[], nn.Module], embeds: bool):
     torch.manual_seed(0)

@@ -14,6 +14,8 @@ from autoresearch_mcp.evaluate.archive import GraphError, GraphModel
 from autoresearch_mcp.evaluate.causality import NotProved, prove
 from autoresearch_mcp.evaluate.graph import Graph, parse_graph
 
+pytestmark = pytest.mark.slow
+
 ROWS, LENGTH, WIDTH, VOCAB = SIZES = (2, 5, 3, 7)
 GRAPHS = 100
 SPECIAL = [0.0, -0.0, torch.inf, -torch.inf, torch.nan, 3e38, -3e38, 1e-40, 1e15]

@@ -17,6 +17,8 @@ from autoresearch_mcp.evaluate.transfer_elements import elementwise
 from autoresearch_mcp.evaluate.transfer_mixing import prefix
 from autoresearch_mcp.evaluate.transfer_moves import same
 
+pytestmark = pytest.mark.slow
+
 CASES = 6
 """For each operator; by hand more are run with other seeds."""
 COARSE = frozenset(

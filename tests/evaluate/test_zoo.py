@@ -17,6 +17,8 @@ from autoresearch_mcp.evaluate.archive import GraphError, GraphModel
 from autoresearch_mcp.evaluate.bpb import CausalityProbe, bits_per_byte
 from autoresearch_mcp.evaluate.causality import Proof, prove
 
+pytestmark = pytest.mark.slow
+
 HONEST = [name for name, model in MODELS.items() if model.honest]
 PROVED = [name for name in HONEST if not MODELS[name].unproved]
 HARMLESS = [name for name, model in MODELS.items() if model.harmless]
