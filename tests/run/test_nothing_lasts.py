@@ -24,10 +24,10 @@ from autoresearch_mcp.run.processes import become_subreaper, die_first, end_desc
 
 LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
 NAME = "autoresearch-left"
+pytestmark = pytest.mark.slow
 COMMON = f"""
 import ctypes, fcntl, os, signal, socket, sys, time
 
-pytestmark = pytest.mark.slow
 libc = ctypes.CDLL(None, use_errno=True)
 NAME, outside, shared = {NAME!r}, sys.argv[1], int(sys.argv[2])
 KEY, SYSV, RING = 0x61726573, {{"shm": (29, 4096), "msg": (68, None), "sem": (64, 1)}}, -4
