@@ -105,6 +105,17 @@ def toy(tmp_path: Path, task_folder: Callable[..., Path]) -> Callable[..., Sessi
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """PyTorch keeps to one core: small products are faster so."""
+    import torch  # here, because few tests need it and it takes a second
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def notes(tmp_path: Path) -> Session:
     """A session of the bundled notes task: nothing runs, a text file is scored."""
     return open_session(create(tmp_path / "workspace", "notes").root)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from autoresearch_mcp import app, cli
 from autoresearch_mcp.loop.session import DESCRIPTION, LEARNED, Session
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, VerdictGiven
-from autoresearch_mcp.text import hidden
+from autoresearch_mcp.text import visible
 from conftest import ROOT, open_session, run, text_of
 
 NASTY = "\x1b]0;owned\x07\x1b[31mred\x9b2J\x00\u202eevil\u200b\U000e0041\ufe0f\u2028next\rgone"
@@ -54,7 +54,7 @@ def hostile(toy: Callable[..., Session]) -> Session:
 
 
 def clean(text: str, what: object) -> None:
-    assert not hidden(text), (what, hidden(text))
+    assert visible(text) == text, (what, visible(text))
 
 
 @pytest.mark.timeout(300)

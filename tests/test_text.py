@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from autoresearch_mcp.text import (
     format_score,
-    hidden,
     one_line,
     plain,
     short_tracebacks,
@@ -88,9 +87,10 @@ HOSTILE = (
 def test_both_gates_leave_nothing_and_change_nothing_twice(text: str):
     for gate in (plain, visible):
         once = gate(text)
-        assert not hidden(once) and gate(once) == once
+        assert visible(once) == once and gate(once) == once
         once.encode("utf-8")
-    assert "\n" not in one_line(text, 50) and len(one_line(text, 50)) <= 50 and not hidden(one_line(text, 50))
+    line = one_line(text, 50)
+    assert "\n" not in line and len(line) <= 50 and visible(line) == line
     assert visible_json({text: [text, 1, None]}) == {visible(text): [visible(text), 1, None]}
 
 

@@ -61,11 +61,6 @@ def visible_json(value: Any) -> Any:
             return value
 
 
-def hidden(text: str) -> set[str]:
-    """The characters of a text that `visible` would write as escapes."""
-    return set(_OBEYED.findall(text))
-
-
 def split_lines(text: str) -> list[str]:
     """The lines of a text with their ends. Only LF and CRLF end a line, here and wherever lines are counted; str.splitlines would
     cut at a form feed, a lone CR or U+2028 too, and every number behind it would be off by one."""

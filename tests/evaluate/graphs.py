@@ -51,3 +51,8 @@ def traced(model: nn.Module, shape: tuple[int, int]) -> tuple[dict[str, object],
         declared = export.declare(model, path, shape)
         with safe_open(path, "pt") as file:
             return json.loads(file.metadata()["graph"]), declared.constants | export.trained(model, declared)
+
+
+def bits(logits: torch.Tensor) -> torch.Tensor:
+    """As whole numbers, so that -0 is not 0; every NaN is the same."""
+    return torch.where(logits.isnan(), torch.nan, logits.float()).view(torch.int32)

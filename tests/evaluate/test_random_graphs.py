@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from graphs import TOKENS, call, spec
+from graphs import TOKENS, bits, call, spec
 
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.archive import GraphError, GraphModel
 from autoresearch_mcp.evaluate.causality import NotProved, prove
 from autoresearch_mcp.evaluate.graph import Graph, parse_graph
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 ROWS, LENGTH, WIDTH, VOCAB = SIZES = (2, 5, 3, 7)
 GRAPHS = 100
@@ -197,18 +197,6 @@ def moves(seed: int) -> str:
             return "failed"
         outcome = "ran"
     return outcome
-
-
-def bits(logits: torch.Tensor) -> torch.Tensor:
-    return torch.where(logits.isnan(), torch.nan, logits.float()).view(torch.int32)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("part", range(5))

@@ -17,7 +17,7 @@ from autoresearch_mcp.evaluate.transfer_elements import elementwise
 from autoresearch_mcp.evaluate.transfer_mixing import prefix
 from autoresearch_mcp.evaluate.transfer_moves import same
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 CASES = 6
 """For each operator; by hand more are run with other seeds."""
@@ -29,14 +29,6 @@ COARSE = frozenset(
     """.split()  # noqa: SIM905
 )
 """Operators without a rule of their own: all depends on all. Few meet them, or nothing could be said."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def drawn(name: str, number: int) -> tuple[Drawn, Draw]:

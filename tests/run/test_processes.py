@@ -29,13 +29,14 @@ print("up", flush=True)
 time.sleep(300)
 """
 ENDS = f"""
-import subprocess, sys
+import os, subprocess, sys
 from autoresearch_mcp.run.processes import become_subreaper, descendants, end_descendants
+from autoresearch_mcp.run.status import ended
 become_subreaper()
 child = subprocess.Popen([sys.executable, "-c", {FORKS!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
-assert len(descendants()) >= 4
-print(end_descendants(), [p for p in descendants() if p.status() != "zombie"])
+assert len(descendants(os.getpid())) >= 4
+print(end_descendants(), [pid for pid in descendants(os.getpid()) if not ended(pid)])
 """
 STUCK = """
 import subprocess
@@ -60,13 +61,14 @@ threading.Thread(target=go_on).start()
 ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
 """
 ENDS_THE_HEADLESS = f"""
-import subprocess, sys
+import os, subprocess, sys
 from autoresearch_mcp.run.processes import become_subreaper, descendants, end_descendants
+from autoresearch_mcp.run.status import ended
 become_subreaper()
 child = subprocess.Popen([sys.executable, "-c", {HEADLESS!r}], stdout=subprocess.PIPE)
 child.stdout.readline()
 left = end_descendants([child.pid])
-print(left, child.wait(5), [p for p in descendants() if p.status() != "zombie"])
+print(left, child.wait(5), [pid for pid in descendants(os.getpid()) if not ended(pid)])
 """
 
 
@@ -98,7 +100,7 @@ left = processes.end_descendants([child], [user] if own else [])
 took = time.monotonic() - began
 time.sleep(0.1)
 others = [pid for pid in processes.processes([user] if user else []) if pid != os.getpid()]
-print(left, others, [p.pid for p in processes.descendants() if p.pid != child], took < 3)
+print(left, others, [pid for pid in processes.descendants(os.getpid()) if pid != child], took < 3)
 print(took, file=sys.stderr)
 os.waitpid(child, 0)
 """

@@ -9,7 +9,7 @@ import pytest
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import sandbox
+from autoresearch_mcp.run import sandbox, users
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.views import build
 from conftest import TOY, ended, lay_out, log_of, run, spec_of
@@ -79,6 +79,15 @@ def test_processes_that_cannot_be_ended_are_named_and_nothing_is_scored_beside_t
     (one,) = supervise(lay_out(tmp_path, work), "supervisor.end_descendants = lambda *_: ['77 (stuck)']")
     assert (one.outcome, one.failure, one.score) == ("crash", "error", None)
     assert "77 (stuck)" in one.excerpt
+
+
+@pytest.mark.skipif(not users.possible(), reason="only root can give another id")
+def test_a_run_for_which_no_user_id_is_free_is_refused_and_does_not_go_on_as_root(tmp_path: Path):
+    spec = lay_out(tmp_path, "open('ran', 'w')\n" + DONE).model_copy(update={"enforcement": "landlock"})
+    spec.path.write_text(spec.model_dump_json())
+    (one,) = supervise(spec, "from autoresearch_mcp.run import users; users._has_name = lambda user: True")
+    assert (one.outcome, one.failure) == ("refused", "refused") and "no user id is free" in one.excerpt
+    assert not (spec.work / "ran").exists()
 
 
 @pytest.mark.parametrize("broken", ["0", "'\\ud800'"])

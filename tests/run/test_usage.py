@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from autoresearch_mcp.create import create
@@ -89,14 +88,13 @@ os.execv("./program", ["program", "300"])
 MEASURES = """
 import os, subprocess, sys, time
 from pathlib import Path
-import psutil
 from autoresearch_mcp.run.usage import usage
 if os.geteuid() == 0:
     os.setresuid(61100, 61100, 61100)  # root may look into anybody
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE)
 child.stdout.readline()
 time.sleep(0.2)
-print(usage(Path("."), [psutil.Process(child.pid)]).uncounted)
+print(usage(Path("."), [child.pid]).uncounted)
 child.kill()
 child.wait()
 """
@@ -158,7 +156,7 @@ def test_a_deleted_file_counts_while_it_is_open(tmp_path: Path):
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout and process.stdout.readline()
-        assert 8 <= usage(tmp_path, [psutil.Process(process.pid)]).disk_mb < 9
+        assert 8 <= usage(tmp_path, [process.pid]).disk_mb < 9
         process.communicate(b"\n")
     assert usage(tmp_path, []).disk_mb < 1
 

@@ -12,7 +12,7 @@ it computes is a function of its tensors and its tokens. The price: whatever tor
 import hashlib
 import json
 import stat
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,10 @@ from safetensors import SafetensorError, safe_open
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.bounds import check_bounds
 from autoresearch_mcp.evaluate.graph import MAX_BYTES, Graph, TensorSpec, filled, parse_graph, shown
+from autoresearch_mcp.evaluate.guards import Guard
 
 MAX_HEADER = 64 * 2**20  # bytes of JSON; a node has some 150
 FREE_CONSTANT_BYTES = 8 * 2**10  # of constants that the proof does not use, such as scalars; too little to carry anything
-
-Guard = Callable[[Callable[..., Any], list[Any], dict[str, Any]], Any]
-"""Makes a step's call with these arguments and enforces what the proof relies on. Raises RefusedError."""
 
 
 class GraphError(Exception):
@@ -77,8 +75,7 @@ class GraphModel:
                 del args, kwargs  # or they would keep alive what is dropped now
                 for name in last:
                     del values[name]
-        output = filled(self._graph.output, values)
-        return output
+        return filled(self._graph.output, values)
 
 
 def read_declaration(path: Path, shape: tuple[int, int], device: str) -> Declaration:
@@ -117,7 +114,6 @@ def read_submission(
     `committed`: for each parameter and buffer the SHA-256 of its bytes when training ended. `pinned`: tensors whose declared
     values the proof of causality used, which must be those still. Constants are those of the declaration.
     """
-    check_constants(declaration, pinned)
     expected = {name: spec for name, spec in declaration.graph.tensors.items() if spec.kind != "constant"}
     tensors = {name: value.to(device) for name, value in declaration.values.items() if name not in expected}
     with _opened(path) as archive:

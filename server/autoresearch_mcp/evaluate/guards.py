@@ -17,6 +17,8 @@ import torch
 from autoresearch_mcp.errors import RefusedError
 
 Guard = Callable[[Callable[..., Any], list[Any], dict[str, Any]], Any]
+"""Makes a step's call with these arguments and enforces what the proof relies on. Raises RefusedError."""
+
 LARGEST = 1e30  # of a product q.k by its bound; what lies above may become infinite on its way through a fused kernel
 MARGIN = {torch.float64: 800.0}  # exp of minus that is exactly 0, also where small numbers are flushed
 USUAL_MARGIN = 128.0

@@ -78,13 +78,11 @@ class RunEnded(EventBody):
     holdout: float | None = Field(default=None, allow_inf_nan=False)
     """Sealed: no tool and no resource shows it."""
     details: dict[str, float] = {}
-    marks: dict[str, str] = {}
-    """What the scoring command says of how the score was established, by name: {"causality": "proved"}."""
     seconds: dict[str, float] = {}
     """Measured outside the run, by phase: queued, startup, check, training, export, evaluation."""
     peak_memory_mb: float | None = None
     marks: dict[str, str] = {}
-    """What the scoring command says of how the score was established, like `causality: proved`."""
+    """What the scoring command says of how the score was established, by name: {"causality": "proved"}."""
     enforcement: str = "none"
     excerpt: str = ""
     stopped: bool = False

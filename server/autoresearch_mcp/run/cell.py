@@ -115,6 +115,12 @@ class Cell:
         (folder / "tmp").mkdir(exist_ok=True)
         bounds = self.task.sandbox
         user = None
+        if self._users is None and self.spec.enforcement == "landlock" and users.possible():
+            reason = (
+                "no user id is free for the run: other runs, or processes that carry their ids, hold them all. "
+                "See what runs here with: ps -eo uid,pid,cmd"
+            )
+            raise RunFailedError("refused", "refused", reason)
         if self._users is not None:
             user = self._users.run if folder == self.spec.work else self._users.scoring
             users.give(folder, user)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from autoresearch_mcp.run.users import ended, processes
+from autoresearch_mcp.run.status import ended, processes
 
 END_SECONDS = 10.0  # after which a process that was killed counts as one that cannot be
 SETRESUID = {"x86_64": 117, "aarch64": 147}  # the system call, where a run can have an id of its own
@@ -50,8 +50,12 @@ def die_first() -> None:
         file.write("1000")
 
 
-def descendants() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def descendants(pid: int) -> list[int]:
+    """Children of a process, their children and so on, as far as they can be found while they come and go."""
+    found = _children(pid)
+    for child in found:
+        found += _children(child)
+    return found
 
 
 def end_descendants(own: Collection[int] = (), users: Sequence[int] = ()) -> list[str]:
@@ -112,7 +116,7 @@ def _descendants(own: Collection[int]) -> set[int]:
     reason an ended one counts, for what it forked may be on its way here, and only a list without any is an end.
     """
     found: set[int] = set()
-    gone = {pid for pid in own if _ended(pid)}  # asked first: what they left came here before they did
+    gone = {pid for pid in own if ended(pid)}  # asked first: what they left came here before they did
     us = os.getpid()
     parents = [us]
     while parents:
@@ -178,7 +182,7 @@ def _chase(mark: int) -> None:
 
 def _belongs(process: psutil.Process, folder: str, mark: int) -> bool:
     try:
-        if _ended(process.pid):
+        if ended(process.pid):
             return False
         if mark and _carries(process.pid, mark):
             return True
@@ -200,12 +204,3 @@ def _name(pid: int) -> str:
         return psutil.Process(pid).name()
     except psutil.Error:
         return "ended by now"
-
-
-def _ended(pid: int) -> bool:
-    if sys.platform == "linux":
-        return ended(pid)
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return True

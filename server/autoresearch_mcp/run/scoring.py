@@ -56,7 +56,7 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
     answer = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {"score": answer}
     _refuse(answer)
     holdout = None if answer.get("holdout") is None else _number(answer["holdout"], "holdout")
-    return Score(_number(answer.get("score"), "score"), holdout, _details(answer.get("details")), _marks(answer.get("marks")))
+    return Score(_number(answer.get("score"), "score"), holdout, _details(answer), _marks(answer))
 
 
 def parse_declared(line: bytes) -> dict[str, str]:
@@ -69,7 +69,7 @@ def parse_declared(line: bytes) -> dict[str, str]:
         raise EvaluationError("the scoring command's answer to the declaration is no JSON object")
     answer = cast("dict[str, Any]", answer)
     _refuse(answer)
-    return _marks(answer.get("marks"))
+    return _marks(answer)
 
 
 def _refuse(answer: dict[str, Any]) -> None:
@@ -78,26 +78,25 @@ def _refuse(answer: dict[str, Any]) -> None:
         raise RefusedError(_shown(answer["refused"], REASON), failure if failure in FAILURES else "refused")
 
 
-def _marks(given: object) -> dict[str, str]:
-    if given is None:
-        return {}
-    if not isinstance(given, dict):
-        raise EvaluationError(f"the scoring command gave {_shown(given)} as marks; they must be an object of names and texts")
-    marks = cast("dict[str, object]", given)
-    if len(marks) > DETAILS:
-        raise EvaluationError(f"the scoring command gave {len(marks)} marks; at most {DETAILS} are recorded")
-    return {_shown(name, DETAIL_NAME): _shown(value, MARK) for name, value in marks.items()}
+def _marks(answer: dict[str, Any]) -> dict[str, str]:
+    return {name: _shown(value, MARK) for name, value in _named(answer, "marks", "texts")}
 
 
-def _details(given: object) -> dict[str, float]:
+def _details(answer: dict[str, Any]) -> dict[str, float]:
+    return {name: _number(value, name) for name, value in _named(answer, "details", "numbers")}
+
+
+def _named(answer: dict[str, Any], member: str, values: str) -> list[tuple[str, object]]:
+    """Names, made fit to show, and values of an object in the answer; none where it is left out."""
+    given = answer.get(member)
     if given is None:
-        return {}
+        return []
     if not isinstance(given, dict):
-        raise EvaluationError(f"the scoring command gave {_shown(given)} as details; they must be an object of names and numbers")
-    details = cast("dict[str, object]", given)
-    if len(details) > DETAILS:
-        raise EvaluationError(f"the scoring command gave {len(details)} details; at most {DETAILS} are recorded")
-    return {_shown(name, DETAIL_NAME): _number(value, _shown(name, DETAIL_NAME)) for name, value in details.items()}
+        raise EvaluationError(f"the scoring command gave {_shown(given)} as {member}; they must be an object of names and {values}")
+    named = cast("dict[str, object]", given)
+    if len(named) > DETAILS:
+        raise EvaluationError(f"the scoring command gave {len(named)} {member}; at most {DETAILS} are recorded")
+    return [(_shown(name, DETAIL_NAME), value) for name, value in named.items()]
 
 
 def _number(value: object, name: str) -> float:

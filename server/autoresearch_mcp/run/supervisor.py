@@ -29,7 +29,7 @@ from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score, Scoring
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import Usage, excess, shares, usage
-from autoresearch_mcp.text import format_score, plain, short_tracebacks, sound, tail
+from autoresearch_mcp.text import plain, short_tracebacks, shown_score, sound, tail
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
@@ -259,7 +259,7 @@ class Supervisor:
             raise result
         if not recorded:
             raise NotAllowedError("the result could not be put on record")
-        return float(format_score(result.score))
+        return shown_score(result.score)
 
     # --- scoring ---
 

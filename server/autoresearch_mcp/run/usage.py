@@ -11,14 +11,14 @@ very moment from what is still to be looked at to what has been, which the next 
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from autoresearch_mcp.errors import RunFailedError
-from autoresearch_mcp.run import users
+from autoresearch_mcp.run import status
 from autoresearch_mcp.run.processes import descendants
 from autoresearch_mcp.task import Sandbox
 
@@ -43,43 +43,39 @@ def default_memory_mb() -> int:
     return psutil.virtual_memory().total * 9 // 10 // 2**20
 
 
-def shares(scoring: int | None) -> tuple[list[psutil.Process], list[psutil.Process]]:
+def shares(scoring: int | None) -> tuple[list[int], list[int]]:
     """All descendants of this process: the run's own, and those of its scoring command, the process `scoring`."""
-    running = descendants()
-    try:
-        beside = psutil.Process(scoring).children(recursive=True) if scoring is not None else []
-    except psutil.Error:
-        beside = []
-    numbers = {scoring, *(process.pid for process in beside)}
-    return [one for one in running if one.pid not in numbers], [one for one in running if one.pid in numbers]
+    beside = {scoring, *descendants(scoring)} if scoring is not None else set[int | None]()
+    found = descendants(os.getpid())
+    return [pid for pid in found if pid not in beside], [pid for pid in found if pid in beside]
 
 
-def _resident(process: psutil.Process) -> int:
-    return process.memory_info().rss
+def _resident(pid: int) -> int:
+    return psutil.Process(pid).memory_info().rss
 
 
-def _proportional(process: psutil.Process) -> int:
+def _proportional(pid: int) -> int:
     """Bytes, each shared page divided among those who share it; resident bytes where the system does not tell."""
     if sys.platform == "linux":
         try:
-            return process.memory_full_info().pss
+            return psutil.Process(pid).memory_full_info().pss
         except psutil.AccessDenied:
             pass
-    return _resident(process)
+    return _resident(pid)
 
 
-def _memory(processes: list[psutil.Process], held: Callable[[psutil.Process], int]) -> list[int]:
+def _memory(pids: Sequence[int], held: Callable[[int], int]) -> list[int]:
     """Bytes that each living process holds."""
     sizes: list[int] = []
-    for process in processes:
+    for pid in pids:
         try:
-            sizes.append(held(process))
+            sizes.append(held(pid))
         except psutil.Error:
             continue
     return sizes
 
 
-def usage(folder: Path, running: list[psutil.Process], peak_mb: float = 0.0) -> Usage:
+def usage(folder: Path, running: Sequence[int], peak_mb: float = 0.0) -> Usage:
     """What these processes hold in memory, how many they are, and what they hold on disk: the folder, and files deleted but open.
 
     Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Where it
@@ -91,8 +87,8 @@ def usage(folder: Path, running: list[psutil.Process], peak_mb: float = 0.0) -> 
         sizes = _memory(running, _proportional)
     held = Held()
     held.count_folder(folder)
-    held.count_deleted(process.pid for process in running)
-    held.check_threads(process.pid for process in running)
+    held.count_deleted(running)
+    held.check_threads(running)
     return Usage(sum(sizes) / 2**20, len(sizes), held.bytes / 2**20, held.files, held.uncounted)
 
 
@@ -143,15 +139,15 @@ class Held:
                 except FileNotFoundError:
                     continue
 
-    def _count(self, status: os.stat_result) -> None:
-        key = (status.st_dev, status.st_ino)
-        if stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
-            self.bytes += status.st_blocks * 512
+    def _count(self, found: os.stat_result) -> None:
+        key = (found.st_dev, found.st_ino)
+        if stat.S_ISDIR(found.st_mode) or found.st_nlink == 1:
+            self.bytes += found.st_blocks * 512
         elif key not in self._seen:
             self._seen.add(key)
-            self.bytes += status.st_blocks * 512
+            self.bytes += found.st_blocks * 512
 
-    def count_deleted(self, pids: Iterable[int]) -> None:
+    def count_deleted(self, pids: Sequence[int]) -> None:
         """Files that have no name any more, or never had one in a folder, and that one of the processes has open. Linux."""
         looked = 0
         for pid in pids if sys.platform == "linux" else ():
@@ -164,26 +160,26 @@ class Held:
                             return
                         self._count_deleted(entry.path)
             except PermissionError:
-                if not users.ended(pid):
+                if not status.ended(pid):
                     self.uncounted = "a process whose open files cannot be seen (its program may not be read)"
                     return
             except OSError:
                 continue  # the process has ended
 
-    def check_threads(self, pids: Iterable[int]) -> None:
+    def check_threads(self, pids: Sequence[int]) -> None:
         """The system shows the memory and the open files of a process by its first thread. Linux."""
         for pid in pids if sys.platform == "linux" else ():
-            if users.headless(pid):
+            if status.headless(pid):
                 self.uncounted = "a process that goes on without its first thread"
                 return
 
     def _count_deleted(self, path: str) -> None:
         try:
-            status = os.stat(path)
+            found = os.stat(path)
         except OSError:
             return
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 0:
-            self._count(status)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 0:
+            self._count(found)
 
 
 def excess(used: Usage, allowed: Sandbox, who: str = "it") -> RunFailedError | None:

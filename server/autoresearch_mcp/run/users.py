@@ -17,9 +17,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch_mcp.run.status import processes, read_status
+
 FIRST, LAST = 61184, 65519  # https://systemd.io/UIDS-GIDS/
 CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, KILL, SETGID, SETUID = 0, 1, 2, 5, 6, 7  # capabilities
-PF_EXITING = 0x4
 NEEDED = (CHOWN, DAC_OVERRIDE, KILL, SETGID, SETUID)  # all of them a container's default
 
 
@@ -44,7 +45,7 @@ def possible() -> bool:
 
 def permitted(capability: int) -> bool:
     """Whether this process has a capability."""
-    return bool(int(_status("self").get("CapEff", "0"), 16) >> capability & 1)
+    return bool(int(read_status("self").get("CapEff", "0"), 16) >> capability & 1)
 
 
 def take() -> Pair | None:
@@ -106,51 +107,6 @@ def owners(folders: Iterable[Path]) -> list[int]:
     return found
 
 
-def processes(users: Sequence[int]) -> list[int]:
-    """Numbers of the living processes that run under one of the ids."""
-    wanted = {str(user) for user in users}
-    found: list[int] = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            status = _status(name)
-            if wanted & set(status.get("Uid", "").split()) and not _ended(status):
-                found.append(int(name))
-    return found
-
-
-def ended(pid: int) -> bool:
-    """Whether a process has ended, with all its threads. The system calls one whose first thread has ended a zombie too, while the
-    others run on, hold memory and fork.
-    """
-    return _ended(_status(str(pid)))
-
-
-def headless(pid: int) -> bool:
-    """Whether a process goes on although its first thread has ended; not one whose other threads are ending too."""
-    status = _status(str(pid))
-    if status.get("State", "X")[0] not in "ZX" or _ended(status):
-        return False
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return False
-    return any(not _exiting(f"/proc/{pid}/task/{thread}/stat") for thread in threads if thread != str(pid))
-
-
-def _exiting(path: str) -> bool:
-    """Whether a thread is on its way out: PF_EXITING in the flags of its stat file, see proc(5). True where it is gone."""
-    try:
-        with open(path, "rb") as file:
-            flags = int(file.read().rpartition(b")")[2].split()[6])
-    except (OSError, IndexError, ValueError):
-        return True
-    return bool(flags & PF_EXITING)
-
-
-def _ended(status: dict[str, str]) -> bool:
-    return status.get("State", "X")[0] in "ZX" and int(status.get("Threads", "0")) < 2
-
-
 def capability_for(paths: Iterable[Path], user: int) -> int | None:
     """The capability that `user` needs to reach the paths, or none: an environment may lie below a home that only root can enter.
     It opens no more than the sandbox lists, but with it every name on the machine can be asked after.
@@ -184,11 +140,3 @@ def _has_name(user: int) -> bool:
     except KeyError:
         return False
     return True
-
-
-def _status(process: str) -> dict[str, str]:
-    try:
-        lines = Path(f"/proc/{process}/status").read_text(errors="replace").splitlines()
-    except OSError:
-        return {}
-    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}

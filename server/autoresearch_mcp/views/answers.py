@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, Field
 
-from autoresearch_mcp.text import format_score, untrusted
+from autoresearch_mcp.text import format_score, shown_score, untrusted
 
 
 class Answer(BaseModel):
@@ -33,9 +33,9 @@ class Answer(BaseModel):
 
 
 def shortened(value: Any) -> Any:
-    """A JSON value with numbers as `format_score` shows them."""
+    """A JSON value with numbers as an agent sees scores."""
     if isinstance(value, float):
-        return float(format_score(value))
+        return shown_score(value)
     if isinstance(value, dict):
         return {key: shortened(item) for key, item in cast("dict[str, Any]", value).items()}
     return [shortened(item) for item in cast("list[Any]", value)] if isinstance(value, list) else value
