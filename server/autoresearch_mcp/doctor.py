@@ -15,6 +15,7 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.data import DataFolder, cache_root
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.run.disturbance import SETTING, load
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import TASK_FILE, Task, not_installed
 from autoresearch_mcp.workspace import STATE, Workspace
@@ -32,7 +33,7 @@ class Check(BaseModel):
 
 def examine(directory: Path) -> list[Check]:
     """All checks; those of the workspace only where the folder is one."""
-    checks = [_python(), _git(), _torch(), _sandbox(), _disk(directory)]
+    checks = [_python(), _git(), _torch(), _sandbox(), _hardware(), _disk(directory)]
     if (directory / TASK_FILE).exists() or (directory / STATE).exists():
         checks += _workspace(directory)
     else:
@@ -86,6 +87,15 @@ def _sandbox() -> Check:
     enforcement = detect()
     level = "warning" if enforcement.level == "none" else "ok"
     return Check(name="sandbox", level=level, found=f"{enforcement.level}: {enforcement.explanation}", fix=enforcement.advice)
+
+
+def _hardware() -> Check:
+    """What runs are on, and whether others take so much of it now that a run would count as disturbed."""
+    found, disturbing = load()
+    if not disturbing:
+        return Check(name="hardware", level="ok", found=found)
+    fix = f"end it, or wait: a run beside it is made again. Where the machine is never quiet, set {SETTING} (docs/conditions.md)"
+    return Check(name="hardware", level="warning", found=f"{found}; now {'; '.join(disturbing)}", fix=fix)
 
 
 def _disk(directory: Path) -> Check:

@@ -1,46 +1,17 @@
 """One run from its start to its result, through the real supervisor."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import sandbox, users
-from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.views import build
-from conftest import TOY, ended, lay_out, log_of, run, spec_of
+from conftest import TOY, ended, lay_out, log_of, run, spec_of, supervise
 
 Make = Callable[..., Session]
 DONE = "open('result.txt', 'w').write('1')\n"
-
-ALONE = """
-import sys
-from pathlib import Path
-import anyio
-from autoresearch_mcp.run import processes, supervisor
-from autoresearch_mcp.run.spec import RunSpec
-
-async def deliver(ended):
-    print("delivered " + ended.model_dump_json(), flush=True)
-    return True
-
-@BROKEN@
-processes.become_subreaper()
-anyio.run(supervisor.Supervisor(RunSpec.read(Path(sys.argv[1])), deliver).supervise)
-"""
-
-
-def supervise(spec: RunSpec, broken: str = "") -> list[RunEnded]:
-    """What a supervisor delivers, in a process of its own, with no host; `broken` is what goes wrong in it."""
-    command = [sys.executable, "-c", ALONE.replace("@BROKEN@", broken), str(spec.folder)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
-    assert result.returncode == 0, result.stderr
-    lines = [line.removeprefix("delivered ") for line in result.stdout.splitlines() if line.startswith("delivered ")]
-    return [RunEnded.model_validate_json(line) for line in lines]
 
 
 def test_one_result_is_delivered_and_no_ledger_is_needed(tmp_path: Path):
@@ -152,6 +123,6 @@ def test_the_environment_of_a_run_is_cleared(toy: Make, monkeypatch: pytest.Monk
 
 def test_a_task_that_demands_more_sandbox_than_there_is_is_refused(toy: Make, monkeypatch: pytest.MonkeyPatch):
     session = toy(toml=TOY + '\n[sandbox]\nminimum = "landlock"\n')
-    monkeypatch.setattr("autoresearch_mcp.loop.session.detect", lambda: sandbox.Enforcement("none", ""))
+    monkeypatch.setattr("autoresearch_mcp.loop.runs.detect", lambda: sandbox.Enforcement("none", ""))
     run(session)
     assert ended(session).outcome == "refused" and "install bubblewrap" in ended(session).excerpt

@@ -154,6 +154,8 @@ CASES = [
     ("prlimit64", (0, 7), ALLOW, "its own limit"),
     ("prlimit64", (1, 7), REFUSE, "another's"),
     ("prlimit64", (0, 15), REFUSE, "the limit that marks it"),
+    ("prlimit64", (0, 4), REFUSE, "the limit that keeps its crashes its own"),
+    ("setrlimit", (4,), REFUSE, "the same"),
     ("sched_setaffinity", (0,), ALLOW, "its own"),
     ("sched_setaffinity", (1,), REFUSE, "another's"),
     ("personality", (0xFFFFFFFF,), ALLOW, "asked"),

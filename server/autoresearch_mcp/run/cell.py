@@ -16,6 +16,7 @@ import anyio.to_thread
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import sandbox, users, visible
 from autoresearch_mcp.run.child import Child
+from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.inside import lend
 from autoresearch_mcp.run.levels import Confinement
 from autoresearch_mcp.run.log import BoundedLog
@@ -34,12 +35,18 @@ class Cell:
     def __init__(self, spec: RunSpec):
         self.spec, self.task = spec, spec.task
         self.slot = ""
+        self.granted = granted()
         self._users = users.take() if spec.enforcement == "landlock" else None
 
     @property
     def _gpu(self) -> str:
         """The GPU's index; empty for the CPU."""
         return self.slot.removeprefix("gpu") if self.slot.startswith("gpu") else ""
+
+    @property
+    def _cores(self) -> tuple[int, ...]:
+        """Those that a run on the CPU, and its scoring, are held to. One on a GPU may feed it from where it likes."""
+        return () if self._gpu else self.granted.pinned
 
     @property
     def users(self) -> list[int]:
@@ -64,7 +71,7 @@ class Cell:
             listed = visible.entries(tuple(self.task.run.packages)).values()
             hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
             command = self._confined(command, work, [self.spec.environment, *listed], hidden)
-            return Child(command, work, environment, log, [control_socket])
+            return Child(command, work, environment, log, [control_socket], cores=self._cores)
         except PackageNotFoundError as error:
             raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
         except OSError as error:
@@ -76,7 +83,7 @@ class Cell:
         command = expand(self.task.metric.command, data=str(data or ""), preset=preset, seed=str(self.spec.seed))
         command = self._confined(command, self.spec.scoring, [*visible.installed(), sandbox.PACKAGES, *([data] if data else [])])
         try:
-            return Scoring(self.spec, command, self._environment(self.spec.scoring, **DETERMINISTIC))
+            return Scoring(self.spec, command, self._environment(self.spec.scoring, **DETERMINISTIC), self._cores)
         except OSError as error:
             raise RunFailedError("crash", "error", f"metric.command cannot be started: {error}") from error
 
@@ -125,10 +132,11 @@ class Cell:
             user = self._users.run if folder == self.spec.work else self._users.scoring
             users.give(folder, user)
         limits = (bounds.processes, bounds.disk_mb << 20)
-        confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user)
+        confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user, bool(self._cores))
         return sandbox.wrap(self.spec.enforcement, command, confinement)
 
     def _environment(self, folder: Path, **extra: str) -> dict[str, str]:
         if self.task.run.device == "cpu":
             extra["AUTORESEARCH_DEVICE"] = "cpu"
-        return sandbox.environment(folder, str(self.spec.folder), CUDA_VISIBLE_DEVICES=self._gpu, **extra)
+        extra |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
+        return sandbox.environment(folder, str(self.spec.folder), **self.granted.environment, **extra)

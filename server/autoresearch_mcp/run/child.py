@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -16,9 +17,11 @@ DEATH = 1.0  # seconds that a killed process has to be gone
 BLOCK, PIPE_BYTES = 1 << 16, 1 << 20  # the kernel gives nobody without privileges a larger pipe
 
 
-def _in_child() -> None:
+def _in_child(cores: Sequence[int]) -> None:
     die_with_parent()
     die_first()
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 class Child:
@@ -32,7 +35,9 @@ class Child:
         log: BoundedLog,
         descriptors: Sequence[int] = (),
         stdin: int = subprocess.DEVNULL,
+        cores: Sequence[int] = (),
     ):
+        """`cores` are those that it is held to, with all that it starts; none for wherever this process may run."""
         self._log = log
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)
@@ -48,7 +53,7 @@ class Child:
                 stderr=write,
                 pass_fds=tuple(descriptors),
                 start_new_session=True,
-                preexec_fn=_in_child,
+                preexec_fn=partial(_in_child, cores),
             )
         except BaseException:
             os.close(self._read)

@@ -4,7 +4,7 @@ reported from inside the run never enters.
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from autoresearch_mcp.task import Run
@@ -38,14 +38,17 @@ class Clock:
     such data; its limit is what is left of the budget plus the grace for a last step.
     """
 
-    def __init__(self, limits: Run):
-        self.limits = limits
+    def __init__(self, limits: Run, leaving: Callable[[Phase], None] | None = None):
+        """`leaving` is called as each phase closes, and takes its time from it."""
+        self.limits, self._leaving = limits, leaving
         self.phase: Phase = "queued"
         self.seconds: dict[str, float] = {}
         self._entered = time.monotonic()
 
     def enter(self, phase: Phase) -> None:
         """Closes the current phase and opens the next."""
+        if self._leaving is not None:
+            self._leaving(self.phase)
         now = time.monotonic()
         self.seconds[self.phase] = self.seconds.get(self.phase, 0.0) + now - self._entered
         self.phase, self._entered = phase, now

@@ -11,7 +11,10 @@ from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.text import tail
+from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
+
+EXCERPT = 1600  # characters of a failed run's output that go into its row
+REASON = 3000  # characters of why it failed
 
 
 def overdue(clock: Clock) -> RunFailedError:
@@ -40,6 +43,12 @@ def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
         if re.search(pattern, text):
             return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
     return RunFailedError("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
+
+
+def excerpt(spec: RunSpec, failed: RunFailedError, note: str = "") -> str:
+    """What a row says of a run without a score: why, a note of ours, and the end of what it printed, made fit to show."""
+    output = short_tracebacks(tail(spec.log, 6000, 90)).replace(f"{spec.work}/", "")[-EXCERPT:]
+    return "\n".join(part for part in (plain(sound(failed.reason[:REASON])), note, output) if part)
 
 
 def of_error(error: Exception) -> RunFailedError:

@@ -52,6 +52,8 @@ class Confinement:
     """What tells its processes from others; see processes.mark_of."""
     user: int | None = None
     """The id it has to itself, which the folder was given to; see users.py."""
+    pinned: bool = False
+    """Whether it must stay on the cores that it is started on."""
 
     @property
     def shown(self) -> tuple[Path, ...]:
@@ -158,7 +160,8 @@ class Landlock:
         rules = [part for path in readable for part in ("--read", path)]
         rules += ["--list", sysconfig.get_path("stdlib")]  # Python finds modules by name there; packages may lie below
         rules += [part for path in writable for part in ("--write", path)]
-        rules += [*_rights(confinement), *_filter(unix_sockets=False, own_files=confinement.user is not None)]
+        rules += _rights(confinement)
+        rules += _filter(unix_sockets=False, own_files=confinement.user is not None, pinned=confinement.pinned)
         return [*_confine("landlock", confinement, rules), *command]
 
 
@@ -176,7 +179,7 @@ class Bubblewrap:
         return [
             *self._namespaces(confinement),
             "--",
-            *_confine("none", confinement, _filter(unix_sockets=True, own_files=True)),
+            *_confine("none", confinement, _filter(unix_sockets=True, own_files=True, pinned=confinement.pinned)),
             *command,
         ]
 
@@ -213,8 +216,8 @@ def _confine(rules: str, confinement: Confinement, options: Sequence[str] = ()) 
     return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, "--mark", str(confinement.mark), *options, "--"]
 
 
-def _filter(unix_sockets: bool, own_files: bool) -> list[str]:
-    program = syscalls.program(platform.machine(), unix_sockets=unix_sockets, own_files=own_files)
+def _filter(*, unix_sockets: bool, own_files: bool, pinned: bool) -> list[str]:
+    program = syscalls.program(platform.machine(), unix_sockets=unix_sockets, own_files=own_files, pinned=pinned)
     return ["--filter", base64.b64encode(program).decode()]
 
 

@@ -11,7 +11,7 @@ traceback for one, is shown to nobody but a human: it stays in the run's scoring
 import json
 import math
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -125,13 +125,12 @@ class Scoring:
     and then waits for what `declared` and `score` send: so loading takes neither the run's time nor anybody's after it.
     """
 
-    def __init__(self, spec: RunSpec, command: list[str], environment: dict[str, str]):
+    def __init__(self, spec: RunSpec, command: list[str], environment: dict[str, str], cores: Sequence[int] = ()):
         self._spec = spec
         self._log = BoundedLog(spec.scoring_log, spec.task.run.log_bytes)
         self._waits, self._loaded = spec.task.metric.starts_early, False
-        self.child = Child(
-            command, spec.scoring, environment, self._log, stdin=subprocess.PIPE if self._waits else subprocess.DEVNULL
-        )
+        stdin = subprocess.PIPE if self._waits else subprocess.DEVNULL
+        self.child = Child(command, spec.scoring, environment, self._log, stdin=stdin, cores=cores)
 
     async def ready(self) -> None:
         """Returns when a command that starts early has loaded, so that it takes no compute from what comes next."""

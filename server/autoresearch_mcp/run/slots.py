@@ -4,6 +4,7 @@ user on this machine, so that two runs never time each other's hardware; it is f
 Waiting is by looking ten times a second, so nobody is served in order; with a handful of runs that costs nothing but fairness.
 """
 
+import contextlib
 import os
 import platform
 import sys
@@ -58,7 +59,36 @@ async def take_slot(folder: Path, device: str, given_up: Callable[[], bool]) -> 
     while True:
         for name in candidates(device):
             if (descriptor := try_lock(folder / f"{name}.lock")) is not None:
+                _say_who(descriptor)
                 return name, descriptor
         if given_up():
             return None
         await anyio.sleep(0.1)
+
+
+def _say_who(descriptor: int) -> None:
+    """Writes the holder's number into its lock file, for `holders`."""
+    with contextlib.suppress(OSError):  # a full disk: then its run is taken for a stranger's
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+def holders(folder: Path) -> set[int]:
+    """The processes that hold a slot, as runs' supervisors do. No lock is tried, which would keep somebody from taking it for that
+    moment: a holder is who wrote its number and still has the file open. Linux; nobody elsewhere.
+    """
+    return {pid for path in folder.glob("*.lock") if (pid := _holder(path))}
+
+
+def _holder(path: Path) -> int:
+    """Who holds a slot; 0 where nobody does, or somebody who cannot be seen."""
+    try:
+        pid = int(path.read_text())
+        opened = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+    except (OSError, ValueError):
+        return 0
+    for name in opened:
+        with contextlib.suppress(OSError):
+            if os.path.samefile(name, path):
+                return pid
+    return 0

@@ -23,19 +23,18 @@ from autoresearch_mcp.run import control, failures, outputs, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
+from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_descendants, reap_adopted
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score, Scoring
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import Usage, excess, shares, usage
-from autoresearch_mcp.text import plain, short_tracebacks, shown_score, sound, tail
+from autoresearch_mcp.text import shown_score
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
 GOODBYE = 10.0  # seconds a run has after its score to print its summary
-EXCERPT = 1600  # characters of a failed run's output that go into its row
-REASON = 3000  # characters of why it failed
 TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
 
 Deliver = Callable[[RunEnded], Awaitable[bool]]
@@ -45,9 +44,10 @@ Deliver = Callable[[RunEnded], Awaitable[bool]]
 class Supervisor:
     def __init__(self, spec: RunSpec, deliver: Deliver):
         self.spec, self.task = spec, spec.task
-        self.clock = Clock(spec.task.run)
         self._deliver = deliver
         self._cell = Cell(spec)
+        self._others = Watch(self._cell.granted, spec.task.run.budget_seconds)
+        self.clock = Clock(spec.task.run, self._others.look)
         self._scoring: Scoring | None = None
         self._children: list[int] = []
         self._left: list[str] = []  # processes that could not be ended
@@ -69,6 +69,7 @@ class Supervisor:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._report)
                     self._cell.slot, held = await self._take_slot()
+                    self._others.start(self._cell.slot)
                     result = await self._run()
                     tasks.cancel_scope.cancel()
             except Exception as error:  # also a group of them, of what went on at once
@@ -88,8 +89,8 @@ class Supervisor:
         """Delivers the result, unless one has been: whether this one is on record. Nothing cuts it short."""
         if self._ended is not None:
             return False
-        self.clock.enter("done")
         try:
+            self.clock.enter("done")
             self._ended = self._row(result)
         except Exception as error:
             self._ended = self._row(failures.of_error(error))
@@ -106,15 +107,14 @@ class Supervisor:
             "peak_memory_mb": round(self._peak_memory_mb, 1),
             "enforcement": self.spec.enforcement,
             "excerpt": note,
+            **self._others.conditions,
             "stopped": self.spec.stop.exists(),
         }
         if isinstance(result, Score):
             fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout}
             fields |= {"details": result.details, "marks": result.marks}
         else:
-            output = short_tracebacks(tail(self.spec.log, 6000, 90)).replace(f"{self.spec.work}/", "")[-EXCERPT:]
-            reason = plain(sound(result.reason[:REASON]))
-            excerpt = "\n".join(part for part in (reason, note, output) if part)
+            excerpt = failures.excerpt(self.spec, result, note)
             fields |= {"outcome": result.outcome, "failure": result.failure, "excerpt": excerpt}
         return RunEnded.model_validate(fields)
 
@@ -126,7 +126,7 @@ class Supervisor:
         if self._scoring is not None:
             self._scoring.end()
             self._scoring = None
-        self._reap()
+        reap_adopted(set(self._children))
 
     # --- the run ---
 
@@ -321,7 +321,8 @@ class Supervisor:
             if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
                 self._failed = self._failed or excess(used, self.task.sandbox)
-            self._reap()
+            reap_adopted(set(self._children))
+            self._others.look_sometimes(self.clock.phase)
             await anyio.to_thread.run_sync(self._write_progress)
             await anyio.sleep(REPORT)
 
@@ -339,6 +340,3 @@ class Supervisor:
             progress.write(self.spec.progress)
         except OSError:  # a full disk: what is said here is only for those who wait
             return
-
-    def _reap(self) -> None:
-        reap_adopted(set(self._children))

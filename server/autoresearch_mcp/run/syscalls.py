@@ -112,6 +112,7 @@ NEITHER = 0o3  # access for neither reading nor writing, for which Landlock asks
 DEVICE = 0x2000  # the bit of a mode that character and block devices have, and nothing else
 SPECIAL_MODES = 0o7000  # set-user-id, set-group-id, sticky
 RTTIME = 15  # the limit that marks the processes of a run, see processes.py
+CORE = 4  # the limit that keeps the kernel from starting a program for every crash, see confine.py
 # Opening files again, locks, and sealing of memory; not leases, watches, owners of signals or hints kept with the file.
 FCNTL = (0, 1, 2, 3, 4, 5, 6, 7, 36, 37, 38, 1030, 1031, 1032, 1033, 1034)
 # Names, death signals, whether it may be looked into (asked, not changed: its files would be hidden), timer slack,
@@ -125,7 +126,7 @@ QUERY = 0xFFFFFFFF  # personality() that only asks; as pid of kill(), everybody
 OTHERS = When(0, (0,))  # only of the caller itself, which is written 0
 
 
-def _conditions(unix_sockets: bool, own_files: bool) -> dict[str, Action]:
+def _conditions(unix_sockets: bool, own_files: bool, pinned: bool) -> dict[str, Action]:
     device = When(1, (DEVICE,), REFUSE, ALLOW, DEVICE)
     stream = When(1, (SOCK_STREAM, SOCK_SEQPACKET), mask=SOCK_TYPES)  # one of datagrams could be sent on to any address
     mode = ALLOW if own_files else PRETEND
@@ -144,9 +145,9 @@ def _conditions(unix_sockets: bool, own_files: bool) -> dict[str, Action]:
         "ioctl": When(1, IOCTL, REFUSE, When(1, FILE_ATTRIBUTES, REFUSE, When(1, BTRFS, UNSUPPORTED, ALLOW, 0xFF00), 0xFF00)),
         "fcntl": When(1, FCNTL),
         "prctl": When(0, PRCTL),
-        "prlimit64": When(0, (0,), When(1, (RTTIME,), REFUSE, ALLOW)),
-        "setrlimit": When(0, (RTTIME,), REFUSE, ALLOW),
-        "sched_setaffinity": OTHERS,
+        "prlimit64": When(0, (0,), When(1, (RTTIME, CORE), REFUSE, ALLOW)),
+        "setrlimit": When(0, (RTTIME, CORE), REFUSE, ALLOW),
+        "sched_setaffinity": PRETEND if pinned else OTHERS,
         "move_pages": OTHERS,
         "personality": When(0, (0, QUERY)),
         "kill": When(0, (QUERY,), REFUSE, ALLOW),
@@ -173,9 +174,9 @@ def table(text: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def actions(machine: str, *, unix_sockets: bool, own_files: bool) -> dict[int, Action]:
+def actions(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False) -> dict[int, Action]:
     """What happens to each call that is not simply refused, by its number."""
-    conditions = _conditions(unix_sockets, own_files)
+    conditions = _conditions(unix_sockets, own_files, pinned)
     answers = [(ALLOWED, ALLOW), (PRETENDED, PRETEND), (NOT_THERE, MISSING), (ATTRIBUTES, UNSUPPORTED)]
     answers += [(CONNECTING, ALLOW)] if unix_sockets else []
     found: dict[int, Action] = {number: action for text, action in answers for number in table(text)[machine].values()}
@@ -189,15 +190,16 @@ NUMBER, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # where the numbers of another ABI begin
 
 
-def program(machine: str, *, unix_sockets: bool, own_files: bool) -> bytes:
+def program(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False) -> bytes:
     """The filter as an array of struct sock_filter.
 
     unix_sockets: whether sockets may be made and connected, as where nobody outside can be reached by them. Landlock does not rule
     over connecting to a path, so there they are refused; a pair stays. own_files: whether all files that the caller could change
-    the mode of are its run's own; where they are not, changing a mode is answered by success and not made. KeyError for a machine
-    that is none of MACHINES.
+    the mode of are its run's own; where they are not, changing a mode is answered by success and not made. pinned: whether the
+    caller stays on the cores that it has; then choosing among them is answered likewise, since a library that places its threads
+    shall not fail over it. KeyError for a machine that is none of MACHINES.
     """
-    known = actions(machine, unix_sockets=unix_sockets, own_files=own_files)
+    known = actions(machine, unix_sockets=unix_sockets, own_files=own_files, pinned=pinned)
     ranges: list[tuple[int, Action]] = []
     for number in range(NEWEST + 1):
         action = known.get(number, REFUSE)

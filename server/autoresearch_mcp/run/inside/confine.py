@@ -112,13 +112,17 @@ def drop_rights(user: int | None, groups: list[int], keep: list[int]) -> None:
 
 
 def limits(processes: int, file_bytes: int, mark: int, user: int | None) -> None:
-    """Number of tasks (of this user; the kernel exempts root), size of a file, no core files.
+    """Number of tasks (of this user; the kernel exempts root), size of a file, no core files. One byte of core is no file, and
+    unlike none it also keeps the kernel from handing crashes to a program of the system's, which would be work done at the run's
+    wish: https://github.com/torvalds/linux/blob/v6.12/fs/coredump.c, "we use cprm.limit of 1 here as a special value".
+
     The mark is a limit that binds nobody, on time at realtime priority: every process of the run inherits it, and the filter keeps
     it from being changed.
 
     No limit on address space: CUDA reserves far more than it uses.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    core = 0 if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 else 1
+    resource.setrlimit(resource.RLIMIT_CORE, (core, core))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     bounds = {resource.RLIMIT_RTTIME: mark} if mark else {}
     if user is not None or os.getuid() != 0:

@@ -1,0 +1,98 @@
+"""What NVIDIA's management library (NVML) tells of one GPU: which it is, who else computes on it, and whether its power is cut.
+
+Seven functions of a C interface that the driver brings along and keeps stable by versioned names, called directly: the package
+that wraps them would be one more dependency for everybody without a GPU. It starts no CUDA context. Where the library is not
+there, or does not answer, there is no device, and nobody fails.
+
+Reference: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
+"""
+
+import ctypes
+import functools
+import time
+
+LIBRARY = "libnvidia-ml.so.1"
+TEXT, SAMPLES = 96, 512  # characters of a name or UUID; processes that are asked after
+POWER_BRAKE = 0x80  # from outside the card: a power supply that fails, or a rack over its budget
+
+
+class _Memory(ctypes.Structure):
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
+class _Sample(ctypes.Structure):
+    _fields_ = (
+        ("pid", ctypes.c_uint),
+        ("at", ctypes.c_ulonglong),
+        ("multiprocessors", ctypes.c_uint),
+        ("memory", ctypes.c_uint),
+        ("encoder", ctypes.c_uint),
+        ("decoder", ctypes.c_uint),
+    )
+
+
+class Device:
+    """One GPU."""
+
+    def __init__(self, library: ctypes.CDLL, handle: ctypes.c_void_p):
+        self._library, self._handle = library, handle
+
+    @property
+    def name(self) -> str:
+        return self._text("nvmlDeviceGetName") or "an unknown GPU"
+
+    @property
+    def uuid(self) -> str:
+        return self._text("nvmlDeviceGetUUID")
+
+    @property
+    def memory(self) -> int:
+        """Bytes, all of it."""
+        found = _Memory()
+        return found.total if self._call("nvmlDeviceGetMemoryInfo", ctypes.byref(found)) else 0
+
+    @property
+    def power_is_cut(self) -> bool:
+        """Whether the clock is held down by a signal from outside the card. Heat and the card's own power limit are not asked
+        after: what runs on it brings them about.
+        """
+        reasons = ctypes.c_ulonglong()
+        asked = self._call("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.byref(reasons))
+        return asked and bool(reasons.value & POWER_BRAKE)
+
+    def used_by(self, seconds: float) -> dict[int, float]:
+        """By process number, as the host of containers counts them: its average share of the GPU over the last `seconds`."""
+        samples, count = (_Sample * SAMPLES)(), ctypes.c_uint(SAMPLES)
+        since = ctypes.c_ulonglong(int((time.time() - seconds) * 1e6))
+        if not self._call("nvmlDeviceGetProcessUtilization", samples, ctypes.byref(count), since):
+            return {}
+        return {sample.pid: sample.multiprocessors / 100 for sample in samples[: count.value]}
+
+    def _text(self, function: str) -> str:
+        buffer = ctypes.create_string_buffer(TEXT)
+        return buffer.value.decode(errors="replace") if self._call(function, buffer, ctypes.c_uint(TEXT)) else ""
+
+    def _call(self, function: str, *arguments: object) -> bool:
+        try:
+            return getattr(self._library, function)(self._handle, *arguments) == 0
+        except AttributeError:  # a driver that is older, or newer, than the function
+            return False
+
+
+@functools.cache
+def device(index: str) -> Device | None:
+    """The GPU of a slot, by its number or its UUID; None where there is none that answers. The library stays open until this
+    process ends: opening it wakes the driver.
+    """
+    try:
+        library = ctypes.CDLL(LIBRARY)
+        if library.nvmlInit_v2() != 0:
+            return None
+        handle = ctypes.c_void_p()
+        if index.isdigit():
+            found = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(index)), ctypes.byref(handle))
+        else:
+            found = library.nvmlDeviceGetHandleByUUID(index.encode(), ctypes.byref(handle))
+    except (OSError, AttributeError):
+        return None
+    return Device(library, handle) if found == 0 else None

@@ -1,0 +1,150 @@
+"""What a run is on, in words."""
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoresearch_mcp.run import hardware, nvidia
+from autoresearch_mcp.run.hardware import Granted, beside, cpu, granted, machine, quota
+
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="by files of Linux")
+
+# The functions of NVIDIA's library that are used, for a machine without one.
+LIBRARY = """
+#include <stdint.h>
+#include <string.h>
+typedef struct { unsigned long long total, free, used; } memory;
+typedef struct { unsigned pid; unsigned long long at; unsigned sm, memory, encoder, decoder; } sample;
+int nvmlInit_v2(void) { return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(uintptr_t)(0xA00000000 + index); return index > 1; }
+int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) { *device = (void *)(uintptr_t)0xA00000001; return strcmp(uuid, "GPU-1") != 0; }
+int nvmlDeviceGetName(void *device, char *name, unsigned length) { strcpy(name, device == (void *)0xA00000000 ? "NVIDIA H200" : "NVIDIA A10"); return 0; }
+int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) { strcpy(uuid, device == (void *)0xA00000000 ? "GPU-0" : "GPU-1"); return 0; }
+int nvmlDeviceGetMemoryInfo(void *device, memory *found) { found->total = 150754820096ull; return 0; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long long *reasons) { *reasons = device == (void *)0xA00000000 ? 0x64 : 0x84; return 0; }
+int nvmlDeviceGetProcessUtilization(void *device, sample *samples, unsigned *count, unsigned long long since) {
+    if (*count < 2) return 7;
+    samples[0] = (sample){4711, since, 40, 1, 0, 0}; samples[1] = (sample){4712, since, 10, 1, 0, 0}; *count = 2;
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A driver with two GPUs."""
+    library = tmp_path / "libnvidia-ml.so.1"
+    try:
+        subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=LIBRARY, text=True, check=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no C compiler that works; to get one: apt install gcc")
+    monkeypatch.setattr(nvidia, "LIBRARY", str(library))
+    nvidia.device.cache_clear()
+    yield
+    nvidia.device.cache_clear()
+
+
+@LINUX
+def test_the_class_says_accelerator_processor_and_cores(driver: None):
+    on = Granted((0, 1), 2.0, 2)
+    assert hardware.hardware("cpu", on) == f"{cpu()}, 2 cores"
+    assert hardware.hardware("gpu0", on) == f"NVIDIA H200, 140 GB; {cpu()}, 2 cores"
+    assert hardware.hardware("gpuGPU-1", on).startswith("NVIDIA A10, 140 GB; ")
+    assert str(Granted((3,), 1.0, 1)) == "1 core" and str(Granted((0, 1), 1.5, 1)) == "1.5 cores"
+    assert (beside(0), beside(1), beside(2)) == ("", " beside 1 other slot", " beside 2 other slots")
+
+
+@LINUX
+def test_machines_of_a_class_are_told_apart_without_a_name(driver: None):
+    assert machine() == machine() != machine("gpu0") != machine("gpu1")
+    assert len(machine()) == 8 and os.uname().nodename not in machine()
+
+
+@LINUX
+def test_a_gpu_tells_who_computes_on_it_and_what_slows_it_from_outside(driver: None):
+    one, other = nvidia.device("0"), nvidia.device("1")
+    assert one is not None and other is not None
+    assert one.used_by(1.0) == {4711: 0.4, 4712: 0.1}
+    assert not one.power_is_cut, "heat and its own power limit are what a run brings about"
+    assert other.power_is_cut
+
+
+def test_without_a_driver_there_is_no_device_and_no_fault(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nvidia, "LIBRARY", "libnothing-of-this-name.so.1")
+    nvidia.device.cache_clear()
+    assert nvidia.device("7") is None
+    if sys.platform == "linux":
+        assert hardware.hardware("gpu7", Granted((0,), 1.0, 1)) == f"an unknown GPU; {cpu()}, 1 core"
+    nvidia.device.cache_clear()
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("info", "name"),
+    [
+        ("processor : 0\nmodel name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\n\nmodel name\t: another\n", "Intel Xeon @ 2.20GHz"),
+        ("model name : AMD EPYC 9B14\n", "AMD EPYC 9B14"),
+        ("model name : AMD Ryzen 9 7950X 16-Core Processor\n", "AMD Ryzen 9 7950X"),
+        ("CPU implementer : 0x41\nCPU part : 0xd40\n", f"{os.uname().machine} 0x41 0xd40"),
+        ("", os.uname().machine),
+    ],
+)
+def test_a_processor_is_called_by_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info: str, name: str):
+    (tmp_path / "cpuinfo").write_text(info)
+    monkeypatch.setattr(hardware, "PROC", tmp_path)
+    assert cpu() == name
+
+
+@LINUX
+@pytest.mark.parametrize(
+    ("membership", "files", "cores"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "150000 100000"}, 1.5),
+        ("0::/of/the/host\n", {"cpu.max": "400000 100000"}, 4.0),
+        ("0::/\n", {}, math.inf),
+        (
+            "4:cpu,cpuacct:/x\n3:memory:/y\n",
+            {"cpu,cpuacct/x/cpu.cfs_quota_us": "50000", "cpu,cpuacct/x/cpu.cfs_period_us": "100000"},
+            0.5,
+        ),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, math.inf),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "nonsense"}, math.inf),
+    ],
+)
+def test_a_quota_of_either_kind_of_control_group_bounds_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, membership: str, files: dict[str, str], cores: float
+):
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/cgroup").write_text(membership)
+    for name, content in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    monkeypatch.setattr(hardware, "PROC", tmp_path)
+    monkeypatch.setattr(hardware, "CGROUPS", tmp_path / "groups")
+    assert quota() == cores
+    on = granted()
+    assert on.count == min(len(on.cores), cores) and 1 <= on.threads <= max(1, on.count)
+    assert on.pinned == (on.cores if cores >= len(on.cores) else ()), "a part of the cores is not ours to choose"
+
+
+@LINUX
+def test_threads_of_one_core_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    cores = sorted(os.sched_getaffinity(0))
+    for core in cores:
+        place = tmp_path / f"cpu{core}/topology"
+        place.mkdir(parents=True)
+        (place / "thread_siblings_list").write_text("0-99\n")
+    monkeypatch.setattr(hardware, "CPUS", tmp_path)
+    assert granted().threads == 1 and set(granted().environment.values()) == {"1"}
+
+
+@LINUX
+def test_the_server_learns_it_without_the_heavy_libraries():
+    code = "import sys, autoresearch_mcp.run.supervisor; print({'torch', 'numpy', 'scipy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
