@@ -42,3 +42,4 @@ benchmarks: setup
 	$(BIN)/python benchmarks/tokens.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/patches.py
+	$(BIN)/python benchmarks/nights.py

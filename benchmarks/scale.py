@@ -21,7 +21,8 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from autoresearch_mcp.create import create
 from autoresearch_mcp.files import sha256
-from autoresearch_mcp.loop.session import SEED, Session, open_ledger
+from autoresearch_mcp.loop.runs import SEED
+from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import Event, ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
 
 SIZES = (1_000, 10_000, 100_000)
@@ -36,7 +37,7 @@ def build(folder: Path, experiments: int) -> Path:
     workspace = create(folder / f"workspace-{experiments}", "notes")
     ledger = open_ledger(workspace)
     session = Session.start(workspace, ledger, "night")
-    base, conditions = session.state.started.base_commit, session.conditions()
+    base, conditions = session.state.started.base_commit, session.runs.conditions()
     texts = [session.text_at(base), *(f"# Notes\n\nIdea {number}\n" for number in range(2, experiments + 1))]
     commits = import_commits(workspace.root, base, session.task.files.editable, texts)
     events: list[Event] = []

@@ -185,7 +185,7 @@ async def play(agent: str, ours: bool, folder: Path, tally: Tally) -> None:
     if ours:
         server = connect.Server(connect.stdio_command(workspace.root))
         connect.write(connect.plan(agent, server, workspace.root, home))
-        options = {"claude-code": (), "codex": ("--profile", connect.NAME)}
+        options = {agent: connect.CLIENTS[agent].options}
         model = Model(with_our_tools(tally, workspace.root))
     else:
         variables = {"AUTORESEARCH_PRESET": "tiny", "AUTORESEARCH_DATA": str(session.data.path)}

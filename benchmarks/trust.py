@@ -79,10 +79,8 @@ def main(preset: str, budget: float | None, rounds: int) -> None:
         seconds = session.task.run.budget_seconds
         with_trust: list[tuple[float, int, dict[str, float]]] = []
         without: list[tuple[float, int]] = []
-        for number in range(rounds):
+        for _ in range(rounds):
             with_trust.append(trusted(session))
-            if number == 0:
-                session.keep()
             without.append(plain(session, seconds))
     added = statistics.median(wall for wall, _, _ in with_trust) - statistics.median(wall for wall, _ in without)
     ratio = statistics.median(made for _, made, _ in with_trust) / statistics.median(made for _, made in without)

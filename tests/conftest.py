@@ -17,6 +17,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.run import disturbance
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import parse_task
@@ -44,6 +45,7 @@ progress = 'step (?P<x>[0-9]+) loss (?P<y>[0-9.]+)'
 [metric]
 name = "score"
 direction = "maximize"
+confidence = "single"
 command = ["{python}", "score.py"]
 
 [failures]
@@ -64,10 +66,13 @@ PATIENCE = 120  # seconds for what takes one or two on a machine that is not bus
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Caches and slots of this test process alone; a git without any configuration of the user's."""
+    """Caches and slots of this test process alone; a git without any configuration of the user's. Tests run beside each other, so
+    no run of theirs counts as disturbed, unless a test is about that.
+    """
     cache = tmp_path_factory.mktemp("cache")
     patch = pytest.MonkeyPatch()
     patch.setenv("AUTORESEARCH_CACHE", str(cache))
+    patch.setenv(disturbance.SETTING, "100")
     patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     for name in [name for name in os.environ if name.startswith(("GIT_AUTHOR_", "GIT_COMMITTER_"))]:
@@ -129,7 +134,7 @@ def open_session(root: Path, tag: str | None = None) -> Session:
 def run(session: Session, description: str = "an idea", **options: bool) -> int:
     """Runs an experiment to its end and returns its number."""
     number, _ = session.run_experiment(description, **options)
-    wait_for(lambda: is_over(session, number))
+    wait_for(lambda: is_decided(session, number))
     settle_processes(session, number)
     return number
 
@@ -138,6 +143,12 @@ def is_over(session: Session, number: int) -> bool:
     """Whether the experiment's run has ended, or is found to be lost."""
     session.refresh()
     return not session.experiment(number).running
+
+
+def is_decided(session: Session, number: int) -> bool:
+    """The same, with the runs that the server makes by itself."""
+    session.advance()
+    return not session.waits(number)
 
 
 def settle_processes(session: Session, number: int) -> None:
@@ -200,6 +211,32 @@ def lay_out(folder: Path, work: str = WORK, toml: str = TOY, **changes: str) -> 
         (place / "score.py").write_text(SCORE)
     spec.path.write_text(spec.model_dump_json())
     return spec
+
+
+ALONE = """
+import sys
+from pathlib import Path
+import anyio
+from autoresearch_mcp.run import processes, supervisor
+from autoresearch_mcp.run.spec import RunSpec
+
+async def deliver(ended):
+    print("delivered " + ended.model_dump_json(), flush=True)
+    return True
+
+@BROKEN@
+processes.become_subreaper()
+anyio.run(supervisor.Supervisor(RunSpec.read(Path(sys.argv[1])), deliver).supervise)
+"""
+
+
+def supervise(spec: RunSpec, broken: str = "") -> list[RunEnded]:
+    """What a supervisor delivers, in a process of its own, with no host; `broken` is what goes wrong in it."""
+    command = [sys.executable, "-c", ALONE.replace("@BROKEN@", broken), str(spec.folder)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    lines = [line.removeprefix("delivered ") for line in result.stdout.splitlines() if line.startswith("delivered ")]
+    return [RunEnded.model_validate_json(line) for line in lines]
 
 
 def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

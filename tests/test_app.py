@@ -66,9 +66,8 @@ async def whole_loop(root: Path, mode: str) -> None:
         assert "+1 -1 lines" in text and "+budget metric" in text
         assert set(changed) == {"allowed"}  # a client that shows the JSON need not repeat the patch
         _, result = await call("run_experiment", description="all the words", hypothesis="points for words")
-        assert (result["allowed"], result["suggestion"]) == (["keep", "discard"], "keep") and result[
-            "improvement"
-        ] == pytest.approx(5.01)
+        assert (result["allowed"], result["suggestion"]) == (["keep", "discard"], "keep")
+        assert result["gain"] == [pytest.approx(5.01)]
         text, judged = await call("keep")
         assert "Best: 6.89" in text and judged["allowed"] == ["apply_patch", "read_notes"]
 

@@ -87,6 +87,7 @@ def hostile_session(folder: Path, train: str, proved: bool = False) -> Session:
         probing = '[presets.tiny.metric]\ncommand = ["{python}", "-P", "-m", "autoresearch_mcp.evaluate.bpb", "{data}"]\n'
         assert probing in toml
         toml = toml.replace(probing, "")
+    toml = toml.replace("starts_early = true\n", 'starts_early = true\nconfidence = "single"\n')  # one run each
     toml += "\n[sandbox]\nmemory_mb = 1500\nprocesses = 200\ndisk_mb = 300\n"
     (task / "autoresearch.toml").write_text(toml)
     session = open_session(create(folder / "workspace", str(task), "tiny").root)

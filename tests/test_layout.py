@@ -12,8 +12,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "server" / "autoresearch_mcp"
 FLOORS = (
     ("cli",),
-    ("app", "demo"),
-    ("calls", "doctor", "web", "subscriptions", "connect"),
+    ("app", "demo", "morning", "night"),
+    ("calls", "doctor", "web", "subscriptions", "connect", "options"),
     ("views",),
     ("loop",),
     ("executors",),

@@ -33,7 +33,7 @@ def test_tool_names_follow_the_file_and_the_metric():
         (('editable = "work.py"', 'editable = "reference.md"'), None, "collides"),
         (("progress = 'step (?P<x>", "progress = 'step (?P<x"), 14, "not a regular expression"),
         (("progress = 'step (?P<x>", "progress = 'step (?P<z>"), 14, "named groups"),
-        (("oom =", "out_of_memory ="), 21, "no failure name"),
+        (("oom =", "out_of_memory ="), 22, "no failure name"),
         (("[metric]", "[metric"), 16, "not valid TOML"),
     ],
 )

@@ -12,13 +12,16 @@ from pydantic import Field
 
 from autoresearch_mcp import __version__, calls
 from autoresearch_mcp.calls import AnsweringServer, blocking
+from autoresearch_mcp.loop.activity import note_call
 from autoresearch_mcp.loop.patches import FORMS, MAX_BYTES
-from autoresearch_mcp.loop.session import DESCRIPTION, LEARNED, Session
+from autoresearch_mcp.loop.rows import LEARNED
+from autoresearch_mcp.loop.session import DESCRIPTION, Session
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
-from autoresearch_mcp.views import answers, build
+from autoresearch_mcp.views import answers, build, prompt
 
+ADVANCE_EVERY = 2.0  # seconds between looks whether a verdict waits for another run while no call does
 CATCH_UP_AFTER, HEAL_AFTER = 0.5, 10.0  # seconds after the start: the answer to tools/list comes first
 RESULTS = "autoresearch://results.tsv"
 
@@ -47,7 +50,7 @@ Learned = Annotated[str | None, _argument("What this result taught, for every la
 Description = Annotated[str, _argument("What this experiment tries, in a few words", most=DESCRIPTION)]
 Hypothesis = Annotated[str | None, _argument("Why it should help; recorded", most=LEARNED)]
 Replicate = Annotated[
-    bool, _argument("Run an unchanged file again: to measure the noise, or to show that a shorter one is no worse")
+    bool, _argument("Run a file again that has its result: to know the noise better. Repeats that a verdict needs come unasked")
 ]
 Search = Annotated[str | None, _argument("Only experiments with all of these words", most=WORDS)]
 
@@ -82,6 +85,7 @@ def build_server(session: Session) -> AnsweringServer:
         subscriptions=subscribers,
         lifespan=partial(_beside, session, subscribers),
     )
+    server.on_call = partial(note_call, session)
     _add_tools(server, session)
     _add_resources(server, session)
     return server
@@ -104,9 +108,9 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
     @tool(
         "run_experiment",
         WRITE,
-        f"Commit {file} and run it for the fixed budget ({task.run.budget_seconds:g} s), then have it scored. Waits up to "
-        f"wait_seconds; the run goes on in any case, and {task.get_tool} waits on. The first run must be the unchanged file, "
-        "the baseline.",
+        f"Commit {file} and run it for the fixed budget ({task.run.budget_seconds:g} s), then have it scored. The server repeats "
+        f"runs by itself until the verdict is decided. Waits up to wait_seconds; it goes on in any case, and {task.get_tool} waits "
+        "on. The first run must be the unchanged file, the baseline.",
     )
     async def run_experiment(
         ctx: Context,
@@ -133,7 +137,7 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
     @tool(
         "keep",
         WRITE,
-        f"Accept the current experiment as the best. Refused unless {metric} is better, or equal by its repeats and shorter.",
+        f"Accept the current experiment as the best. Refused unless {metric} is better beyond luck, or no worse and shorter.",
     )
     async def keep(learned: Learned = None) -> Annotated[CallToolResult, answers.Judged]:
         return await calls.answer(partial(build.kept, session, learned))
@@ -194,9 +198,7 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
     @server.prompt(title="Run the research loop")
     async def research() -> str:
         """The human's instructions and where the loop stands."""
-        text = await blocking(partial(build.reference_text, session, PROGRAM))
-        state = await blocking(partial(build.status, session))
-        return f"{text}\n\n# Where the loop stands\n\n{state.text()}"
+        return await blocking(partial(prompt.research, session))
 
 
 @asynccontextmanager
@@ -204,6 +206,7 @@ async def _beside(session: Session, subscribers: Subscribers, _: object) -> Asyn
     """What goes on while the server serves."""
     async with anyio.create_task_group() as tasks, announcing(partial(blocking, partial(_seen, session)), subscribers):
         tasks.start_soon(calls.in_spare_time, CATCH_UP_AFTER, session.recovery.catch_up)
+        tasks.start_soon(calls.again_and_again, ADVANCE_EVERY, session.advance)
         tasks.start_soon(calls.beside_the_calls, 0.0, detect)
         tasks.start_soon(calls.beside_the_calls, HEAL_AFTER, session.recovery.restore_refs)
         yield

@@ -11,7 +11,7 @@ import select
 import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from logging.handlers import RotatingFileHandler
@@ -37,6 +37,7 @@ WAIT_CAP, WAIT_DEFAULT = 240.0, 45.0  # seconds: some clients cut a call at 60, 
 PATIENT = {"claude-code", "codex-mcp-client", "gemini-cli-mcp-client"}  # clients by name that sit through WAIT_CAP by default
 POLL_FIRST, POLL_LAST = 0.02, 0.5  # seconds between looks at a run: fast for short ones, gentle for long ones
 REPORT_EVERY = 2.0  # seconds between progress notifications
+AFTER_FAILURE = 60.0  # seconds
 LOG_BYTES = 1 << 20  # of the server's log, twice: the one before is kept
 LINE = 500  # characters on stderr; a pipe takes that many at once or none
 
@@ -58,6 +59,17 @@ async def in_spare_time(delay: float, work: Callable[[], object]) -> None:
     await anyio.sleep(delay)
     with _logging():
         await blocking(work)
+
+
+async def again_and_again(every: float, work: Callable[[], object]) -> None:
+    """Does work on the session in its spare time for ever; after a failure, which is logged, not at once again."""
+    while True:
+        await anyio.sleep(every)
+        try:
+            await blocking(work)
+        except (AutoresearchError, OSError) as error:
+            _log.warning("%s", error)
+            await anyio.sleep(AFTER_FAILURE)
 
 
 async def beside_the_calls(delay: float, work: Callable[[], object]) -> None:
@@ -87,10 +99,10 @@ async def result(session: Session, ctx: Context, number: int, seconds: float | N
     seconds = _patience(ctx) if seconds is None else min(max(seconds, 0.0), WAIT_CAP)
     started = anyio.current_time()
     pause, reported = POLL_FIRST, started
-    while (await blocking(partial(session.experiment, number))).running and anyio.current_time() - started < seconds:
+    while await blocking(partial(session.waits, number)) and anyio.current_time() - started < seconds:
         await anyio.sleep(min(pause, max(0.0, started + seconds - anyio.current_time())))
         pause = min(pause * 1.3, POLL_LAST)
-        await blocking(session.refresh)
+        await blocking(session.advance)
         if anyio.current_time() - reported >= REPORT_EVERY:
             reported = anyio.current_time()
             progress = await blocking(session.progress)
@@ -112,9 +124,15 @@ def _patience(ctx: Context) -> float:
 class AnsweringServer(MCPServer):
     """The SDK's server, with every failure answered in our words."""
 
+    on_call: Callable[[], None] | None = None
+    """Told of every call of a tool, before anything else. It fails none."""
+
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
+        if self.on_call is not None:
+            with suppress(Exception):
+                self.on_call()
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as error:

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
@@ -144,8 +145,13 @@ class Metric(Section):
     starts_early: bool = False
     """Start the command with the run: it prints a line when it has loaded, before the budget starts, and then waits for lines on
     its input: `declared` when run.declares is there, which it answers in a line of JSON, and `score` when the outputs are."""
+    baseline_runs: int = Field(default=3, ge=1, le=20)
+    """How often the baseline is run before the first change, to know the noise. Two that agree to the last digit are enough."""
+    confidence: Literal["single"] | Annotated[float, Field(ge=0.5, lt=1)] = 0.9
+    """How much of what is kept shall be real: repeats are made until the evidence suffices. "single": one run decides, whatever
+    luck it had, as in the original."""
     noise_floor: float = Field(default=0.0, ge=0)
-    """Differences up to this size count as equal. Repeated runs can only raise it."""
+    """Differences up to this size count as equal, whatever repeated runs show."""
 
     @property
     def sign(self) -> int:
@@ -342,6 +348,15 @@ def not_installed(task: Task) -> list[str]:
         except importlib.metadata.PackageNotFoundError:
             missing.append(name)
     return missing
+
+
+@cache
+def torch_version() -> str:
+    """Of the torch that runs import, without importing it; empty where there is none."""
+    try:
+        return importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def lacking(packages: list[str]) -> str:

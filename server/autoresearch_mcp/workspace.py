@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import git
 
 STATE = ".autoresearch"
-EXCLUDED = (f"/{STATE}/", "/results.tsv", "/progress.png", "__pycache__/")
+EXCLUDED = (f"/{STATE}/", "/results.tsv", "/progress.png", "/report/", "__pycache__/")
 EXPERIMENTS = "refs/autoresearch/experiments"
 STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own
 # What another git process may have left in our environment would point our commands at its repository.
@@ -166,11 +166,11 @@ class Workspace:
     # --- reading ---
 
     def head(self) -> str:
-        return str(self._run("rev_parse", "HEAD"))
+        return str(self.run("rev_parse", "HEAD"))
 
     def _read_blob(self, commit: str, path: str) -> bytes:
         try:
-            return self._run("cat_file", "blob", f"{commit}:{path}", stdout_as_string=False, strip_newline_in_stdout=False)
+            return self.run("cat_file", "blob", f"{commit}:{path}", stdout_as_string=False, strip_newline_in_stdout=False)
         except WorkspaceError as error:
             raise WorkspaceError(
                 f"{path} is not in commit {commit[:7]} of {self.root}. Commit it and start a new session."
@@ -195,18 +195,18 @@ class Workspace:
         return DataFolder(task, self.pinned(task, commit))
 
     def _mode(self, commit: str, path: str) -> str:
-        return str(self._run("ls_tree", commit, "--", path)).split(" ", 1)[0]
+        return str(self.run("ls_tree", commit, "--", path)).split(" ", 1)[0]
 
     def check_committed(self, task: Task) -> None:
         """Refuses to start a session while files that it would pin differ from the last commit: it would not use what one sees."""
         names = (TASK_FILE, PROGRAM, task.files.editable, *task.files.read_only)
-        dirty: str = self._run("status", "--porcelain", "--", *names, env={"GIT_OPTIONAL_LOCKS": "0"})
+        dirty: str = self.run("status", "--porcelain", "--", *names, env={"GIT_OPTIONAL_LOCKS": "0"})
         if dirty:
             named = ", ".join(sorted({line[3:] for line in dirty.splitlines()}))
             raise WorkspaceError(f"Uncommitted changes in {named}. Commit or stash them, then start the session.")
 
     def ref(self, name: str) -> str | None:
-        found: str = self._run("for_each_ref", "--format=%(objectname)", name)
+        found: str = self.run("for_each_ref", "--format=%(objectname)", name)
         return found.splitlines()[0] if found else None
 
     # --- writing ---
@@ -217,18 +217,18 @@ class Workspace:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), **identity(self.repo)}
             source = Path(folder) / "content"
             source.write_bytes(content)
-            blob = self._run("hash_object", "-w", "--no-filters", "--", str(source))
-            self._run("read_tree", parent, env=env)
-            self._run("update_index", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}", env=env)
-            tree = self._run("write_tree", env=env)
-            return str(self._run("commit_tree", tree, "-p", parent, "-m", message, env=env))
+            blob = self.run("hash_object", "-w", "--no-filters", "--", str(source))
+            self.run("read_tree", parent, env=env)
+            self.run("update_index", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}", env=env)
+            tree = self.run("write_tree", env=env)
+            return str(self.run("commit_tree", tree, "-p", parent, "-m", message, env=env))
 
     def set_ref(self, name: str, commit: str) -> None:
-        self._run("update_ref", name, commit)
+        self.run("update_ref", name, commit)
 
     def highest_experiment(self) -> int:
         """The number of the last experiment that git knows, of whatever ledger; 0 where it knows none."""
-        refs = str(self._run("for_each_ref", "--format=%(refname:lstrip=3)", EXPERIMENTS)).split()
+        refs = str(self.run("for_each_ref", "--format=%(refname:lstrip=3)", EXPERIMENTS)).split()
         return max((int(name) for name in refs if name.isascii() and name.isdigit()), default=0)
 
     def highest_run(self) -> int:
@@ -237,19 +237,19 @@ class Workspace:
 
     def restore_refs(self, commits: dict[int, str]) -> list[int]:
         """Makes the refs of experiments that are missing, all in one process; returns the experiments whose commit is gone."""
-        have = set(str(self._run("for_each_ref", "--format=%(refname)", EXPERIMENTS)).split())
+        have = set(str(self.run("for_each_ref", "--format=%(refname)", EXPERIMENTS)).split())
         missing = {number: commit for number, commit in commits.items() if experiment_ref(number) not in have}
         if not missing:
             return []
-        with self._lines(missing.values()) as names:
-            found = str(self._run("cat_file", "--batch-check", istream=names)).splitlines()
+        with self.lines(missing.values()) as names:
+            found = str(self.run("cat_file", "--batch-check", istream=names)).splitlines()
         gone = [number for number, line in zip(missing, found, strict=True) if line.endswith("missing")]
         orders = [f"create {experiment_ref(number)} {commit}" for number, commit in missing.items() if number not in set(gone)]
-        with self._lines(orders) as lines:
-            self._run("update_ref", "--stdin", istream=lines)
+        with self.lines(orders) as lines:
+            self.run("update_ref", "--stdin", istream=lines)
         return gone
 
-    def _lines(self, lines: Any) -> Any:
+    def lines(self, lines: Any) -> Any:
         """A file with these lines, to be read by git."""
         file = tempfile.TemporaryFile("w+", dir=self.state_dir)  # noqa: SIM115 (the caller's `with` closes it)
         file.writelines(f"{line}\n" for line in lines)
@@ -260,7 +260,7 @@ class Workspace:
     def move_branch(self, branch: str, commit: str, worktree: Path) -> None:
         """Points the branch at a commit and the worktree's index with it; files stay as they are."""
         self.set_ref(f"refs/heads/{branch}", commit)
-        self._run("read_tree", commit, env={"GIT_INDEX_FILE": str(self._entry(worktree) / "index")})
+        self.run("read_tree", commit, env={"GIT_INDEX_FILE": str(self._entry(worktree) / "index")})
 
     # --- the sessions' worktrees ---
 
@@ -272,8 +272,8 @@ class Workspace:
         path = self.worktree_path(tag)
         if not path.is_dir():
             path.unlink(missing_ok=True)
-            self._run("worktree", "prune")
-            self._run("worktree", "add", "-f", str(path), branch, env=RAW)
+            self.run("worktree", "prune")
+            self.run("worktree", "add", "-f", str(path), branch, env=RAW)
         elif not self._entry(path).is_dir():
             self._add_around(path, branch)
         self._link(path, self._entry(path))
@@ -297,17 +297,17 @@ class Workspace:
         """A new entry for a worktree whose own was lost; no file in it is touched."""
         beside = Path(tempfile.mkdtemp(prefix=f"{path.name}.", dir=path.parent))
         try:
-            self._run("worktree", "prune")
-            self._run("worktree", "add", "-f", "--no-checkout", str(beside), branch)
+            self.run("worktree", "prune")
+            self.run("worktree", "add", "-f", "--no-checkout", str(beside), branch)
             os.replace(beside / ".git", path / ".git")
         finally:
             shutil.rmtree(beside, ignore_errors=True)
         self._link(path, self._entry(path))
-        self._run("read_tree", branch, env={"GIT_INDEX_FILE": str(self._entry(path) / "index")})
+        self.run("read_tree", branch, env={"GIT_INDEX_FILE": str(self._entry(path) / "index")})
 
     # --- git ---
 
-    def _run(self, command: str, *arguments: str, **options: Any) -> Any:
+    def run(self, command: str, *arguments: str, **options: Any) -> Any:
         """One git command; returns its output. Raises WorkspaceError with what git said; a stale lock of ours is removed once."""
         from git.exc import CommandError
 

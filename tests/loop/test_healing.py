@@ -247,7 +247,7 @@ def test_a_lock_of_the_users_is_left_alone_and_named(scored: Session):
     lock.touch()
     os.utime(lock, (time.time() - 900, time.time() - 900))
     with pytest.raises(WorkspaceError, match=r"rm .*packed-refs\.lock"):
-        scored.workspace._run("pack_refs", "--all")
+        scored.workspace.run("pack_refs", "--all")
     assert lock.exists()
 
 

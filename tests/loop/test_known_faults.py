@@ -63,7 +63,7 @@ def test_zero_and_negative_scores_count(toy: Make, value: str):
     assert build.history(session).best[0].score == float(value)
     replace(session, write(float(value) - 1))
     run(session)
-    assert build.result(session).improvement == 1.0
+    assert build.result(session).gain == [1.0]
     session.keep()
 
 

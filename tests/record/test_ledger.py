@@ -114,13 +114,11 @@ def test_many_processes_append_without_losing_or_repeating(ledger: Ledger):
     assert sorted(ledger.state().experiments) == list(range(1, 81))
 
 
-def test_the_noise_floor_comes_from_repeated_runs_and_never_falls_below_the_tasks(tmp_path: Path):
-    ledger = Ledger(tmp_path / "ledger.db")
-    start(ledger, noise_floor=0.01)
+def test_the_noise_comes_from_repeated_runs(ledger: Ledger):
     experiment(ledger, 1.0, verdict="keep")
-    assert ledger.state().sessions["t"].noise_floor == 0.01
+    assert ledger.state().sessions["t"].standing.noise.deviation is None
     experiment(ledger, 1.0, 1.2)
-    assert ledger.state().sessions["t"].noise_floor == pytest.approx(2 * 0.1414213, rel=1e-4)
+    assert ledger.state().sessions["t"].standing.noise.deviation == pytest.approx(0.1414213, rel=1e-4)
 
 
 def test_the_first_result_of_a_run_counts(ledger: Ledger):
@@ -129,14 +127,14 @@ def test_the_first_result_of_a_run_counts(ledger: Ledger):
     assert ledger.state().experiments[1].score == 1.0
 
 
-def test_results_tsv_has_karpathys_five_columns(ledger: Ledger):
+def test_results_tsv_has_karpathys_five_columns_and_then_what_is_known_of_the_score(ledger: Ledger):
     experiment(ledger, 0.9979, verdict="keep", description="baseline", peak_memory_mb=45056.0)
     experiment(ledger, None, verdict="discard", description="tabs\tand\nlines")
     experiment(ledger, 1.0, description="undecided")
     rows = [line.split("\t") for line in Results(ledger, Path()).text().splitlines()]
-    assert rows[0] == ["commit", "m", "memory_gb", "status", "description"]
-    assert rows[1] == ["0000000", "0.997900", "44.0", "keep", "baseline"]
-    assert rows[2] == ["0000000", "0.000000", "0.0", "crash", "tabs and lines"]
+    assert rows[0] == ["commit", "m", "memory_gb", "status", "description", "runs", "gain", "gain_low", "gain_high"]
+    assert rows[1] == ["0000000", "0.997900", "44.0", "keep", "baseline", "1", "", "", ""]
+    assert rows[2] == ["0000000", "0.000000", "0.0", "crash", "tabs and lines", "0", "", "", ""]
     assert rows[3][3] == "scored"
 
 
@@ -171,7 +169,7 @@ def test_a_ledger_of_the_first_version_opens_and_is_written_on(tmp_path: Path):
     assert (
         first.baseline is not None
         and first.baseline.scores == [1.42, 1.43]
-        and first.noise_floor == pytest.approx(0.01414, rel=1e-3)
+        and first.standing.noise.deviation == pytest.approx(0.00707, rel=1e-3)
     )
     assert list(first.lessons) == ["where we start", "less is not more"]
     assert [e.number for e in second.awaiting] == [9] and second.awaiting[0].score == 3.0

@@ -1,17 +1,13 @@
-"""What is allowed when, and what a score means. Pure: functions over (state, task, file), without disk, clock or lock.
+"""What is allowed when. Pure: functions over (state, task, file), without disk, clock or lock.
 
-Every step of the session begins with `require`, every answer carries `position`: legality is told here and nowhere else. The loop
-is for one experiment at a time: a result is judged before the next idea, a failure is mended or discarded.
+Every step of the session begins with `require`, every answer carries `position`: legality is told here and nowhere else. The
+loop is for one experiment at a time: a result is judged before the next idea, a failure is mended or discarded.
 
-Two rules keep luck out of the record. *Equal means equal*: a shorter file is kept only where its own repeated runs are no worse
-than the best estimate that the line ever had, but for the noise that the task states. The noise that was measured has no part in
-it, for whoever repeats a lucky best raises that. `better` is measured against the best as its runs have it now: a best that falls
-as it is repeated was never as good as its first run said; what beats it then is an improvement of the file there is, and cannot be
-combined with simplifications to drift, since those are held to the best estimate of all. *A run that saw data is a result*: what
-ended without a score after training began, by whatever hand, is not run again, nor is the same program under other comments; only
-the rule of `what_to_repeat` runs anything twice. (A baseline that was stopped must be: nobody but a human chose that file, and
-nothing takes its place.) The price: a crash by pure chance is mended by a changed program or not at all, and a program that
-differs in something without effect still counts as new, which nobody can decide.
+What a score is worth is for verdicts.py; while that asks for another run, the server makes it (`due`) and nobody chooses. *A
+run that saw data is a result*: what ended without a score after training began, by whatever hand, is not run again, nor is the
+same program under other comments; only the rule of `what_to_repeat` runs anything twice. (A baseline that was stopped must be:
+nobody but a human chose that file, and nothing takes its place.) The price: a crash by pure chance is mended by a changed
+program or not at all, and a program that differs in something without effect still counts as new, which nobody can decide.
 """
 
 from dataclasses import dataclass
@@ -20,18 +16,18 @@ from typing import Literal
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop import changes
+from autoresearch_mcp.loop.verdicts import verdict
+from autoresearch_mcp.record.noise import MOST_RUNS
 from autoresearch_mcp.record.state import ExperimentState, SessionState, failed_looks
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import format_score, plain, shown_difference
+from autoresearch_mcp.text import format_score, plain
 
 Step = Literal["apply_patch", "run_experiment", "keep", "discard", "stop_experiment"]
-Phase = Literal["baseline", "ready", "edited", "running", "scored", "failed"]
+Phase = Literal["baseline", "ready", "edited", "running", "repeating", "scored", "failed"]
 
 PLATEAU = 8  # experiments in a row without a keep, after which the advice is to look elsewhere
 FRESH_PLACES = 6  # named in that advice
 NO_FAULT = ("lost", "killed", "timeout_startup")  # failures that say nothing of a file whose training never began
-OWN_RUNS = 2  # that a simplification needs: one alone may be lucky
-MOST_RUNS = 5  # of an experiment before its verdict: who may go on until the mean is lucky has it lucky in the end
 
 
 @dataclass(frozen=True)
@@ -73,54 +69,14 @@ class Position:
         return self.allowed[0]
 
 
-@dataclass(frozen=True)
-class Verdict:
-    decision: Literal["keep", "discard", "repeat"]
-    reason: str
-
-
-def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:
-    """The verdict that a scored experiment earns: keep what is better beyond the noise, or by its own repeats no worse and
-    shorter; repeat what could be that. A task's stated noise counts in both, the measured noise for `better` alone."""
-    assert experiment.score is not None
-    score, metric = format_score(experiment.score), task.metric.name
-    improvement, floor, estimate = state.improvement(experiment.score), state.noise_floor, state.best_estimate
-    if improvement is None or estimate is None or state.best is None or state.best.score is None:
-        return Verdict("keep", f"{metric} {score} is the first score of this session, the baseline")
-    if failed := experiment.failed_looks:
-        runs = failed + len(experiment.scores)
-        return Verdict(
-            "discard", f"{failed} of its {runs} runs gave no score after training began, so {score} holds lucky runs alone"
-        )
-    best = f"best {format_score(state.best.score)} (experiment {state.best.number})"
-    noise = f", noise floor {_difference(floor, state.best.score)}" if floor else ""
-    by = _difference(abs(improvement), state.best.score)
-    if improvement > floor:
-        return Verdict("keep", f"{metric} {score} is better than the {best} by {by}{noise}")
-    if improvement < -floor:
-        return Verdict("discard", f"{metric} {score} is worse than the {best} by {by}{noise}")
-    saved = state.best.committed.lines - experiment.committed.lines
-    if saved <= 0:
-        return Verdict("discard", f"{metric} {score} equals the {best}{noise}, and the file is not shorter")
-    if len(experiment.scores) < OWN_RUNS:
-        equal = f"{metric} {score} equals the {best}{noise}, with {saved} lines fewer"
-        return Verdict("repeat", f"{equal}; one run does not show that it is no worse")
-    runs, missing = len(experiment.scores), state.sign * (estimate - experiment.score)
-    if missing > state.started.noise_floor:
-        return Verdict(
-            "discard",
-            f"{metric} {score}, the mean of {runs} runs with {saved} lines fewer, is worse than the best estimate of this line, "
-            f"{format_score(estimate)}, by {_difference(missing, estimate)}",
-        )
-    return Verdict(
-        "keep",
-        f"{metric} {score}, the mean of {runs} runs, equals the {best}{noise} and is no worse than the best estimate of this line, "
-        f"{format_score(estimate)}, with {saved} lines fewer: a simplification",
-    )
-
-
-def _difference(difference: float, score: float) -> str:
-    return format_score(shown_difference(difference, score))
+def due(state: SessionState, task: Task) -> ExperimentState | None:
+    """What the server runs again by itself now: an experiment that no verdict can be given on yet, or the best beside it."""
+    experiment = current(state)
+    if state.running or experiment is None:
+        return None
+    if experiment.undecided:
+        return experiment
+    return verdict(state, task, experiment).which if experiment.score is not None else None
 
 
 def current(state: SessionState) -> ExperimentState | None:
@@ -138,11 +94,11 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         return Position("running", (get, "stop_experiment"), step)
     if not file.readable:
         return Position("edited", ("discard",), f"{name} is no text file any more: call discard, which sets aside what is there")
+    if experiment and (repeated := due(state, task)):
+        step = f"call {get} to wait: the server runs experiment {repeated.number} again by itself"
+        return Position("repeating", (get, "discard") if state.best else (get,), step, routine=True)
     if experiment and experiment.score is not None:
         decision = verdict(state, task, experiment).decision
-        if decision == "repeat":
-            step = "call run_experiment with replicate=true, to show by a second run that it is no worse; then keep"
-            return Position("scored", ("run_experiment", "discard"), step)
         if decision == "keep" and _is_unchanged_baseline(state, experiment, file):
             return Position("scored", ("keep",), "call keep", routine=True)
         return Position("scored", ("keep", "discard") if decision == "keep" else ("discard",), f"call {decision}", routine=True)
@@ -212,6 +168,8 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | N
         case "keep":
             if experiment is None or experiment.running:
                 return "keep is not allowed now: there is no result to judge."
+            if experiment.undecided:
+                return f"Experiment {experiment.number} was disturbed and is run again: there is no result to judge yet."
             if experiment.score is None:
                 return f"Experiment {experiment.number} gave no score ({experiment.failure}), so it cannot be kept."
             if file.sha256 != experiment.committed.file_sha256:
@@ -221,8 +179,8 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | N
         case "discard":
             if experiment is None:
                 return None if file.edited else "There is nothing to discard."
-            if experiment.running:
-                return f"Experiment {experiment.number} is still running."
+            if running := state.running:
+                return f"Experiment {running[0][0].number} is still running."
             if experiment.score is not None and _is_unchanged_baseline(state, experiment, file):
                 return "The baseline has a score and nothing to go back to: it can only be kept."
             return None
@@ -239,6 +197,8 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
     """
     experiment, name, digest = current(state), task.files.editable, file.sha256
     step = position(state, task, file).next
+    if repeated := due(state, task):
+        return repeated
     if _owes_baseline(state, file):
         if file.edited:
             raise NotAllowedError(f"The baseline comes first. Next: {step}.")

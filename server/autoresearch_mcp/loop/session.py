@@ -10,41 +10,35 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from secrets import token_hex
 from typing import Literal
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.executors.local import LocalExecutor
-from autoresearch_mcp.files import locked, sha256
-from autoresearch_mcp.loop import changes, patches, rules
+from autoresearch_mcp.files import locked
+from autoresearch_mcp.loop import patches, rules, verdicts
 from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.loop.recovery import Recovery
+from autoresearch_mcp.loop.rows import LEARNED, latest_tag, record_start
+from autoresearch_mcp.loop.runs import Runs
 from autoresearch_mcp.loop.sizes import check_size
 from autoresearch_mcp.loop.worktree import FileText, Worktree
 from autoresearch_mcp.record.events import (
-    ExperimentCommitted,
-    RunEnded,
+    Purpose,
     RunStarted,
-    SessionStarted,
-    Settled,
     VerdictGiven,
 )
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import ExperimentState, SessionState
-from autoresearch_mcp.run import clock
 from autoresearch_mcp.run.progress import Progress
-from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import one_line, split_lines
-from autoresearch_mcp.workspace import Workspace, experiment_ref
+from autoresearch_mcp.text import one_line
+from autoresearch_mcp.workspace import Workspace
 
-SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
-DESCRIPTION, LEARNED = 500, 2000  # characters that are recorded
+DESCRIPTION = 500  # characters that are recorded
 
 
 def open_ledger(workspace: Workspace) -> Ledger:
@@ -70,6 +64,7 @@ class Session:
         self.task: Task = workspace.task_at(started.base_commit)
         self.worktree = Worktree(workspace.worktree_path(tag), self.task.files.editable)
         self.results = Results(ledger, workspace.root / "results.tsv")
+        self.runs = Runs(workspace, ledger, tag, self.task, self.executor, self.results)
         self.recovery = Recovery(workspace, ledger, tag, self.worktree, self.executor, self.results)
 
     @classmethod
@@ -80,7 +75,7 @@ class Session:
             raise NotFoundError(
                 f"No session has been started in {workspace.root}. Run: autoresearch-mcp serve --workspace {workspace.root}"
             )
-        tag = tag or max(sessions, key=lambda known: sessions[known].at)
+        tag = tag or latest_tag(sessions)
         if tag not in sessions:
             raise NotFoundError(f"There is no session {tag!r} in {workspace.root}. Choose one of: {', '.join(sorted(sessions))}.")
         return cls(workspace, ledger, tag)
@@ -92,13 +87,13 @@ class Session:
         Raises WorkspaceError or TaskError.
         """
         sessions = ledger.state().sessions
-        latest = max(sessions, key=lambda known: sessions[known].at) if sessions else datetime.now().strftime("%b%d").lower()
+        latest = latest_tag(sessions) if sessions else datetime.now().strftime("%b%d").lower()
         tag = tag or latest
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
             raise WorkspaceError(f"{tag!r} is no session name. Use letters, digits, '-', '_' and '.', at most 50, like nov23.")
         with locked(_lock(workspace, tag), "start"):
             if tag not in ledger.state().sessions:
-                _record_start(workspace, ledger, tag)
+                record_start(workspace, ledger, tag)
         session = cls(workspace, ledger, tag)
         with session._step("start"):  # that it begins is all
             pass
@@ -112,20 +107,9 @@ class Session:
     def state(self) -> SessionState:
         return self.ledger.state().sessions[self.tag]
 
-    @cached_property
-    def pinned(self) -> dict[str, bytes]:
-        """The read-only files as they were when the session started."""
-        return self.workspace.pinned(self.task, self.state.started.base_commit)
-
-    @cached_property
+    @property
     def data(self) -> DataFolder:
-        return DataFolder(self.task, self.pinned)
-
-    def conditions(self) -> str:
-        """Hash of everything but the editable file that a result depends on: task, read-only files, data."""
-        parts = [self.state.started.task_sha256, self.data.fingerprint()]
-        parts += [f"{path} {sha256(content)}" for path, content in sorted(self.pinned.items())]
-        return sha256("\n".join(parts).encode())
+        return self.runs.data
 
     def blob(self, commit: str) -> bytes:
         """The editable file at a commit."""
@@ -197,21 +181,15 @@ class Session:
             if not description:
                 raise NotAllowedError("description is empty. Say in a few words what this experiment tries, then call again.")
             self.data.require(self.workspace.root)
-            changed = self.worktree.restore(self.pinned)
+            changed = self.worktree.restore(self.runs.pinned)
             content = self.read().text.encode("utf-8")
             patches.check_syntax(self.task.files.editable, content.decode())
             check_size(self.task.files, content.decode())
             again = rules.what_to_repeat(state, self.task, self.file(), replicate)
-            conditions = self._pinned_conditions()
-            run = (
-                self._record_run(again, conditions)
-                if again
-                else self._record_experiment(content, description, hypothesis, conditions)
-            )
-            self._launch(run, self.blob(again.committed.commit) if again else content)
+            number = self._repeat(again) if again else self.runs.first(content, description, hypothesis).experiment
         names = ", ".join(changed)
         return (
-            run.experiment,
+            number,
             f"{names} had been changed in the worktree and was restored; the run uses the pinned version" if names else "",
         )
 
@@ -222,14 +200,14 @@ class Session:
             rules.require("keep", state, self.task, self.file())
             experiment = rules.current(state)
             assert experiment is not None
-            conditions = self.conditions()
+            conditions = self.runs.conditions()
             if any(run.started.conditions != conditions for run in experiment.runs if run.ended and run.ended.score is not None):
                 raise NotAllowedError(
                     f"The task, its read-only files or its data changed since experiment {experiment.number} ran. "
                     "Call run_experiment with replicate=true to run it again."
                 )
-            verdict = rules.verdict(state, self.task, experiment)
-            return Judgement(experiment, note=self._judge(experiment, "keep", verdict.reason, learned))
+            verdict = verdicts.verdict(state, self.task, experiment)
+            return Judgement(experiment, note=self._judge(experiment, "keep", verdict, learned))
 
     def discard(self, learned: str | None = None) -> Judgement:
         """Records the verdict and restores the file to the best experiment's. Raises NotAllowedError."""
@@ -240,11 +218,10 @@ class Session:
             experiment = rules.current(state)
             if experiment is None:
                 return Judgement(None, undone, self.worktree.write(self.blob(state.head_commit)))
+            verdict = verdicts.Verdict("discard", f"no score: {experiment.failure}")
             if experiment.score is not None:
-                reason = rules.verdict(state, self.task, experiment).reason
-            else:
-                reason = f"no score: {experiment.failure}"
-            return Judgement(experiment, undone, self._judge(experiment, "discard", reason, learned))
+                verdict = verdicts.verdict(state, self.task, experiment)
+            return Judgement(experiment, undone, self._judge(experiment, "discard", verdict, learned))
 
     def stop(self) -> ExperimentState:
         """Asks the oldest run that is on to end; it is recorded as killed."""
@@ -254,6 +231,27 @@ class Session:
         if (spec := self.spec(run.started.run)) is not None:
             self.executor.stop(spec)
         return experiment
+
+    def advance(self) -> None:
+        """Makes the run that a verdict waits for, if none is on: repeats are the server's. Cheap where there is none to make."""
+        self.refresh()
+        if rules.due(self.state, self.task) is None:
+            return
+        with self._step("advance"):
+            if (experiment := rules.due(self.state, self.task)) is not None:
+                self._repeat(experiment)
+
+    def start_run(self, experiment: ExperimentState, purpose: Purpose, seed: int) -> RunStarted:
+        """Runs an experiment's own commit again, to examine it. Raises NotAllowedError, WorkspaceError."""
+        with self._step("start_run"):
+            return self.runs.again(experiment, purpose, seed)
+
+    def waits(self, number: int) -> bool:
+        """Whether an experiment's result is still to come: it runs, or another run is made for its verdict."""
+        state, experiment = self.state, self.experiment(number)
+        if experiment.running:
+            return True
+        return experiment is rules.current(state) and bool(state.running or rules.due(state, self.task))
 
     def refresh(self) -> None:
         """Notices a run that nobody supervises any more. Cheap where there is none."""
@@ -272,121 +270,28 @@ class Session:
             self.recovery.finish()
             yield
 
-    def _pinned_conditions(self) -> str:
-        """The conditions, which must be those of the session's first run: other data would make scores incomparable."""
-        conditions, experiments = self.conditions(), self.state.experiments
-        first = experiments[0].runs[0].started.conditions if experiments else conditions
-        if conditions != first:
-            raise NotAllowedError(
-                f"The data in {self.data.path} is not what this session's first run used, so scores would not compare. A human "
-                "must put it back (autoresearch-mcp prepare --force) or start another session (serve --session NAME)."
-            )
-        return conditions
+    def _repeat(self, experiment: ExperimentState) -> int:
+        """Runs an experiment again; returns the one that awaits its verdict, which may be another."""
+        self.runs.again(experiment)
+        return (rules.current(self.state) or experiment).number
 
-    def _record_run(self, experiment: ExperimentState, conditions: str) -> RunStarted:
-        """Records another run of an experiment."""
-        with self.ledger.transaction() as transaction:
-            seed = SEED + len(experiment.runs)
-            run = RunStarted(
-                run=transaction.next_run(), experiment=experiment.number, seed=seed, conditions=conditions, token=token_hex(8)
-            )
-            transaction.append(run)
-        return run
-
-    def _record_experiment(self, content: bytes, description: str, hypothesis: str | None, conditions: str) -> RunStarted:
-        """Commits the file on top of the best and records experiment and run: commit, row, ref, in this order."""
-        state, name = self.state, self.task.files.editable
-        parent, text = state.head_commit, content.decode("utf-8")
-        commit = self.workspace.commit_file(parent, name, content, description)
-        best = self.text_at(parent)
-        diff, change = unified_diff(best, text, name), changes.between(name, best, text)
-        with self.ledger.transaction() as transaction:
-            number = transaction.next_experiment()
-            if failed := rules.current(state):  # this experiment is the attempt to mend it
-                reason = f"patched further as experiment {number}"
-                transaction.append(VerdictGiven(experiment=failed.number, verdict="discard", reason=reason))
-                transaction.append(Settled(experiment=failed.number))
-            transaction.append(
-                ExperimentCommitted(
-                    experiment=number,
-                    session=self.tag,
-                    commit=commit,
-                    parent=parent,
-                    file_sha256=sha256(content),
-                    lines=len(split_lines(text)),
-                    added=len(diff.added),
-                    removed=len(diff.removed),
-                    description=description,
-                    hypothesis=one_line(hypothesis, LEARNED) if hypothesis else None,
-                    change_sha256=change.digest if change else None,
-                    program_sha256=changes.program_digest(name, text),
-                    places=change.places if change else [],
-                )
-            )
-            run = RunStarted(run=transaction.next_run(), experiment=number, seed=SEED, conditions=conditions, token=token_hex(8))
-            transaction.append(run)
-        self.workspace.set_ref(experiment_ref(number), commit)
-        return run
-
-    def _launch(self, run: RunStarted, content: bytes) -> None:
-        spec = RunSpec(
-            run=run.run,
-            token=run.token,
-            experiment=run.experiment,
-            tag=self.tag,
-            seed=run.seed,
-            task=self.task.model_copy(update={"run": clock.limits(self.task.run, self.state.baseline_seconds)}),
-            folder=self.workspace.runs_dir / str(run.run),
-            ledger=self.ledger.path,
-            results=self.results.path,
-            data=self.data.path if self.data.needed else None,
-            enforcement=detect().level,
-        )
-        try:
-            self.executor.start(spec, {**self.pinned, self.task.files.editable: content})
-        except WorkspaceError as error:
-            reason, never = f"the run could not be started: {error}", {"queued": 0.0}
-            self.ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
-            raise
-
-    def _judge(self, experiment: ExperimentState, verdict: Literal["keep", "discard"], reason: str, learned: str | None) -> str:
+    def _judge(
+        self, experiment: ExperimentState, given: Literal["keep", "discard"], earned: verdicts.Verdict, learned: str | None
+    ) -> str:
         """The row first, git second. Returns a note."""
         with self.ledger.transaction() as transaction:
             if experiment.verdict is not None:
                 raise NotAllowedError(f"Experiment {experiment.number} has been judged by another client. Call status.")
             taught = one_line(learned, LEARNED) if learned else None
-            transaction.append(VerdictGiven(experiment=experiment.number, verdict=verdict, reason=reason, learned=taught or None))
+            figures = earned.gain.figures if earned.gain else []
+            transaction.append(
+                VerdictGiven(
+                    experiment=experiment.number, verdict=given, reason=earned.reason, learned=taught or None, gain=figures
+                )
+            )
         notes = [self.recovery.settle(), self.results.write()]
         return "; ".join(note for note in notes if note)
 
 
 def _lock(workspace: Workspace, tag: str):
     return workspace.state_dir / f"session-{tag}.lock"
-
-
-def _record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
-    """The row of a new session. Raises WorkspaceError or TaskError where its task cannot be pinned."""
-    base = workspace.head()
-    task = workspace.task_at(base)
-    workspace.check_committed(task)
-    branch = f"autoresearch/{tag}"
-    if workspace.ref(f"refs/heads/{branch}") not in (None, base):
-        raise WorkspaceError(
-            f"The branch {branch} exists, but the ledger has no session of that name. Choose another: --session NAME. If the "
-            "ledger was lost, put .autoresearch/ledger.db back from a backup first."
-        )
-    workspace.set_ref(f"refs/heads/{branch}", base)  # before the row: what git refuses starts no session
-    ledger.append(
-        SessionStarted(
-            tag=tag,
-            branch=branch,
-            base_commit=base,
-            file=task.files.editable,
-            metric=task.metric.name,
-            direction=task.metric.direction,
-            noise_floor=task.metric.noise_floor,
-            task_sha256=task.sha256,
-            experiments_before=workspace.highest_experiment(),
-            runs_before=workspace.highest_run(),
-        )
-    )

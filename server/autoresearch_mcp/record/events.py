@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import LedgerError
 
-FORMAT = 2
+FORMAT = 3
 Outcome = Literal["scored", "crash", "timeout", "refused"]
+Purpose = Literal["search", "calibrate", "verify", "reproduce"]
+"""Why a run is made: `search` and `calibrate` runs count in the loop, the others only examine what it found."""
 
 
 class EventBody(BaseModel):
@@ -30,10 +32,14 @@ class SessionStarted(EventBody):
     metric: str
     direction: Literal["minimize", "maximize"]
     noise_floor: float
+    confidence: Literal["single"] | float = "single"
+    """Of the task; sessions of older versions were judged by single runs."""
     task_sha256: str
     experiments_before: int = 0
     """Numbers that git has from a ledger that was lost; new experiments count on from there, so that none takes another's ref."""
     runs_before: int = 0
+    examines: str | None = None
+    """The session whose result this one takes apart; None for a line of research of its own."""
 
 
 class ExperimentCommitted(EventBody):
@@ -63,6 +69,9 @@ class RunStarted(EventBody):
     seed: int
     conditions: str
     """Hash of the task, the read-only files and the data that this run sees."""
+    purpose: Purpose = "search"
+    torch: str = ""
+    """Version of torch where it was started; empty in rows of older versions."""
     token: str = ""
     """Known to its host: a result without it is of a run of the same number in another ledger."""
 
@@ -84,6 +93,13 @@ class RunEnded(EventBody):
     marks: dict[str, str] = {}
     """What the scoring command says of how the score was established, by name: {"causality": "proved"}."""
     enforcement: str = "none"
+    hardware: str = ""
+    """What it ran on, as far as scores depend on it: accelerator or CPU model, cores granted, other slots in use. Runs compare
+    within one class. Empty in rows of older versions."""
+    machine: str = ""
+    """Which machine of that class: a hash."""
+    disturbed: str = ""
+    """What took compute from the run that was not ours, in words; empty where nothing did."""
     excerpt: str = ""
     stopped: bool = False
     """By stop_experiment, which says nothing of the file; other ends by our hand (too much memory, time or disk) do."""
@@ -103,6 +119,29 @@ class VerdictGiven(EventBody):
     verdict: Literal["keep", "discard"]
     reason: str
     learned: str | None = None
+    gain: list[float] = []
+    """Over the best of its time, then the ends of the 95 % interval; positive is better. Empty where it was compared with nothing,
+    without the ends where there was no noise."""
+
+
+class Verified(EventBody):
+    """What runs after a night said of it: baseline and best again, interleaved, on val and on the sealed holdout."""
+
+    kind: Literal["verified"] = "verified"
+    session: str
+    baseline: int
+    best: int
+    """The experiments that were compared."""
+    runs: list[int]
+    """The numbers of their fresh runs."""
+    gain: float
+    """Of the score, positive is better; from the fresh runs alone."""
+    gain_low: float
+    gain_high: float
+    holdout_gain: float | None = None
+    """The same on the holdout; None where the task has none."""
+    holdout_low: float | None = None
+    holdout_high: float | None = None
 
 
 class Settled(EventBody):
@@ -113,7 +152,7 @@ class Settled(EventBody):
 
 
 Event = Annotated[
-    SessionStarted | ExperimentCommitted | RunStarted | RunEnded | VerdictGiven | Settled, Field(discriminator="kind")
+    SessionStarted | ExperimentCommitted | RunStarted | RunEnded | VerdictGiven | Settled | Verified, Field(discriminator="kind")
 ]
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 _LISTS: dict[str, TypeAdapter[Any]] = {
@@ -123,6 +162,7 @@ _LISTS: dict[str, TypeAdapter[Any]] = {
     "ended": TypeAdapter(list[RunEnded]),
     "verdict": TypeAdapter(list[VerdictGiven]),
     "settled": TypeAdapter(list[Settled]),
+    "verified": TypeAdapter(list[Verified]),
 }
 """By kind: how many rows of it are read at once, in less than half the time of one list of all kinds."""
 _TODAY = f'{{"format":{FORMAT},"kind":"'
@@ -138,7 +178,12 @@ def _from_1(body: dict[str, Any]) -> dict[str, Any]:
     return body
 
 
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+def _from_2(body: dict[str, Any]) -> dict[str, Any]:
+    """Format 2 knew no conditions of a run, no purpose and no verification: what they default to."""
+    return body
+
+
+_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}
 """By format: how a row of it becomes one of the next."""
 
 

@@ -12,6 +12,10 @@ from autoresearch_mcp.text import format_score, one_line
 PATIENCE = 1.0  # seconds to wait for somebody else who writes the table: no step waits long for what follows from the ledger
 
 
+MORE = ("runs", "gain", "gain_low", "gain_high")
+"""Columns after the original's five: runs that the score is the mean of; the gain over the best of its time, with its interval."""
+
+
 class Results:
     """The file results.tsv. It follows from the ledger, so losing it loses nothing, and failing to write it fails no step."""
 
@@ -44,8 +48,10 @@ class Results:
         """The content of the file: one row an experiment that has ended."""
         state = self.ledger.state()
         metric = next((session.started.metric for session in state.sessions.values()), "score")
-        lines = ["\t".join(("commit", metric, "memory_gb", "status", "description"))]
+        lines = ["\t".join(("commit", metric, "memory_gb", "status", "description", *MORE))]
         for number, experiment in state.experiments.items():
+            if state.sessions[experiment.committed.session].started.examines is not None:
+                continue  # no line of research
             version, line = self._lines.get(number, (-1, None))
             if version != experiment.version:
                 line = _line(experiment)
@@ -62,7 +68,9 @@ def _line(experiment: ExperimentState) -> str | None:
     memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
     status = experiment.status if experiment.status in ("keep", "discard", "scored", "running") else "crash"
     description = one_line(experiment.committed.description, 500)
-    return "\t".join((experiment.committed.commit[:7], score, memory, status, description))
+    gain = [format_score(figure) for figure in experiment.verdict.gain] if experiment.verdict else []
+    more = (str(len(experiment.scores)), *gain, *[""] * (3 - len(gain)))
+    return "\t".join((experiment.committed.commit[:7], score, memory, status, description, *more))
 
 
 def export_json(state: LedgerState, sealed: bool = False) -> list[dict[str, Any]]:

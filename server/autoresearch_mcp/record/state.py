@@ -7,6 +7,7 @@ that it costs the same at experiment 20,000 as at 20. The price is memory: about
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from autoresearch_mcp.record.descriptions import Descriptions
 from autoresearch_mcp.record.events import (
@@ -17,11 +18,13 @@ from autoresearch_mcp.record.events import (
     SessionStarted,
     Settled,
     VerdictGiven,
+    Verified,
 )
-from autoresearch_mcp.record.noise import PooledNoise
+from autoresearch_mcp.record.standing import Standing
 
 NEAREST = 2  # misses that are remembered, the best scores first
 WITH_DATA = frozenset({"training", "export", "evaluation"})  # phases in which a run has seen data
+SET_ASIDE = 2  # disturbed runs of an experiment that do not count, because it is run again; after that they do, with their mark
 FREE_LOSSES = 1  # losses after that moment, of all runs of a file, that are held against nobody
 
 
@@ -51,6 +54,11 @@ class RunState:
     started_at: float
     ended: RunEnded | None = None
 
+    @property
+    def counts(self) -> bool:
+        """In the loop; other runs only examine what it found."""
+        return self.started.purpose in ("search", "calibrate")
+
 
 @dataclass(slots=True, eq=False)
 class ExperimentState:
@@ -60,9 +68,11 @@ class ExperimentState:
     verdict: VerdictGiven | None = None
     settled: bool = False
     scores: list[float] = field(default_factory=list[float])
-    """Of its scored runs, in the order they ended."""
+    """Of its scored runs that count, in the order they ended."""
     score: float | None = None
-    """Mean over the scored runs; None where there is none."""
+    """Mean over those; None where there is none."""
+    set_aside: int = 0
+    """Scored runs that do not count because something disturbed them."""
     version: int = 0
     """Grows with every event of the experiment, for whoever keeps what it has made of it."""
 
@@ -77,8 +87,20 @@ class ExperimentState:
 
     @property
     def last(self) -> RunEnded | None:
-        """The result of its latest run that ended."""
-        return next((run.ended for run in reversed(self.runs) if run.ended is not None), None)
+        """The result of its latest run in the loop that ended."""
+        return next((run.ended for run in reversed(self.runs) if run.ended is not None and run.counts), None)
+
+    @property
+    def hardware(self) -> str:
+        """What its latest run that counts ran on."""
+        return next(
+            (run.ended.hardware for run in reversed(self.runs) if run.counts and run.ended and run.ended.score is not None), ""
+        )
+
+    @property
+    def undecided(self) -> bool:
+        """Whether all that it has are runs that were disturbed and do not count."""
+        return not self.scores and self.set_aside > 0 and self.last is not None and bool(self.last.disturbed)
 
     @property
     def kept(self) -> bool:
@@ -93,7 +115,7 @@ class ExperimentState:
     @property
     def failed_looks(self) -> int:
         """Its runs that saw data and gave no score."""
-        return failed_looks(self.runs)
+        return failed_looks(run for run in self.runs if run.counts)
 
     @property
     def status(self) -> str:
@@ -142,7 +164,15 @@ class SessionState:
     by_change: dict[str, list[ExperimentState]] = field(default_factory=dict[str, list[ExperimentState]])
     unsettled: list[ExperimentState] = field(default_factory=list[ExperimentState])
     """Judged, and git does not know it yet."""
-    noise: PooledNoise = field(default_factory=PooledNoise)
+    verified: list[Verified] = field(default_factory=list[Verified])
+    standings: dict[str, Standing] = field(default_factory=dict[str, Standing])
+    """What is known of scores, by class of hardware."""
+    hardware: str = ""
+    """The class of the latest run that counts."""
+    tried: dict[int, int] = field(default_factory=dict[int, int])
+    """By experiment: how many others had seen data before it did."""
+    discoveries: list[int] = field(default_factory=list[int])
+    """After how many hypotheses something better was kept."""
     descriptions: Descriptions = field(default_factory=Descriptions)
     _running: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
     _awaiting: dict[int, ExperimentState] = field(default_factory=dict[int, ExperimentState])
@@ -163,14 +193,31 @@ class SessionState:
         return self.kept[-1] if self.kept else None
 
     @property
-    def best_estimate(self) -> float | None:
-        """The best score, as all its runs have it, of anything that was ever kept; None before there is one.
+    def standing(self) -> Standing:
+        """What is known on the hardware of the latest run."""
+        return self.standing_on(self.hardware)
 
-        Only the last one kept can be repeated, so the scores of those before it stand for ever: however far the best itself falls
-        as it is repeated, this never falls below theirs.
-        """
-        scores = [experiment.score for experiment in self.kept if experiment.score is not None]
-        return self.sign * max(self.sign * score for score in scores) if scores else None
+    def standing_on(self, hardware: str) -> Standing:
+        known = self.standings.get(hardware)
+        if known is None:
+            known = self.standings[hardware] = Standing(self.started.confidence == "single")
+        return known
+
+    @property
+    def best_score(self) -> float | None:
+        """What the best scores, as far as is known: not its luckiest run."""
+        level = self.standing.best
+        if level is not None:
+            return self.sign * level.mean
+        return self.best.score if self.best else None
+
+    @property
+    def baseline_score(self) -> float | None:
+        """What the baseline scores, as far as is known on the hardware of the best."""
+        level = self.standing.baseline or (self.standing.best if len(self.kept) == 1 else None)
+        if level is not None:
+            return self.sign * level.mean
+        return self.baseline.score if self.baseline else None
 
     @property
     def baseline(self) -> ExperimentState | None:
@@ -197,16 +244,6 @@ class SessionState:
     def head_commit(self) -> str:
         """Where the branch must stand: at the best experiment, before one at the start."""
         return self.best.committed.commit if self.best else self.started.base_commit
-
-    @property
-    def noise_floor(self) -> float:
-        return self.noise.floor(self.started.noise_floor)
-
-    def improvement(self, score: float) -> float | None:
-        """How much better than the best a score is (positive is better); None before there is a best."""
-        if self.best is None or self.best.score is None:
-            return None
-        return (score - self.best.score) * self.sign
 
     def experiment(self, number: int) -> ExperimentState | None:
         """The experiment of that number; None where this session has none. Numbers grow, with gaps for other sessions'."""
@@ -246,14 +283,17 @@ class SessionState:
         run.ended = event
         if experiment.running is None:
             self._running.pop(experiment.number, None)
-        if event.score is None:
+        if not run.counts:
             return
-        scores = experiment.scores
-        scores.append(event.score)
-        experiment.score = event.score
-        if len(scores) > 1:
-            experiment.score = sum(scores) / len(scores)
-            self.noise.put(experiment.number, experiment.scores)
+        if event.score is None:
+            if experiment.failed_looks:  # whoever stops what seems unlucky has tried it all the same
+                self._try(experiment)
+            return
+        if event.disturbed and experiment.set_aside < SET_ASIDE:
+            experiment.set_aside += 1
+            return
+        self._count(experiment, event.score, event.hardware)
+        if len(experiment.scores) > 1:
             self.near_misses.sort(key=self._rank, reverse=True)
         for name in experiment.committed.places:
             place = self.places[name]
@@ -262,6 +302,17 @@ class SessionState:
                 place.nearest = max(others, key=self._rank)
             elif place.nearest is None or self._rank(experiment) > self._rank(place.nearest):
                 place.nearest = experiment
+
+    def _count(self, experiment: ExperimentState, score: float, hardware: str) -> None:
+        """A score that is evidence."""
+        experiment.scores.append(score)
+        experiment.score = fmean(experiment.scores)
+        self._try(experiment)
+        self.hardware = hardware
+        self.standing_on(hardware).ended(experiment.number, self.sign * score, of_best=experiment is self.best)
+
+    def _try(self, experiment: ExperimentState) -> None:
+        self.tried.setdefault(experiment.number, max(0, len(self.tried) - 1))  # the baseline is no hypothesis
 
     def _judge(self, experiment: ExperimentState, event: VerdictGiven) -> None:
         experiment.verdict = event
@@ -272,11 +323,16 @@ class SessionState:
             self.lessons.pop(event.learned, None)
             self.lessons[event.learned] = experiment.number
         if experiment.kept:
+            better = [standing.keep(experiment.number) for standing in self.standings.values()]
+            if any(better):
+                self.discoveries.append(self.tried[experiment.number])
             self.kept.append(experiment)
             self.since_best, self.near_misses = 0, []
             for place in experiment.committed.places:
                 self.places[place].kept += 1
             return
+        for standing in self.standings.values():
+            standing.scores.pop(experiment.number, None)
         self.since_best += 1
         misses = self.near_misses
         if experiment.score is not None and (len(misses) < NEAREST or self._rank(experiment) > self._rank(misses[-1])):
@@ -324,6 +380,8 @@ class LedgerState:
                 experiment = self.experiments[event.experiment]
                 if not experiment.settled:
                     self._session(experiment)._settle(experiment)
+            case Verified():
+                self.sessions[event.session].verified.append(event)
             case SessionStarted():
                 self.sessions[event.tag] = SessionState(event, at)
                 self.last_experiment = max(self.last_experiment, event.experiments_before)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 from pydantic import BaseModel, Field
 
 from autoresearch_mcp.text import format_score, shown_score, untrusted
+from autoresearch_mcp.views.figures import gain_in_words
 
 
 class Answer(BaseModel):
@@ -94,8 +95,10 @@ class Result(Answer):
     runs: list[float] = Field(default=[], description="Scores of all its runs; score is their mean")
     best_score: float | None = Field(default=None, description="Of the best experiment other than this one")
     best_experiment: int | None = None
-    improvement: float | None = Field(default=None, description="Over the best; positive is better, whatever the direction")
-    noise_floor: float = 0.0
+    gain: list[float] = Field(
+        default=[], description="Over the best, then the ends of its 95 % interval; positive is better, whatever the direction"
+    )
+    disturbed: str = Field(default="", description="What took compute from the latest run that was not ours")
     suggestion: str | None = Field(default=None, description="keep, discard or repeat, by the rule that keep enforces")
     reason: str | None = None
     failure: str | None = None
@@ -119,7 +122,7 @@ class Result(Answer):
         if self.score is not None:
             if not self.runs_failed:
                 content.pop("runs_failed", None)
-            if self.improvement is None or abs(self.improvement) > self.noise_floor:
+            if self.suggestion != "repeat" and (len(self.gain) < 3 or self.gain[1] * self.gain[2] > 0):
                 content.pop("reason", None)  # the figures say it
         if "seconds" in content:
             tenth = sum(self.seconds.values()) / 10
@@ -132,8 +135,6 @@ class Result(Answer):
             content["details"] = {name: value for name, value in content["details"].items() if value != shortened(self.score)}
             if not content["details"]:
                 del content["details"]
-        if not self.noise_floor:
-            del content["noise_floor"]  # not measured yet
         if self.log_excerpt:
             content["log_excerpt"] = untrusted(self.log_excerpt, f"experiment {self.experiment}")
         return content
@@ -145,6 +146,8 @@ class Result(Answer):
         if self.status == "running":
             limit = f" of at most {self.limit:.0f}" if self.limit else ""
             lines.append(f"running: {self.phase}, {self.elapsed or 0:.0f} s{limit} in this phase")
+            if self.reason:
+                lines.append(f"so far: {self.reason}")
         elif self.score is not None:
             lines.append(f"{self.metric}: {format_score(self.score)} ({self.direction}); status: {self.status}")
             if len(self.runs) > 1:
@@ -155,6 +158,8 @@ class Result(Answer):
             lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
         if self.runs_failed:
             lines.append(f"{self.runs_failed} of {self.runs_failed + self.runs_scored} runs gave no score after training began")
+        if self.disturbed:
+            lines.append(f"disturbed: {self.disturbed}")
         if self.marks:
             lines.append("; ".join(f"{name}: {value}" for name, value in self.marks.items()))
         if self.details:
@@ -197,6 +202,7 @@ class Judged(Answer):
 class Row(BaseModel):
     experiment: int
     score: float | None = None
+    runs: int | None = Field(default=None, description="That the score is the mean of, where there are more than one")
     status: str
     description: str = ""
     similar_to: int | None = Field(default=None, description="An earlier experiment with nearly the same description")
@@ -229,8 +235,9 @@ class History(Answer):
 
 def _row_text(row: Row) -> str:
     score = format_score(row.score) if row.score is not None else "-"
+    runs = f" (mean of {row.runs})" if row.runs else ""
     similar = f" (like {row.similar_to})" if row.similar_to is not None else ""
-    return f"  {row.experiment} {score} {row.status} {row.description}{similar}"
+    return f"  {row.experiment} {score}{runs} {row.status} {row.description}{similar}"
 
 
 class Theme(BaseModel):
@@ -264,7 +271,10 @@ class Status(Answer):
     best_runs: str = Field(default="", description="How many runs its score is the mean of, and how many failed")
     startup: str = Field(default="", description="Seconds of start-up of the latest run, beside the baseline's")
     since_best: int = Field(description="Experiments judged since the best one was kept")
-    noise_floor: float
+    gain: list[float] = Field(
+        default=[], description="Of all that was kept over the baseline, then the ends of its 95 % interval; positive is better"
+    )
+    noise: str = Field(description="Standard deviation of one run's score, and on what hardware")
     best_diff: str = Field(default="", description="What all that was kept changed against the baseline")
     tried: list[Theme] = Field(default=[], description="By place in the file, the most tried first")
     learned: list[str] = Field(default=[], description="What keep and discard were told, the latest first")
@@ -280,15 +290,13 @@ class Status(Answer):
             f"Session {self.session} on branch {self.branch}: {self.experiments} experiments, {self.kept} kept.",
         ]
         if self.best_score is not None and self.baseline_score is not None:
-            noise = (
-                f"noise floor {format_score(self.noise_floor)}" if self.noise_floor else "noise not measured (replicate=true does)"
-            )
+            gain = f", a gain of {gain_in_words(self.gain)}" if self.gain else ""
             lines.append(
                 f"Baseline {format_score(self.baseline_score)}, best {format_score(self.best_score)} "
-                f"(experiment {self.best_experiment}, {self.since_best} experiments ago), {noise}."
+                f"(experiment {self.best_experiment}, {self.since_best} experiments ago){gain}. Noise: {self.noise}."
             )
         if self.best_runs:
-            lines.append(f"The best was run again: {self.best_runs}.")
+            lines.append(f"The best: {self.best_runs}.")
         if self.startup:
             lines.append(f"Start-up: {self.startup}.")
         if self.best_diff:

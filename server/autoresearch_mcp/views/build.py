@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.loop import rules
 from autoresearch_mcp.loop.diffs import unified_diff
 from autoresearch_mcp.loop.session import Judgement, Session
+from autoresearch_mcp.loop.verdicts import verdict
 from autoresearch_mcp.record.state import ExperimentState, SessionState
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
-from autoresearch_mcp.text import one_line, plain, shown_difference, tail, untrusted
+from autoresearch_mcp.text import one_line, plain, tail, untrusted
 from autoresearch_mcp.views.answers import (
     Answer,
     FileView,
@@ -28,7 +28,7 @@ from autoresearch_mcp.views.answers import (
     Status,
     Theme,
 )
-from autoresearch_mcp.views.figures import runs_of_best, shown_floor, startup, startups
+from autoresearch_mcp.views.figures import noise_in_words, runs_of_best, shown, shown_gain, startup, startups
 from autoresearch_mcp.views.paging import Page, page
 
 CURVE_POINTS = 3
@@ -39,6 +39,12 @@ LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
 THEMES = 10  # places shown
 DIFF = 2000  # characters of the best's diff in status; a whole status stays under 2,000 tokens
 A = TypeVar("A", bound=Answer)
+
+GREEDY = ". One run decides, as in the original: keep takes only what is better, or equal in repeated runs with fewer lines."
+CONFIDENT = (
+    ", several times, so that the noise is known. The server repeats runs by itself until the evidence suffices: keep takes only "
+    "what is better beyond luck, or in repeated runs no worse with fewer lines."
+)
 
 OF_EXPERIMENTS = ("log:<experiment>", "diff:<experiment>", "diff:best")  # what else read_reference can show
 
@@ -87,12 +93,12 @@ def discarded(session: Session, learned: str | None = None) -> Judged:
     return _judged(session, "discard", session.discard(learned))
 
 
-def _judged(session: Session, verdict: str, judgement: Judgement) -> Judged:
+def _judged(session: Session, given: str, judgement: Judgement) -> Judged:
     best, experiment = session.state.best, judgement.experiment
     answer = Judged(
-        verdict=verdict,
+        verdict=given,
         best_experiment=best.number if best else None,
-        best_score=best.score if best else None,
+        best_score=session.state.best_score,
         note=judgement.note,
     )
     if experiment is not None and experiment.verdict is not None:
@@ -113,12 +119,11 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         experiment=experiment.number,
         description=committed.description,
         commit=committed.commit[:12],
-        status="running" if experiment.running else experiment.status,
+        status="running" if session.waits(experiment.number) else experiment.status,
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
         score=experiment.score,
         runs=experiment.scores if len(experiment.scores) > 1 else [],
-        noise_floor=shown_floor(state),
         baseline_startup=startup(state.baseline),
         runs_scored=len(experiment.scores),
         runs_failed=experiment.failed_looks if experiment.scores else 0,
@@ -126,23 +131,24 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         note=note or None,
     )
     if state.best and state.best is not experiment:
-        answer.best_score, answer.best_experiment = state.best.score, state.best.number
-        if experiment.score is not None and (improvement := state.improvement(experiment.score)) is not None:
-            answer.improvement = shown_difference(improvement, experiment.score)
-    if experiment.running:
+        answer.best_score, answer.best_experiment = state.best_score, state.best.number
+        if experiment.score is not None and experiment.verdict is None:
+            answer.gain = shown_gain(state.standing_on(experiment.hardware).gain(experiment.number), experiment.score)
+    if answer.status == "running":
         progress = session.progress()
         answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
     elif last is not None:
         answer.details, answer.seconds = last.details, last.seconds
-        answer.marks = last.marks
+        answer.marks, answer.disturbed = last.marks, last.disturbed
         answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
-        elif experiment.verdict is None:
-            earned = rules.verdict(state, session.task, experiment)
-            answer.suggestion, answer.reason = earned.decision, earned.reason
+    if experiment.score is not None and experiment.verdict is None:
+        earned = verdict(state, session.task, experiment)
+        answer.suggestion, answer.reason = earned.decision, earned.reason
     if experiment.verdict:
         answer.reason = experiment.verdict.reason
+        answer.gain = shown(experiment.verdict.gain, experiment.score or 0.0)
     return _placed(answer, session)
 
 
@@ -256,7 +262,7 @@ def status(session: Session) -> Status:
         allowed=list(now.allowed),
         phase=now.phase,
         goal=task.goal,
-        rules=rules_text(task),
+        rules=rules_text(task, state.started.confidence == "single"),
         session=session.tag,
         branch=state.started.branch,
         workspace=str(session.workspace.root),
@@ -267,12 +273,13 @@ def status(session: Session) -> Status:
         budget_seconds=task.run.budget_seconds,
         experiments=len(state.experiments),
         kept=len(state.kept),
-        baseline_score=state.baseline.score if state.baseline else None,
-        best_score=state.best.score if state.best else None,
+        baseline_score=state.baseline_score,
+        best_score=state.best_score,
         best_experiment=state.best.number if state.best else None,
         best_commit=state.best.committed.commit if state.best else None,
         since_best=state.since_best,
-        noise_floor=shown_floor(state),
+        gain=shown_gain(state.standing.total, state.best_score or 0.0),
+        noise=noise_in_words(state),
         best_runs=runs_of_best(state),
         startup=startups(state),
         best_diff=_bounded_diff(diff_of_best(session)),
@@ -284,11 +291,11 @@ def status(session: Session) -> Status:
     )
 
 
-def rules_text(task: Task) -> str:
+def rules_text(task: Task, greedy: bool) -> str:
     """What the server enforces, in a few sentences."""
     return (
         f"{task.files.editable} is all you can change, by apply_patch; the server owns clock, data, metric and git. "
-        "The baseline runs first. keep takes only what is better, or equal in repeated runs with fewer lines. "
+        f"The baseline runs first{GREEDY if greedy else CONFIDENT} "
         "A crash or timeout is mended or discarded. A program that was run before is refused. "
         "Simple beats clever. Never stop to ask."
     )
@@ -347,6 +354,7 @@ def _row(state: SessionState, experiment: ExperimentState) -> Row:
     return Row(
         experiment=experiment.number,
         score=experiment.score,
+        runs=len(experiment.scores) if len(experiment.scores) > 1 else None,
         status=experiment.status,
         description=_within(description, DESCRIPTION),
         similar_to=state.descriptions.similar(experiment.number),

@@ -1,13 +1,35 @@
-"""Figures of runs as they are shown, in a few words: noise, start-up, repeats. Pure."""
+"""Figures of runs as they are shown, in a few words: gains and their intervals, noise, start-up, repeats. Pure."""
 
+from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import ExperimentState, SessionState
-from autoresearch_mcp.text import shown_difference
+from autoresearch_mcp.text import format_score, shown_difference
 
 
-def shown_floor(state: SessionState) -> float:
-    """The noise floor with the decimals that scores have."""
-    best = state.best.score if state.best else None
-    return state.noise_floor if best is None else shown_difference(state.noise_floor, best)
+def shown_gain(gain: Estimate | None, score: float) -> list[float]:
+    """A gain and the ends of its 95 % interval with the decimals that scores have; the gain alone where the noise is not known."""
+    return shown(gain.figures if gain else [], score)
+
+
+def shown(figures: list[float], score: float) -> list[float]:
+    """Differences of scores like `score` with the decimals that those have."""
+    return [shown_difference(figure, score) for figure in figures]
+
+
+def gain_in_words(gain: list[float]) -> str:
+    """+0.0031 ± 0.0023, positive is better."""
+    if not gain:
+        return ""
+    interval = f" ± {format_score(shown_difference((gain[2] - gain[1]) / 2, gain[0]))}" if len(gain) == 3 else ""
+    return f"{'+' if gain[0] >= 0 else ''}{format_score(gain[0])}{interval}"
+
+
+def noise_in_words(state: SessionState) -> str:
+    """The deviation of one run's score on the hardware of the latest run."""
+    noise, score = state.standing.noise, state.best_score
+    if noise.deviation is None or score is None:
+        return "not measured"
+    where = f" on {state.hardware}" if state.hardware else ""
+    return f"{format_score(shown_difference(noise.deviation, score))} a run ({noise.degrees:.0f} degrees of freedom){where}"
 
 
 def startup(experiment: ExperimentState | None) -> float | None:
@@ -28,4 +50,4 @@ def runs_of_best(state: SessionState) -> str:
     if best is None or len(best.scores) + best.failed_looks < 2:
         return ""
     failed = f"; {best.failed_looks} more gave no score after training began" if best.failed_looks else ""
-    return f"its score is the mean of {len(best.scores)} runs{failed}"
+    return f"{len(best.scores)} runs, mean {format_score(best.score or 0.0)}{failed}"

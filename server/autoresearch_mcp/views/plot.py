@@ -3,8 +3,10 @@
 from pathlib import Path
 
 from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.text import format_score, one_line
+from autoresearch_mcp.views.figures import gain_in_words, shown_gain
 
 
 def draw(state: SessionState, target: Path) -> None:
@@ -27,6 +29,14 @@ def draw(state: SessionState, target: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(12, 6), layout="constrained")
     axes.scatter([row[0] for row in discarded], [row[2] for row in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
     axes.scatter([row[0] for row in kept], [row[2] for row in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
+    repeated = [row for row in scored if len(row[1].scores) > 1]
+    if repeated and state.standing.noise.deviation is not None:
+        noise = state.standing.noise
+        reach = [Estimate(0.0, noise.deviation / len(row[1].scores) ** 0.5, noise.degrees).interval()[1] for row in repeated]
+        axes.errorbar(
+            [row[0] for row in repeated], [row[2] for row in repeated], yerr=reach, fmt="none", ecolor="#7a7a7a", elinewidth=1,
+            capsize=2, label="95 % of repeated ones", zorder=3,
+        )  # fmt: skip
     if kept:
         edges = [row[0] for row in kept] + [state.experiments[-1].number]
         best = [row[2] for row in kept]
@@ -55,7 +65,9 @@ def draw(state: SessionState, target: Path) -> None:
         )
     axes.set_xlabel("experiment")
     axes.set_ylabel(f"{metric} ({arrow})")
-    last = f", best {format_score(kept[-1][2])}" if kept else ""
+    last = f", best {format_score(state.best_score)}" if state.best_score is not None else ""
+    if state.standing.total is not None:
+        last += f", gain {gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0))}"
     axes.set_title(f"{state.started.tag}: {len(state.experiments)} experiments, {len(kept)} kept{last}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.2)

@@ -5,7 +5,7 @@ from rich.text import Text
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.text import format_score, one_line, visible
-from autoresearch_mcp.views.figures import startup
+from autoresearch_mcp.views.figures import gain_in_words, shown_gain, startup
 
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "running": "yellow"}
 
@@ -13,10 +13,13 @@ STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "
 def experiments_table(session: Session, rows: int | None = None) -> Table:
     """All experiments of a session, or the latest `rows`."""
     state, metric = session.state, session.task.metric.name
-    best = f", best {format_score(state.best.score)}" if state.best and state.best.score is not None else ""
+    gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0))
+    best = f", best {format_score(state.best_score)}" if state.best_score is not None else ""
+    best += f", gain {gain}" if gain else ""
     table = Table(title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left")
-    for name in ("#", "commit", metric, "status", "start-up", "seconds", "description"):
-        table.add_column(name, justify="right" if name in ("#", metric, "start-up", "seconds") else "left")
+    numbers = ("#", metric, "runs", "start-up", "seconds")
+    for name in ("#", "commit", metric, "runs", "gain ± 95 %", "status", "start-up", "seconds", "description"):
+        table.add_column(name, justify="right" if name in numbers else "left")
     for experiment in state.experiments[-rows:] if rows else state.experiments:
         seconds = sum(experiment.last.seconds.values()) if experiment.last else 0.0
         started = startup(experiment)
@@ -24,6 +27,8 @@ def experiments_table(session: Session, rows: int | None = None) -> Table:
             str(experiment.number),
             experiment.committed.commit[:7],
             format_score(experiment.score) if experiment.score is not None else "-",
+            str(len(experiment.scores)) if experiment.scores else "-",
+            gain_in_words(experiment.verdict.gain) if experiment.verdict else "",
             Text(one_line(experiment.label, 40), style=STYLES.get(experiment.status, "")),
             f"{started:.1f}" if started is not None else "-",
             f"{seconds:.0f}",

@@ -1,0 +1,138 @@
+"""What a session's runs are made from, and how one is put on record and started: commit, row, ref, process, in this order."""
+
+from functools import cached_property
+from secrets import token_hex
+
+from autoresearch_mcp.data import DataFolder
+from autoresearch_mcp.errors import NotAllowedError, WorkspaceError
+from autoresearch_mcp.executors import Executor
+from autoresearch_mcp.files import sha256
+from autoresearch_mcp.loop import rules
+from autoresearch_mcp.loop.rows import experiment_row
+from autoresearch_mcp.record.events import Purpose, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.record.exports import Results
+from autoresearch_mcp.record.ledger import Ledger
+from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.run import clock
+from autoresearch_mcp.run.sandbox import detect
+from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.task import Task, torch_version
+from autoresearch_mcp.workspace import Workspace, experiment_ref
+
+SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
+
+
+class Runs:
+    """Of one session; to be used under its lock."""
+
+    def __init__(self, workspace: Workspace, ledger: Ledger, tag: str, task: Task, executor: Executor, results: Results):
+        self._workspace, self._ledger, self._tag, self._task = workspace, ledger, tag, task
+        self._executor, self._results = executor, results
+
+    @property
+    def _state(self) -> SessionState:
+        return self._ledger.state().sessions[self._tag]
+
+    @cached_property
+    def pinned(self) -> dict[str, bytes]:
+        """The read-only files as they were when the session started."""
+        return self._workspace.pinned(self._task, self._state.started.base_commit)
+
+    @cached_property
+    def data(self) -> DataFolder:
+        return DataFolder(self._task, self.pinned)
+
+    def conditions(self) -> str:
+        """Hash of everything but the editable file that a result depends on: task, read-only files, data."""
+        parts = [self._state.started.task_sha256, self.data.fingerprint()]
+        parts += [f"{path} {sha256(content)}" for path, content in sorted(self.pinned.items())]
+        return sha256("\n".join(parts).encode())
+
+    def comparable_conditions(self) -> str:
+        """The conditions, which must be those of the session's first run: other data would make scores incomparable."""
+        conditions, experiments = self.conditions(), self._state.experiments
+        first = next((run.started.conditions for experiment in experiments for run in experiment.runs), conditions)
+        if conditions != first:
+            raise NotAllowedError(
+                f"The data in {self.data.path} is not what this session's first run used, so scores would not compare. A human "
+                "must put it back (autoresearch-mcp prepare --force) or start another session (serve --session NAME)."
+            )
+        return conditions
+
+    def again(self, experiment: ExperimentState, purpose: Purpose = "search", seed: int | None = None) -> RunStarted:
+        """Runs an experiment once more; without a `seed` with the one that every experiment's run of that number has. Raises
+        NotAllowedError, WorkspaceError.
+        """
+        self.data.require(self._workspace.root)
+        conditions = self.comparable_conditions()
+        seed = SEED + sum(run.counts for run in experiment.runs) if seed is None else seed
+        with self._ledger.transaction() as transaction:
+            run = RunStarted(
+                run=transaction.next_run(),
+                experiment=experiment.number,
+                seed=seed,
+                conditions=conditions,
+                purpose=purpose,
+                torch=torch_version(),
+                token=token_hex(8),
+            )
+            transaction.append(run)
+        self._launch(run, self._workspace.blob(experiment.committed.commit, self._task.files.editable))
+        return run
+
+    def enter(self, content: bytes, description: str) -> int:
+        """Commits a file on top of the best as an experiment that nobody runs yet; returns its number."""
+        state, name = self._state, self._task.files.editable
+        commit = self._workspace.commit_file(state.head_commit, name, content, description)
+        before = self._workspace.blob(state.head_commit, name).decode("utf-8", errors="replace")
+        with self._ledger.transaction() as transaction:
+            number = transaction.next_experiment()
+            transaction.append(experiment_row(number, state, commit, before, content, description, None))
+        self._workspace.set_ref(experiment_ref(number), commit)
+        return number
+
+    def first(self, content: bytes, description: str, hypothesis: str | None) -> RunStarted:
+        """Commits the file on top of the best, as a new experiment, and runs it. Raises NotAllowedError, WorkspaceError."""
+        state, conditions = self._state, self.comparable_conditions()
+        commit = self._workspace.commit_file(state.head_commit, self._task.files.editable, content, description)
+        before = self._workspace.blob(state.head_commit, self._task.files.editable).decode("utf-8", errors="replace")
+        with self._ledger.transaction() as transaction:
+            number = transaction.next_experiment()
+            if failed := rules.current(state):  # this experiment is the attempt to mend it
+                reason = f"patched further as experiment {number}"
+                transaction.append(VerdictGiven(experiment=failed.number, verdict="discard", reason=reason))
+                transaction.append(Settled(experiment=failed.number))
+            transaction.append(experiment_row(number, state, commit, before, content, description, hypothesis))
+            run = RunStarted(
+                run=transaction.next_run(),
+                experiment=number,
+                seed=SEED,
+                conditions=conditions,
+                torch=torch_version(),
+                token=token_hex(8),
+            )
+            transaction.append(run)
+        self._workspace.set_ref(experiment_ref(number), commit)
+        self._launch(run, content)
+        return run
+
+    def _launch(self, run: RunStarted, content: bytes) -> None:
+        spec = RunSpec(
+            run=run.run,
+            token=run.token,
+            experiment=run.experiment,
+            tag=self._tag,
+            seed=run.seed,
+            task=self._task.model_copy(update={"run": clock.limits(self._task.run, self._state.baseline_seconds)}),
+            folder=self._workspace.runs_dir / str(run.run),
+            ledger=self._ledger.path,
+            results=self._results.path,
+            data=self.data.path if self.data.needed else None,
+            enforcement=detect().level,
+        )
+        try:
+            self._executor.start(spec, {**self.pinned, self._task.files.editable: content})
+        except WorkspaceError as error:
+            reason, never = f"the run could not be started: {error}", {"queued": 0.0}
+            self._ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
+            raise

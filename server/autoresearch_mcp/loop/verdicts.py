@@ -1,0 +1,116 @@
+"""What a score means: the verdict that an experiment has earned, in words. Pure: functions over (state, task).
+
+The rule for `better` is `decide` in record/noise.py, where its error bounds and its price are told. *Equal means equal*: a shorter
+file is kept only where its own repeated runs are no worse than the best level that the line ever had, but for the difference that
+the task states; the noise has no part in it, or many small steps would drift. A run that saw data and gave no score is a result
+too: with one of those an experiment is not kept for its other runs, which are the lucky ones.
+"""
+
+from dataclasses import dataclass, replace
+from math import inf, isfinite
+from statistics import fmean
+from typing import Literal
+
+from autoresearch_mcp.record.noise import Decision, Estimate, decide, significance
+from autoresearch_mcp.record.standing import Standing
+from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.task import Task
+from autoresearch_mcp.text import format_score, shown_difference
+
+OWN_RUNS = 2  # that a simplification needs: one alone may be lucky
+
+
+@dataclass(frozen=True)
+class Verdict:
+    decision: Literal["keep", "discard", "repeat"]
+    reason: str
+    which: ExperimentState | None = None
+    """What a `repeat` runs again."""
+    gain: Estimate | None = None
+    """Over the best; None where it was not compared."""
+
+
+def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:
+    """The verdict that a scored experiment earns: keep what is better by the rule of noise.py, or by its own repeats no worse and
+    shorter; repeat what could be either."""
+    assert experiment.score is not None
+    score, runs, metric = format_score(experiment.score), len(experiment.scores), task.metric.name
+    of = f"{metric} {score}" if runs == 1 else f"{metric} {score}, the mean of {runs} runs,"
+    failed = experiment.failed_looks
+    if state.best is None:
+        missing = 0 if failed or state.started.confidence == "single" else task.metric.baseline_runs - runs
+        if missing > 0 and (runs < 2 or len(set(experiment.scores)) > 1):
+            return Verdict("repeat", f"{of} is the baseline's so far; {missing} more to know the noise", which=experiment)
+        return Verdict("keep", f"{of} is the first score of this session, the baseline")
+    if failed:
+        reason = f"{failed} of its {failed + runs} runs gave no score after training began, so {score} holds lucky runs alone"
+        return Verdict("discard", reason)
+    standing = state.standing_on(experiment.hardware)
+    if standing.best is None:
+        reason = f"{of} is on other hardware than the best ever ran on ({experiment.hardware}); the best runs there too"
+        return Verdict("repeat", reason, which=state.best)
+    decided = _decided(state, task, standing, experiment)
+    told = f"{of} is {_comparison(state, task, decided.gain)}"
+    if decided.decision == "keep":
+        return Verdict("keep", told, gain=decided.gain)
+    saved = state.best.committed.lines - experiment.committed.lines
+    if saved > 0 and (simpler := _simplification(state, task, standing, experiment, of, saved)):
+        return replace(simpler, gain=decided.gain)
+    if decided.decision == "discard":
+        return Verdict("discard", told, gain=decided.gain)
+    which = state.best if decided.which == "best" and not state.best.failed_looks else experiment
+    return Verdict("repeat", f"{told}; {decided.more} more run{'s' if decided.more != 1 else ''} may decide", which, decided.gain)
+
+
+def _decided(state: SessionState, task: Task, standing: Standing, experiment: ExperimentState) -> Decision:
+    confidence, best, stated = state.started.confidence, standing.best, task.metric.noise_floor
+    assert best is not None
+    scores = standing.scores[experiment.number]
+    if confidence == "single":
+        gain = Estimate(fmean(scores) - best.mean, 0.0, inf)
+        return Decision("keep" if gain.value > stated else "discard", gain=gain)
+    level = significance(state.tried[experiment.number], state.discoveries, confidence)
+    return decide(scores, best, standing.noise, level, stated)
+
+
+def _simplification(
+    state: SessionState, task: Task, standing: Standing, experiment: ExperimentState, of: str, saved: int
+) -> Verdict | None:
+    """The verdict on a shorter file that is not shown to be better; None where it is plainly worse."""
+    scores, stated, peak = standing.scores[experiment.number], task.metric.noise_floor, standing.peak
+    assert peak is not None
+    missing, unit = peak - fmean(scores), standing.noise.deviation
+    if missing <= stated and (len(scores) >= OWN_RUNS or unit == 0):
+        equals = f"is no worse than the best estimate of this line, {format_score(state.sign * peak)}"
+        return Verdict("keep", f"{of} {equals}, with {saved} lines fewer: a simplification")
+    if len(scores) < OWN_RUNS and missing <= stated + (unit or 0.0):
+        reason = f"{of} could equal the best, with {saved} lines fewer; one run does not show that it is no worse"
+        return Verdict("repeat", reason, which=experiment)
+    return None
+
+
+def _comparison(state: SessionState, task: Task, gain: Estimate | None) -> str:
+    """How it compares with the best, in words."""
+    assert state.best is not None
+    score = state.best_score
+    best = f"the best {format_score(score or 0.0)} (experiment {state.best.number})"
+    if gain is None or score is None:
+        return f"not compared with {best} yet: the noise is not known"
+    if abs(gain.value) <= task.metric.noise_floor:
+        return f"equal to {best}" + (f" within the {task.metric.noise_floor:g} that the task states" if gain.value else "")
+    low, high = gain.interval()
+    if low <= 0 <= high:
+        sign = "+" if gain.value > 0 else "-"
+        return f"within luck of {best}: {sign}{_difference(abs(gain.value), score)}{plus_minus(gain, score)}"
+    word = "better" if gain.value > 0 else "worse"
+    return f"{word} than {best} by {_difference(abs(gain.value), score)}{plus_minus(gain, score)}"
+
+
+def plus_minus(gain: Estimate, score: float) -> str:
+    """Half the width of its 95 % interval, in words; empty where there is no noise."""
+    low, high = gain.interval()
+    return f" ± {_difference((high - low) / 2, score)}" if gain.error and isfinite(high) else ""
+
+
+def _difference(difference: float, score: float) -> str:
+    return format_score(shown_difference(difference, score))
