@@ -5,12 +5,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TextIO
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
+from autoresearch_mcp.options import JsonOption, SessionOption, WorkspaceOption, open_session, say
 from autoresearch_mcp.text import visible
 
 if TYPE_CHECKING:
@@ -23,16 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-WorkspaceOption = Annotated[Path, typer.Option("--workspace", "-w", help="Folder of the workspace.")]
-SessionOption = Annotated[str | None, typer.Option("--session", "-s", help="Line of research; the latest if left out.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 PresetOption = Annotated[str, typer.Option(help="auto, or one of the task's presets: cpu, gpu, tiny.")]
 TaskOption = Annotated[str, typer.Option(help="Name of a bundled task, or a folder with an autoresearch.toml.")]
-
-
-def say(text: str, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
-    """Every line of a command's: with nothing in it that a terminal would obey, whoever wrote what it tells of."""
-    print(visible(text), end=end, file=file, flush=flush)
 
 
 def _version(asked: bool) -> None:
@@ -76,7 +70,7 @@ def prepare(
 
     opened = Workspace(workspace)
     started = session is not None or open_ledger(opened).state().sessions
-    data = _open(workspace, session).data if started else opened.data()
+    data = open_session(workspace, session).data if started else opened.data()
     if not data.needed:
         say("data:       the task needs none")
         return
@@ -162,7 +156,28 @@ def connect(
             say("            it holds the token: keep it out of git")
     for backup in backups:
         say(f"backup:     {backup}")
-    say(f"start:      {CLIENTS[client].start.format(folder=place.absolute())}")
+    say(f"start:      {CLIENTS[client].how_to_start(place)}")
+
+
+@app.command()
+def night(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(help="After --: what starts the agent, or more options for --with. The prompt is its input, or {prompt}."),
+    ] = None,
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    client: Annotated[str | None, typer.Option("--with", help="claude-code, codex or gemini, with our tools alone.")] = None,
+    hours: Annotated[float, typer.Option(min=0, help="When the night is over.")] = 8.0,
+    stall: Annotated[
+        float, typer.Option(min=0, help="Minutes without a call, while no run is on, after which the agent is started afresh.")
+    ] = 15.0,
+) -> None:
+    """Keep an agent at work while you sleep: start it without a terminal, and again whenever it ends or stands still."""
+    from autoresearch_mcp.night.night import run_night
+
+    _make_where_missing(workspace, "default", "auto")
+    run_night(workspace, session, client, command or [], hours, stall * 60)
 
 
 @app.command()
@@ -181,7 +196,7 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
     from autoresearch_mcp.views import build
     from autoresearch_mcp.views.answers import shortened
 
-    opened = _open(workspace, session)
+    opened = open_session(workspace, session)
     answer, token = build.status(opened), opened.workspace.known_token()
     best, baseline = opened.state.best, opened.state.baseline
     sealed, first = build.mean_holdout(best), build.mean_holdout(baseline)
@@ -216,7 +231,7 @@ def log(
     from autoresearch_mcp.views import build
     from autoresearch_mcp.views.terminal import experiments_table
 
-    opened = _open(workspace, session)
+    opened = open_session(workspace, session)
     if as_json:
         rows = [row for row in export_json(opened.ledger.state(), sealed=True) if row["session"] == opened.tag]
         say(json.dumps([row for row in rows if experiment in (None, row["experiment"])], indent=1))
@@ -242,7 +257,7 @@ def watch(
 
     from autoresearch_mcp.views.terminal import experiments_table, progress_line
 
-    opened = _open(workspace, session)
+    opened = open_session(workspace, session)
     ends = None if seconds is None else time.monotonic() + seconds
 
     def screen() -> Group:
@@ -267,16 +282,29 @@ def plot(
     """Draw the progress picture: all experiments, the kept ones marked, the running best."""
     from autoresearch_mcp.views.plot import draw
 
-    opened = _open(workspace, session)
+    opened = open_session(workspace, session)
     target = output or opened.workspace.root / "progress.png"
     draw(opened.state, target)
     say(f"picture:    {target}")
 
 
 @app.command()
-def stop(workspace: WorkspaceOption = Path(), session: SessionOption = None) -> None:
-    """End the run that is on; it is recorded as killed."""
-    opened = _open(workspace, session)
+def stop(
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    only_night: Annotated[
+        bool, typer.Option("--night", help="End the night, and leave a run that is on; a second time: its closing commands too.")
+    ] = False,
+) -> None:
+    """End the run that is on; it is recorded as killed. Or end the night."""
+    if only_night:
+        from autoresearch_mcp.night.night import ask_to_stop
+        from autoresearch_mcp.workspace import Workspace
+
+        ask_to_stop(Workspace(workspace))
+        say("stopping the night")
+        return
+    opened = open_session(workspace, session)
     say(f"stopping experiment {opened.stop().number}")
 
 
@@ -325,13 +353,11 @@ def _prepare_in_background(session: "Session") -> None:
         )
 
 
-def _open(workspace: Path, tag: str | None) -> "Session":
-    """A session as it is; nothing is started by looking."""
-    from autoresearch_mcp.loop.session import Session, open_ledger
-    from autoresearch_mcp.workspace import Workspace
-
-    opened = Workspace(workspace)
-    return Session.open(opened, open_ledger(opened), tag)
+app.command()(verify)
+app.command()(ablate)
+app.command()(finalize)
+app.command()(reproduce)
+app.command()(calibrate)
 
 
 def main() -> NoReturn:

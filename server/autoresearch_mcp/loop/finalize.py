@@ -1,0 +1,89 @@
+"""A clean branch of what a night kept, for a pull request: one commit a change, each with what it was worth.
+
+The session's own branch stays what it is. The new one begins where the session began, and each of its commits differs from the one
+before in the editable file alone, by what one kept experiment changed. A change may be dropped; what came after it is then merged
+without it, by git's three-way merge, and where that does not apply the branch is not made.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
+from autoresearch_mcp.loop import commits
+from autoresearch_mcp.loop.patches import check_syntax
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.state import ExperimentState
+from autoresearch_mcp.text import format_score, plain
+
+
+@dataclass(frozen=True)
+class Final:
+    branch: str
+    commit: str
+    changes: list[ExperimentState]
+    """What it holds, in the order it was kept."""
+    unverified: bool
+    """Whether its file is none that was scored, because something was dropped."""
+
+
+def make_branch(session: Session, branch: str | None = None, drop: Collection[int] = (), force: bool = False) -> Final:
+    """Makes the branch, `autoresearch/<session>-final` if it has no other name. Raises NotFoundError before anything was kept,
+    NotAllowedError where it cannot be made.
+    """
+    state, workspace, name = session.state, session.workspace, session.task.files.editable
+    branch = branch or f"{state.started.branch}-final"
+    kept = state.kept[1:]
+    if unknown := set(drop) - {experiment.number for experiment in kept}:
+        known = ", ".join(str(experiment.number) for experiment in kept) or "none"
+        raise NotFoundError(f"Experiment {min(unknown)} is no change that was kept. Those are: {known}.")
+    changes = [experiment for experiment in kept if experiment.number not in drop]
+    if not changes:
+        raise NotFoundError("Nothing was kept but the baseline, so there is nothing for a branch to hold.")
+    if (place := commits.checked_out(workspace, branch)) is not None:
+        raise NotAllowedError(f"The branch {branch} is checked out in {place}. Name another with --branch.")
+    commit, text = state.started.base_commit, session.text_at(state.started.base_commit)
+    for experiment in changes:
+        text = _applied(session, text, experiment)
+        commit = workspace.commit_file(commit, name, text.encode(), message(session, experiment))
+    here = workspace.ref(f"refs/heads/{branch}")
+    if here is not None and not force:
+        raise NotAllowedError(f"The branch {branch} is there already. Pass --force to put this in its place, or name another.")
+    workspace.set_ref(f"refs/heads/{branch}", commit)
+    return Final(branch, commit, changes, unverified=text != session.text_at(state.head_commit))
+
+
+def _applied(session: Session, text: str, experiment: ExperimentState) -> str:
+    """The text with what the experiment changed."""
+    before, after = session.blob(experiment.committed.parent), session.blob(experiment.committed.commit)
+    if text.encode() == before:
+        return after.decode("utf-8", errors="replace")
+    merged = commits.merge(session.workspace, text.encode(), before, after)
+    try:
+        if merged is None:
+            raise PatchError("it overlaps with what was dropped")
+        check_syntax(session.task.files.editable, merged.decode())
+    except PatchError as error:
+        which = f"Experiment {experiment.number}"
+        raise NotAllowedError(f"{which} does not apply without what was dropped: {error}. Drop {experiment.number} too.") from error
+    return merged.decode()
+
+
+def message(session: Session, experiment: ExperimentState) -> str:
+    """Of a commit: what was tried, why it should help, and what it gained."""
+    committed, verdict, metric = experiment.committed, experiment.verdict, session.task.metric
+    parts = [plain(committed.description)]
+    if committed.hypothesis:
+        parts.append(plain(committed.hypothesis))
+    told = f"{metric.name}: {format_score(experiment.score or 0.0)}, the mean of {len(experiment.scores)} run(s)"
+    if verdict and verdict.gain:
+        told += f"; {gain_of(verdict.gain)} better than before it"
+    parts.append(f"{told}. Experiment {experiment.number} of session {session.tag}.")
+    if verdict and verdict.learned:
+        parts.append(f"Learned: {plain(verdict.learned)}")
+    return "\n\n".join(parts)
+
+
+def gain_of(figures: list[float]) -> str:
+    """0.0031 (95 %: 0.0008 to 0.0054)."""
+    interval = f" (95 %: {format_score(figures[1])} to {format_score(figures[2])})" if len(figures) == 3 else ""
+    return f"{format_score(figures[0])}{interval}"
