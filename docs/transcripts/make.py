@@ -54,8 +54,7 @@ async def play(agent: str, folder: Path) -> Model:
     Session.start(workspace, open_ledger(workspace)).data.prepare(workspace.root)
     server = connect.Server(connect.stdio_command(workspace.root))
     connect.write(connect.plan(agent, server, workspace.root, home))
-    options = {"claude-code": (), "codex": ("--profile", connect.NAME)}
-    await programs.play(agent, model, home, workspace.root, *options[agent])
+    await programs.play(agent, model, home, workspace.root, *connect.CLIENTS[agent].options)
     return model
 
 

