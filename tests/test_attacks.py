@@ -20,7 +20,7 @@ import pytest
 import needs
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.state import ExperimentState
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.run import processes, sandbox
 from autoresearch_mcp.task import LEVELS
 from conftest import ROOT, log_of, open_session, run, spec_of

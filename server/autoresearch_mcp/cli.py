@@ -195,6 +195,7 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
     """Where the loop stands, with what only you may see: the sealed holdout."""
     from autoresearch_mcp.views import build
     from autoresearch_mcp.views.answers import shortened
+    from autoresearch_mcp.views.figures import saved_in_words
 
     opened = open_session(workspace, session)
     answer, token = build.status(opened), opened.workspace.known_token()
@@ -209,6 +210,8 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
         say(json.dumps(content, indent=1))
         return
     say(answer.text())
+    if saved := saved_in_words(opened.state):
+        say(f"Hopeless runs: {saved}")
     if sealed is not None and first is not None:
         say(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
     if token is not None:

@@ -29,6 +29,7 @@ FAILURES = [
     "timeout",
     "killed",
     "lost",
+    "pruned",
     "error",
     "refused",
 ]  # how a run that gave no score is named
@@ -109,6 +110,8 @@ class Run(Section):
     other package is not there."""
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
+    prune: bool = True
+    """End a first run early whose curve, as `progress` finds it, is far below every end that earlier runs make plausible."""
 
     @field_validator("declares")
     @classmethod

@@ -16,8 +16,8 @@ from autoresearch_mcp.loop.rows import record_examination
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Tell, Wanted, work_off
 from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate, difference
-from autoresearch_mcp.record.state import ExperimentState
 
 SEED = 3000  # of the first round; others than the night's
 WHOLE = "the final file"

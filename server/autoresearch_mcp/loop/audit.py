@@ -11,7 +11,7 @@ from autoresearch_mcp.errors import LedgerError, WorkspaceError
 from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop import commits
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.state import ExperimentState
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.workspace import experiment_ref
 
 

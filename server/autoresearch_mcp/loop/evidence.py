@@ -6,12 +6,16 @@ those tell of the noise alone and never of the level, for the earlier runs of a 
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
+from autoresearch_mcp.record.curves import KNOWN, Earlier
 from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Noise
-from autoresearch_mcp.record.state import ExperimentState
+from autoresearch_mcp.record.state import SessionState
 
 CONFIDENCE = 0.95  # of every interval that is shown in the morning
+LOOKED_AT, OF_ONE = 200, 8  # experiments, and runs of one, that are searched for learning curves
 Quantity = Callable[[RunEnded], float | None]
 """A number of a run's result; None where it has none."""
 
@@ -37,6 +41,24 @@ def earlier(experiment: ExperimentState, hardware: str) -> list[RunEnded]:
     """Results of its runs in the loop that are evidence: scored, undisturbed, on that class of hardware."""
     ends = [run.ended for run in experiment.runs if run.counts and run.ended is not None]
     return [ended for ended in ends if ended.score is not None and not ended.disturbed and ended.hardware == hardware]
+
+
+def known_curves(state: SessionState) -> list[Earlier]:
+    """The learning curves that a new file's first run is compared with: of the best, and of the latest other runs. Empty where it
+    is the baseline, which is compared with nothing.
+    """
+    best = state.best
+    if best is None:
+        return []
+    latest = [experiment for experiment in islice(reversed(state.experiments), LOOKED_AT) if experiment is not best]
+    curves = [curve for experiment in (best, *latest) for curve in _curves(experiment, experiment is best)]
+    return curves[:KNOWN]
+
+
+def _curves(experiment: ExperimentState, best: bool) -> list[Earlier]:
+    ends = [run.ended for run in reversed(experiment.runs) if run.counts and run.ended is not None]
+    told = [ended for ended in ends if ended.score is not None and ended.curve and not ended.disturbed]
+    return [Earlier(ended.hardware, ended.curve, best) for ended in told[:OF_ONE]]
 
 
 def noise(groups: Iterable[Sequence[float]]) -> Noise:

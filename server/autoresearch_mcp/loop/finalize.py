@@ -12,7 +12,7 @@ from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
 from autoresearch_mcp.loop import commits
 from autoresearch_mcp.loop.patches import check_syntax
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.state import ExperimentState
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.text import format_score, plain
 
 

@@ -7,9 +7,10 @@ from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.loop.worktree import Worktree
 from autoresearch_mcp.record.events import RunEnded, Settled
+from autoresearch_mcp.record.experiments import RunState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
-from autoresearch_mcp.record.state import RunState, SessionState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.workspace import Workspace, experiment_ref
 

@@ -12,8 +12,8 @@ from autoresearch_mcp.loop.evidence import earlier, hardware_of, values
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Tell, Wanted, work_off
 from autoresearch_mcp.record.events import RunEnded, RunStarted
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate, difference
-from autoresearch_mcp.record.state import ExperimentState
 
 FRESH = 500  # the first seed of runs that shall not have the night's
 

@@ -17,8 +17,9 @@ from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop import changes
 from autoresearch_mcp.loop.verdicts import verdict
+from autoresearch_mcp.record.experiments import ExperimentState, failed_looks
 from autoresearch_mcp.record.noise import MOST_RUNS
-from autoresearch_mcp.record.state import ExperimentState, SessionState, failed_looks
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, plain
 
@@ -109,6 +110,10 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         return Position("baseline", ("run_experiment",), step)
     if experiment and file.sha256 != experiment.committed.file_sha256:
         return Position("failed", ("run_experiment", "apply_patch", "discard"), "call run_experiment to run your mended change")
+    if experiment and experiment.failure == "pruned":
+        return Position(
+            "failed", ("discard", "apply_patch"), f"call discard: experiment {experiment.number} could not come near the best"
+        )
     if experiment:
         step = f"call apply_patch to mend experiment {experiment.number} ({experiment.failure}), or discard"
         if experiment.failure in NO_FAULT and not experiment.failed_looks:

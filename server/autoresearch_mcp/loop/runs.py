@@ -1,5 +1,6 @@
 """What a session's runs are made from, and how one is put on record and started: commit, row, ref, process, in this order."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from secrets import token_hex
 
@@ -8,11 +9,14 @@ from autoresearch_mcp.errors import NotAllowedError, WorkspaceError
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop import rules
+from autoresearch_mcp.loop.evidence import known_curves
 from autoresearch_mcp.loop.rows import experiment_row
+from autoresearch_mcp.record.curves import Earlier
 from autoresearch_mcp.record.events import Purpose, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
-from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run import clock
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
@@ -113,10 +117,10 @@ class Runs:
             )
             transaction.append(run)
         self._workspace.set_ref(experiment_ref(number), commit)
-        self._launch(run, content)
+        self._launch(run, content, known_curves(state) if self._task.run.prune else [])
         return run
 
-    def _launch(self, run: RunStarted, content: bytes) -> None:
+    def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
         spec = RunSpec(
             run=run.run,
             token=run.token,
@@ -129,6 +133,7 @@ class Runs:
             results=self._results.path,
             data=self.data.path if self.data.needed else None,
             enforcement=detect().level,
+            earlier=list(earlier),
         )
         try:
             self._executor.start(spec, {**self.pinned, self._task.files.editable: content})

@@ -29,9 +29,10 @@ from autoresearch_mcp.record.events import (
     RunStarted,
     VerdictGiven,
 )
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
-from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task

@@ -17,7 +17,7 @@ from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import Purpose, RunEnded
-from autoresearch_mcp.record.state import ExperimentState, RunState, failed_looks
+from autoresearch_mcp.record.experiments import ExperimentState, RunState, failed_looks
 from autoresearch_mcp.run.progress import Progress
 
 TRIES, DISTURBED = 2, 2

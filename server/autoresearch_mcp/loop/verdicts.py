@@ -11,9 +11,10 @@ from math import inf, isfinite
 from statistics import fmean
 from typing import Literal
 
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Decision, Estimate, decide, significance
 from autoresearch_mcp.record.standing import Standing
-from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, shown_difference
 
@@ -48,6 +49,9 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     standing = state.standing_on(experiment.hardware)
     if standing.best is None:
         reason = f"{of} is on other hardware than the best ever ran on ({experiment.hardware}); the best runs there too"
+        return Verdict("repeat", reason, which=state.best)
+    if state.started.confidence != "single" and standing.is_apart(experiment.number) and not state.best.failed_looks:
+        reason = f"{of} is of another machine than the best ever ran on; the best runs again, to know what that makes of a score"
         return Verdict("repeat", reason, which=state.best)
     decided = _decided(state, task, standing, experiment)
     told = f"{of} is {_comparison(state, task, decided.gain)}"

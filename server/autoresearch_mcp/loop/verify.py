@@ -17,8 +17,8 @@ from autoresearch_mcp.loop.evidence import Quantity, earlier, excess, hardware_o
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Tell, Wanted, work_off
 from autoresearch_mcp.record.events import RunEnded, Verified
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate, difference
-from autoresearch_mcp.record.state import ExperimentState
 
 SEED = 1000  # of the first pair, away from those of the night; the pairs count up
 

@@ -14,7 +14,7 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import LedgerError
 
 FORMAT = 3
-Outcome = Literal["scored", "crash", "timeout", "refused"]
+Outcome = Literal["scored", "crash", "timeout", "refused", "pruned"]
 Purpose = Literal["search", "calibrate", "verify", "reproduce"]
 """Why a run is made: `search` and `calibrate` runs count in the loop, the others only examine what it found."""
 
@@ -100,6 +100,10 @@ class RunEnded(EventBody):
     """Which machine of that class: a hash."""
     disturbed: str = ""
     """What took compute from the run that was not ours, in words; empty where nothing did."""
+    curve: list[Annotated[float, Field(allow_inf_nan=False)] | None] = []
+    """What the run had printed of its progress after each twentieth of its budget; the last is where training ended. Untrusted."""
+    saved: float = 0.0
+    """Seconds of its budget that ending it early saved."""
     excerpt: str = ""
     stopped: bool = False
     """By stop_experiment, which says nothing of the file; other ends by our hand (too much memory, time or disk) do."""

@@ -5,8 +5,9 @@ from typing import Any
 
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.files import locked, write_atomic
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.ledger import Ledger
-from autoresearch_mcp.record.state import ExperimentState, LedgerState
+from autoresearch_mcp.record.state import LedgerState
 from autoresearch_mcp.text import format_score, one_line
 
 PATIENCE = 1.0  # seconds to wait for somebody else who writes the table: no step waits long for what follows from the ledger
@@ -66,7 +67,7 @@ def _line(experiment: ExperimentState) -> str | None:
         return None
     score = format_score(experiment.score) if experiment.score is not None else "0.000000"
     memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
-    status = experiment.status if experiment.status in ("keep", "discard", "scored", "running") else "crash"
+    status = experiment.status if experiment.status in ("keep", "discard", "scored", "running", "pruned") else "crash"
     description = one_line(experiment.committed.description, 500)
     gain = [format_score(figure) for figure in experiment.verdict.gain] if experiment.verdict else []
     more = (str(len(experiment.scores)), *gain, *[""] * (3 - len(gain)))

@@ -1,6 +1,10 @@
 """What a session knows of its scores on one class of hardware: how good the best is, how noisy a run, what a candidate has shown.
 Pure: fed run by run and verdict by verdict, so that asking costs nothing. Scores are gains here, as in noise.py.
 
+The class's noise must hold the differences between its machines: where a candidate ran on others than the best ever did, and no
+file's runs have told of such a difference yet, the best is run again (CROSSINGS times in a row at most, for where it runs is not
+ours to say).
+
 What was kept by the greedy rule is known as its runs say, without shrinking or drift: so old sessions read as they always did.
 """
 
@@ -10,6 +14,7 @@ from statistics import fmean
 
 from autoresearch_mcp.record.noise import Estimate, Level, Noise, grown, succeed
 
+CROSSINGS = 2
 DISCOVERY = 2.0  # standard errors from which on a keep was for a better score, and not for a shorter file
 
 
@@ -21,6 +26,15 @@ class Standing:
     """Of candidates, by experiment, in the order their runs ended; the best's are in its level."""
     baseline: Level | None = None
     """As it was known when the first change took its place; None where none has."""
+    machines: set[str] = field(default_factory=set[str])
+    """That any run was on."""
+    crossed: bool = False
+    """Whether runs of one file were on several: then the noise holds what differs between machines."""
+    _on: dict[int, set[str]] = field(default_factory=dict[int, set[str]])
+    """Machines of each candidate."""
+    _best_on: set[str] = field(default_factory=set[str])
+    _in_a_row: int = 0
+    """Runs of the best since a candidate's."""
     _best: Level | None = None
     _peak: float | None = None
     _ended: int = 0
@@ -39,8 +53,22 @@ class Standing:
         known = [mean for mean in (self._peak, self._best.mean if self._best else None) if mean is not None]
         return max(known) if known else None
 
-    def ended(self, experiment: int, gain: float, of_best: bool) -> None:
+    def is_apart(self, experiment: int) -> bool:
+        """Whether a candidate's runs tell of other machines as much as of the file, and the best is to run again."""
+        return not self.crossed and self._best_on.isdisjoint(self._on.get(experiment, ())) and self._in_a_row < CROSSINGS
+
+    def forget(self, experiment: int) -> None:
+        """Of a candidate that was not kept; what it told of the noise stays."""
+        self.scores.pop(experiment, None)
+        self._on.pop(experiment, None)
+
+    def ended(self, experiment: int, gain: float, of_best: bool, machine: str = "") -> None:
         """Takes in a run that counts."""
+        known = self._best_on if of_best else self._on.setdefault(experiment, set())
+        known.add(machine)
+        self.machines.add(machine)
+        self.crossed = self.crossed or len(known) > 1
+        self._in_a_row = self._in_a_row + 1 if of_best else 0
         if of_best:
             if (best := self.best) is None:
                 self._best = Level(gain, 1.0)
@@ -64,7 +92,7 @@ class Standing:
     def keep(self, experiment: int) -> bool:
         """Makes a candidate the best; says whether by a better score. Where it never ran, the best is unknown from now on."""
         before, gain, scores = self.best, self.gain(experiment), self.scores.pop(experiment, None)
-        self._seen = self._ended
+        self._seen, self._best_on = self._ended, self._on.pop(experiment, set())
         if scores is None:
             self._peak, self._best = self.peak, None
             return False

@@ -5,7 +5,6 @@ that it costs the same at experiment 20,000 as at 20. The price is memory: about
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
 
@@ -20,118 +19,11 @@ from autoresearch_mcp.record.events import (
     VerdictGiven,
     Verified,
 )
+from autoresearch_mcp.record.experiments import ExperimentState, RunState
 from autoresearch_mcp.record.standing import Standing
 
 NEAREST = 2  # misses that are remembered, the best scores first
-WITH_DATA = frozenset({"training", "export", "evaluation"})  # phases in which a run has seen data
 SET_ASIDE = 2  # disturbed runs of an experiment that do not count, because it is run again; after that they do, with their mark
-FREE_LOSSES = 1  # losses after that moment, of all runs of a file, that are held against nobody
-
-
-def failed_looks(runs: Iterable["RunState"]) -> int:
-    """How many of these runs, all of one program, saw data and gave no score: they are its result as much as a score is.
-
-    A run that ended before training saw nothing, unless it was refused as not causal, which another try would not mend. One that
-    was lost may have been cut off by the machine: FREE_LOSSES of them say nothing, but a loss can be arranged, so no more do. Of a
-    lost run whose phases nobody knows it is assumed that it had begun.
-    """
-    looks = losses = 0
-    for run in runs:
-        ended = run.ended
-        if ended is None or ended.score is not None:
-            continue
-        saw_data = not WITH_DATA.isdisjoint(ended.seconds)
-        if ended.failure == "lost":
-            losses += saw_data or not ended.seconds
-        else:
-            looks += saw_data or ended.failure == "not_causal"
-    return looks + max(0, losses - FREE_LOSSES)
-
-
-@dataclass(slots=True, eq=False)
-class RunState:
-    started: RunStarted
-    started_at: float
-    ended: RunEnded | None = None
-
-    @property
-    def counts(self) -> bool:
-        """In the loop; other runs only examine what it found."""
-        return self.started.purpose in ("search", "calibrate")
-
-
-@dataclass(slots=True, eq=False)
-class ExperimentState:
-    committed: ExperimentCommitted
-    at: float
-    runs: list[RunState] = field(default_factory=list[RunState])
-    verdict: VerdictGiven | None = None
-    settled: bool = False
-    scores: list[float] = field(default_factory=list[float])
-    """Of its scored runs that count, in the order they ended."""
-    score: float | None = None
-    """Mean over those; None where there is none."""
-    set_aside: int = 0
-    """Scored runs that do not count because something disturbed them."""
-    version: int = 0
-    """Grows with every event of the experiment, for whoever keeps what it has made of it."""
-
-    @property
-    def number(self) -> int:
-        return self.committed.experiment
-
-    @property
-    def running(self) -> RunState | None:
-        """Its first run that has not ended; a kept experiment may have one too, a repeat."""
-        return next((run for run in self.runs if run.ended is None), None)
-
-    @property
-    def last(self) -> RunEnded | None:
-        """The result of its latest run in the loop that ended."""
-        return next((run.ended for run in reversed(self.runs) if run.ended is not None and run.counts), None)
-
-    @property
-    def hardware(self) -> str:
-        """What its latest run that counts ran on."""
-        return next(
-            (run.ended.hardware for run in reversed(self.runs) if run.counts and run.ended and run.ended.score is not None), ""
-        )
-
-    @property
-    def undecided(self) -> bool:
-        """Whether all that it has are runs that were disturbed and do not count."""
-        return not self.scores and self.set_aside > 0 and self.last is not None and bool(self.last.disturbed)
-
-    @property
-    def kept(self) -> bool:
-        return self.verdict is not None and self.verdict.verdict == "keep"
-
-    @property
-    def failure(self) -> str:
-        """The name of what went wrong in the latest run; `pending` before one ended."""
-        last = self.last
-        return (last.failure or last.outcome) if last else "pending"
-
-    @property
-    def failed_looks(self) -> int:
-        """Its runs that saw data and gave no score."""
-        return failed_looks(run for run in self.runs if run.counts)
-
-    @property
-    def status(self) -> str:
-        """keep, discard, running, scored where a verdict is owed, or what else became of it: crash, timeout, refused, pending."""
-        if self.verdict and (self.kept or self.score is not None):
-            return self.verdict.verdict  # also while the best is repeated
-        if self.running:
-            return "running"
-        if self.score is not None:
-            return "scored"
-        return self.last.outcome if self.last else "pending"
-
-    @property
-    def label(self) -> str:
-        """The status, with a failure by its own name."""
-        return self.failure if self.score is None and self.status not in ("keep", "running") else self.status
 
 
 @dataclass(slots=True)
@@ -152,6 +44,10 @@ class SessionState:
     """In the order they were committed."""
     kept: list[ExperimentState] = field(default_factory=list[ExperimentState])
     """In the order they were kept: the path to the best."""
+    estimates: dict[int, float] = field(default_factory=dict[int, float])
+    """Of each that was kept: what it scores as far as was known while it was the best, which is less than its luck."""
+    saved: float = 0.0
+    """Seconds of training that ending hopeless runs early saved."""
     since_best: int = 0
     """How many were judged and not kept since the last one that was."""
     near_misses: list[ExperimentState] = field(default_factory=list[ExperimentState])
@@ -283,6 +179,7 @@ class SessionState:
         run.ended = event
         if experiment.running is None:
             self._running.pop(experiment.number, None)
+        self.saved += event.saved
         if not run.counts:
             return
         if event.score is None:
@@ -292,7 +189,7 @@ class SessionState:
         if event.disturbed and experiment.set_aside < SET_ASIDE:
             experiment.set_aside += 1
             return
-        self._count(experiment, event.score, event.hardware)
+        self._count(experiment, event.score, event)
         if len(experiment.scores) > 1:
             self.near_misses.sort(key=self._rank, reverse=True)
         for name in experiment.committed.places:
@@ -303,13 +200,19 @@ class SessionState:
             elif place.nearest is None or self._rank(experiment) > self._rank(place.nearest):
                 place.nearest = experiment
 
-    def _count(self, experiment: ExperimentState, score: float, hardware: str) -> None:
+    def _count(self, experiment: ExperimentState, score: float, event: RunEnded) -> None:
         """A score that is evidence."""
         experiment.scores.append(score)
         experiment.score = fmean(experiment.scores)
         self._try(experiment)
-        self.hardware = hardware
-        self.standing_on(hardware).ended(experiment.number, self.sign * score, of_best=experiment is self.best)
+        self.hardware = event.hardware
+        standing, of_best = self.standing_on(event.hardware), experiment is self.best
+        standing.ended(experiment.number, self.sign * score, of_best, event.machine)
+        self._note_best()
+
+    def _note_best(self) -> None:
+        if self.best is not None and (score := self.best_score) is not None:
+            self.estimates[self.best.number] = score
 
     def _try(self, experiment: ExperimentState) -> None:
         self.tried.setdefault(experiment.number, max(0, len(self.tried) - 1))  # the baseline is no hypothesis
@@ -327,12 +230,13 @@ class SessionState:
             if any(better):
                 self.discoveries.append(self.tried[experiment.number])
             self.kept.append(experiment)
+            self._note_best()
             self.since_best, self.near_misses = 0, []
             for place in experiment.committed.places:
                 self.places[place].kept += 1
             return
         for standing in self.standings.values():
-            standing.scores.pop(experiment.number, None)
+            standing.forget(experiment.number)
         self.since_best += 1
         misses = self.near_misses
         if experiment.score is not None and (len(misses) < NEAREST or self._rank(experiment) > self._rank(misses[-1])):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.record.curves import DROPS, Hopeless
 from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.spec import RunSpec
@@ -25,6 +26,16 @@ def overdue(clock: Clock) -> RunFailedError:
         "export": f"it did not submit its result within {clock.limit:.0f} s after training",
     }[clock.phase]
     return RunFailedError("timeout", "timeout_startup" if clock.phase == "startup" else "timeout", reason)
+
+
+def pruned(found: Hopeless, trained: float, saved: float) -> RunFailedError:
+    """Of a run that was ended because nothing good could come of it; in seconds."""
+    reason = (
+        f"it was ended after {trained:.0f} s of training, which saves {saved:.0f} s: what it printed stood at {found.stands:.4g}; "
+        f"coming on {DROPS:g} times as far as any earlier run did from there would leave it at {found.reachable:.4g}, and "
+        f"{found.needed:.4g} is needed to be near the best"
+    )
+    return RunFailedError("pruned", "pruned", reason)
 
 
 def require_in_time(clock: Clock) -> None:

@@ -1,11 +1,12 @@
 """Where a run is, as its supervisor last said: one small file, replaced whole several times a second."""
 
+import os
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
 from autoresearch_mcp.files import write_atomic
-from autoresearch_mcp.run.clock import Phase
+from autoresearch_mcp.run.clock import Clock, Phase
 
 
 class Progress(BaseModel):
@@ -19,6 +20,11 @@ class Progress(BaseModel):
     pid: int | None = None
     """Of the process that hosts the run."""
     slot: str = ""
+
+    @classmethod
+    def of(cls, clock: Clock, slot: str) -> "Progress":
+        """Of a run that this process hosts."""
+        return cls(phase=clock.phase, elapsed=clock.elapsed, limit=clock.limit, budget=clock.budget, pid=os.getpid(), slot=slot)
 
     @classmethod
     def read(cls, path: Path) -> "Progress":

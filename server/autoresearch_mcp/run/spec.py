@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from autoresearch_mcp.files import sha256
+from autoresearch_mcp.record.curves import Earlier
 from autoresearch_mcp.task import Task
 
 SPEC = "spec.json"
@@ -25,6 +26,8 @@ class RunSpec(BaseModel):
     data: Path | None
     enforcement: str
     """Sandbox level, as the server's self-check found it."""
+    earlier: list[Earlier] = []
+    """What its learning curve is compared with while it is on, to end it if it is hopeless; empty for a run that is never ended."""
 
     @classmethod
     def read(cls, folder: Path) -> "RunSpec | None":

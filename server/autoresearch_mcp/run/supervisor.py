@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from autoresearch_mcp.run import control, failures, outputs, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
+from autoresearch_mcp.run.curve import Curve
 from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_descendants, reap_adopted
@@ -48,6 +50,7 @@ class Supervisor:
         self._cell = Cell(spec)
         self._others = Watch(self._cell.granted, spec.task.run.budget_seconds)
         self.clock = Clock(spec.task.run, self._others.look)
+        self._curve = Curve(spec.task.run, spec.earlier)
         self._scoring: Scoring | None = None
         self._children: list[int] = []
         self._left: list[str] = []  # processes that could not be ended
@@ -107,6 +110,7 @@ class Supervisor:
             "peak_memory_mb": round(self._peak_memory_mb, 1),
             "enforcement": self.spec.enforcement,
             "excerpt": note,
+            **self._curve.row,
             **self._others.conditions,
             "stopped": self.spec.stop.exists(),
         }
@@ -175,6 +179,7 @@ class Supervisor:
             tasks.cancel_scope.cancel()
         await self._end_processes()
         child.drain()
+        self._curve.close(child.tail)
         child.end()
         log.close()
         return child
@@ -188,6 +193,8 @@ class Supervisor:
                 self._failed = stopped
             elif self.clock.overdue and self.clock.phase != "evaluation":
                 self._failed = failures.overdue(self.clock)
+            else:
+                self._failed = self._curve.look(child.tail, self.clock, self._others)
             await anyio.sleep(POLL)
         if self.clock.overdue:  # it ended between two looks
             self._failed = self._failed or failures.overdue(self.clock)
@@ -332,11 +339,5 @@ class Supervisor:
         return usage(self.spec.work, running, self._peak_memory_mb), usage(self.spec.scoring, beside)
 
     def _write_progress(self) -> None:
-        clock, budget = self.clock, self.clock.budget
-        progress = Progress(
-            phase=clock.phase, elapsed=clock.elapsed, limit=clock.limit, budget=budget, pid=os.getpid(), slot=self._cell.slot
-        )
-        try:
-            progress.write(self.spec.progress)
-        except OSError:  # a full disk: what is said here is only for those who wait
-            return
+        with suppress(OSError):  # a full disk: what is said here is only for those who wait
+            Progress.of(self.clock, self._cell.slot).write(self.spec.progress)

@@ -155,7 +155,7 @@ class Result(Answer):
             if self.reason:
                 lines.append(f"{self.suggestion or self.status}: {self.reason}")
         else:
-            lines.append(f"{self.status}: {self.failure}" if self.failure else self.status)
+            lines.append(f"{self.status}: {self.failure}" if self.failure not in (None, self.status) else self.status)
         if self.runs_failed:
             lines.append(f"{self.runs_failed} of {self.runs_failed + self.runs_scored} runs gave no score after training began")
         if self.disturbed:

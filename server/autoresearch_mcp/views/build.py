@@ -12,7 +12,8 @@ from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.loop.diffs import unified_diff
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.loop.verdicts import verdict
-from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.record.experiments import ExperimentState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
 from autoresearch_mcp.text import one_line, plain, tail, untrusted

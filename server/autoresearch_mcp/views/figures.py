@@ -1,7 +1,8 @@
 """Figures of runs as they are shown, in a few words: gains and their intervals, noise, start-up, repeats. Pure."""
 
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate
-from autoresearch_mcp.record.state import ExperimentState, SessionState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.text import format_score, shown_difference
 
 
@@ -29,7 +30,15 @@ def noise_in_words(state: SessionState) -> str:
     if noise.deviation is None or score is None:
         return "not measured"
     where = f" on {state.hardware}" if state.hardware else ""
+    if (machines := len(state.standing.machines)) > 1:
+        where += f", {machines} machines and what differs between them"
     return f"{format_score(shown_difference(noise.deviation, score))} a run ({noise.degrees:.0f} degrees of freedom){where}"
+
+
+def saved_in_words(state: SessionState) -> str:
+    """What ending hopeless runs early has saved; empty where none was."""
+    pruned = state.counts.get("pruned", 0)
+    return f"{pruned} ended early, which saved {state.saved / 60:.1f} min of training" if pruned else ""
 
 
 def startup(experiment: ExperimentState | None) -> float | None:

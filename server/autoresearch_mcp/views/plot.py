@@ -39,8 +39,8 @@ def draw(state: SessionState, target: Path) -> None:
         )  # fmt: skip
     if kept:
         edges = [row[0] for row in kept] + [state.experiments[-1].number]
-        best = [row[2] for row in kept]
-        axes.step(edges, [*best, best[-1]], where="post", c="#2a9d57", alpha=0.7, label="running best", zorder=3)
+        best = [state.estimates.get(number, score) for number, _, score in kept]
+        axes.step(edges, [*best, best[-1]], where="post", c="#2a9d57", alpha=0.7, label="best, as it is known", zorder=3)
         for number, experiment, score in kept[-25:]:
             text = one_line(experiment.committed.description, 500)
             axes.annotate(

@@ -8,7 +8,7 @@ from autoresearch_mcp.loop.finalize import Final, gain_of
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import Verified
 from autoresearch_mcp.text import format_score, one_line, visible
-from autoresearch_mcp.views.figures import gain_in_words, noise_in_words, shown_gain
+from autoresearch_mcp.views.figures import gain_in_words, noise_in_words, saved_in_words, shown_gain
 from autoresearch_mcp.views.plot import draw
 
 FOLDER, PICTURE = "report", "progress.png"
@@ -31,6 +31,7 @@ def report(session: Session, final: Final) -> str:
     runs = sum(len(experiment.runs) for experiment in state.experiments)
     baseline, best = format_score(state.baseline_score or 0.0), format_score(state.best_score or 0.0)
     gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0)) or "not measured"
+    tried = "; ".join(part for part in (counts, saved_in_words(state)) if part)
     lines = [
         f"# {task.name}: session {session.tag}",
         "",
@@ -38,7 +39,7 @@ def report(session: Session, final: Final) -> str:
         "",
         f"- **Result**: {baseline} before, {best} after, a gain of {gain}.",
         f"- **Verified**: {_verified(state.verified)}",
-        f"- **Tried**: {len(state.experiments)} experiments in {runs} runs ({counts}).",
+        f"- **Tried**: {len(state.experiments)} experiments in {runs} runs ({tried}).",
         f"- **Noise**: {noise_in_words(state)}.",
         f"- **Branch**: `{final.branch}`, {len(final.changes)} commits on `{state.started.base_commit[:12]}`.",
     ]

@@ -7,7 +7,7 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.text import format_score, one_line, visible
 from autoresearch_mcp.views.figures import gain_in_words, shown_gain, startup
 
-STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "running": "yellow"}
+STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "pruned": "red", "running": "yellow"}
 
 
 def experiments_table(session: Session, rows: int | None = None) -> Table:

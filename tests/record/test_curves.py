@@ -1,0 +1,92 @@
+"""Which learning curves are hopeless: those alone that no earlier run makes look otherwise."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autoresearch_mcp.record.curves import ENOUGH, FIRST, LAST, MOMENTS, Earlier, hopeless
+
+Curve = list[float | None]
+
+
+def learning(start: float = 6.0, end: float = 3.0, late: float = 1.0) -> Curve:
+    """From one to the other; the later, the more of it comes at the end."""
+    return [start - (start - end) * ((moment + 1) / MOMENTS) ** late for moment in range(MOMENTS)]
+
+
+def earlier(*curves: Curve, bests: int = 1) -> list[Earlier]:
+    return [Earlier("cpu", curve, number < bests) for number, curve in enumerate(curves)]
+
+
+KNOWN = earlier(learning(), learning(end=3.1), learning(end=3.4), bests=2)
+STUCK: Curve = [6.0] * MOMENTS
+
+
+def ended_at(curve: Curve, known: list[Earlier]) -> int | None:
+    """The first moment at which it would be ended."""
+    return next((moment for moment in range(1, MOMENTS) if hopeless(curve[:moment], known)), None)
+
+
+def test_a_run_that_learns_nothing_is_ended_when_too_little_is_left():
+    at = ended_at(STUCK, KNOWN)
+    assert at is not None and MOMENTS / 2 < at <= LAST, "before that, twice the best's way from there would do"
+    found = hopeless(STUCK[:at], KNOWN)
+    assert found is not None and found.stands == 6.0 and found.reachable > found.needed > 3.1
+
+
+def test_one_that_diverges_is_ended_early():
+    assert ended_at([6.0, 7.0, 9.0, *[40.0] * (MOMENTS - 3)], KNOWN) == FIRST
+
+
+def test_what_goes_like_the_others_or_somewhat_worse_goes_on():
+    for end in (2.5, 3.0, 3.2, 3.4):
+        assert ended_at(learning(end=end), KNOWN) is None
+
+
+def test_who_was_known_to_catch_up_lets_others_catch_up():
+    late = learning(late=6)
+    assert ended_at(late, KNOWN) is not None
+    assert ended_at(late, [*KNOWN, Earlier("cpu", learning(late=5), best=False)]) is None
+
+
+def test_another_loss_that_is_learned_as_well_goes_on():
+    doubled: Curve = [2 * point for point in learning() if point is not None]
+    assert ended_at(doubled, KNOWN) is None
+    assert ended_at([2 * 6.0] * MOMENTS, KNOWN) is not None, "unless it is not learned either"
+
+
+def test_where_up_is_the_good_way_nothing_else_changes():
+    accuracy = earlier(learning(0.1, 0.8), learning(0.1, 0.78), learning(0.1, 0.7), bests=2)
+    assert ended_at(learning(0.1, 0.79), accuracy) is None
+    assert ended_at([0.1] * MOMENTS, accuracy) == ended_at(STUCK, KNOWN)
+
+
+def test_too_little_is_known_of_too_few_runs_of_none_of_the_best_and_of_runs_that_end_sooner():
+    assert ended_at(STUCK, KNOWN[: ENOUGH - 1]) is None
+    assert ended_at(STUCK, earlier(learning(), learning(), learning(), bests=0)) is None
+    short = [Earlier("cpu", one.curve[:3], one.best) for one in KNOWN]
+    assert ended_at(STUCK, short) is None
+
+
+def test_gaps_and_flat_or_empty_curves_decide_nothing():
+    assert ended_at([None] * MOMENTS, KNOWN) is None
+    assert ended_at(STUCK, earlier(*[[None] * MOMENTS] * 3)) is None
+    assert ended_at(STUCK, earlier(*[[4.0] * MOMENTS] * 3)) is None
+    assert ended_at([0.0, *STUCK[1:]], KNOWN) is None, "nothing is a share of nothing"
+    assert hopeless([], KNOWN) is None and hopeless(STUCK[:FIRST], []) is None
+
+
+curves = st.lists(st.none() | st.floats(-1e300, 1e300), max_size=MOMENTS)
+
+
+@given(curves, st.lists(st.builds(Earlier, st.just("cpu"), curves, st.booleans()), max_size=6))
+def test_whatever_is_printed_there_is_an_answer(curve: Curve, known: list[Earlier]):
+    found = hopeless(curve, known)
+    assert found is None or FIRST <= len(curve) <= LAST
+
+
+@given(st.floats(0.5, 3.0), st.floats(0.3, 4), st.integers(FIRST, LAST), st.floats(-10, 10).filter(bool), st.floats(0.01, 100))
+def test_a_better_curve_is_never_ended_where_a_worse_one_goes_on(
+    gap: float, late: float, moment: int, shift: float, scale: float
+):
+    worse, better = learning(end=6 - gap, late=late)[:moment], learning(end=6 - 1.2 * gap, late=late)[:moment]
+    assert not (hopeless(better, KNOWN) and not hopeless(worse, KNOWN))
