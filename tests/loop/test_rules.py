@@ -15,8 +15,10 @@ from autoresearch_mcp.loop.verdicts import OWN_RUNS, Verdict, verdict
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, SessionStarted, VerdictGiven
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import MOST_RUNS
+from autoresearch_mcp.record.standing import CROSSINGS
 from autoresearch_mcp.record.state import LedgerState, SessionState
 from autoresearch_mcp.task import Task, parse_task
+from autoresearch_mcp.views.figures import noise_in_words
 from conftest import TOY
 
 PHASES = {"queued": 0.1, "startup": 1.0}
@@ -82,6 +84,7 @@ class Night:
         *,
         stopped: bool = False,
         hardware: str = "",
+        machine: str = "",
         disturbed: str = "",
         **seconds: float,
     ) -> None:
@@ -89,7 +92,7 @@ class Night:
         self.ledger.apply(0.0, RunStarted(run=run, experiment=experiment.number, seed=0, conditions=""))
         ended = RunEnded(
             run=run, outcome="crash" if score is None else "scored", failure=failure if score is None else None, score=score,
-            seconds=seconds, stopped=stopped, hardware=hardware, disturbed=disturbed,
+            seconds=seconds, stopped=stopped, hardware=hardware, machine=machine, disturbed=disturbed,
         )  # fmt: skip
         self.ledger.apply(0.0, ended)
 
@@ -393,6 +396,36 @@ def test_scores_are_compared_on_one_class_of_hardware_alone():
     for score in (50.0, 52.0, 48.0):
         assert night.state.best is not None
         night.ran(night.state.best, score, hardware="a faster one", **TRAINED)
+    assert night.verdict(candidate).decision == "discard"
+
+
+def test_the_noise_of_a_class_holds_what_differs_between_its_machines():
+    night = measured(10.0, 10.1, 9.9)
+    best, before = night.state.best, night.state.standing.noise.deviation
+    candidate = night.scored()
+    night.ran(candidate, 12.0, machine="another", **TRAINED)  # it is faster, and the file no better
+    earned = night.verdict(candidate)
+    assert (earned.decision, earned.which) == ("repeat", best) and "another machine" in earned.reason
+    assert best is not None and before is not None
+    night.ran(best, 12.05, machine="another", **TRAINED)
+    after = night.state.standing.noise.deviation
+    assert night.state.standing.crossed and after is not None and after > 3 * before
+    assert night.verdict(candidate).decision != "keep"
+    assert "2 machines" in noise_in_words(night.state)
+    night.judge(candidate)
+    third = night.scored()
+    night.ran(third, 9.0, machine="a third", **TRAINED)
+    assert night.verdict(third).decision == "discard", "what machines differ by is in the noise by now"
+
+
+def test_where_the_best_runs_is_not_ours_to_say_so_it_is_not_waited_for_without_end():
+    night = measured(10.0, 10.1, 9.9)
+    candidate = night.scored()
+    night.ran(candidate, 9.0, machine="another", **TRAINED)
+    for _ in range(CROSSINGS):
+        repeated = rules.due(night.state, night.task)
+        assert repeated is not None and repeated is night.state.best
+        night.ran(repeated, 10.0, **TRAINED)
     assert night.verdict(candidate).decision == "discard"
 
 

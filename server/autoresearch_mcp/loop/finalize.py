@@ -13,7 +13,7 @@ from autoresearch_mcp.loop import commits
 from autoresearch_mcp.loop.patches import check_syntax
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.text import format_score, plain
+from autoresearch_mcp.text import format_score, plain, shown_difference
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,14 @@ def message(session: Session, experiment: ExperimentState) -> str:
         parts.append(plain(committed.hypothesis))
     told = f"{metric.name}: {format_score(experiment.score or 0.0)}, the mean of {len(experiment.scores)} run(s)"
     if verdict and verdict.gain:
-        told += f"; {gain_of(verdict.gain)} better than before it"
+        told += f"; {gain_of(verdict.gain, experiment.score or 0.0)} better than before it"
     parts.append(f"{told}. Experiment {experiment.number} of session {session.tag}.")
     if verdict and verdict.learned:
         parts.append(f"Learned: {plain(verdict.learned)}")
     return "\n\n".join(parts)
 
 
-def gain_of(figures: list[float]) -> str:
-    """0.0031 (95 %: 0.0008 to 0.0054)."""
-    interval = f" (95 %: {format_score(figures[1])} to {format_score(figures[2])})" if len(figures) == 3 else ""
-    return f"{format_score(figures[0])}{interval}"
+def gain_of(figures: list[float], score: float) -> str:
+    """0.0031 (95 %: 0.0008 to 0.0054), with the decimals of `score`."""
+    shown = [format_score(shown_difference(figure, score)) for figure in figures]
+    return f"{shown[0]} (95 %: {shown[1]} to {shown[2]})" if len(shown) == 3 else shown[0]

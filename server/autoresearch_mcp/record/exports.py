@@ -8,11 +8,9 @@ from autoresearch_mcp.files import locked, write_atomic
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import LedgerState
-from autoresearch_mcp.text import format_score, one_line
+from autoresearch_mcp.text import format_score, one_line, shown_difference
 
 PATIENCE = 1.0  # seconds to wait for somebody else who writes the table: no step waits long for what follows from the ledger
-
-
 MORE = ("runs", "gain", "gain_low", "gain_high")
 """Columns after the original's five: runs that the score is the mean of; the gain over the best of its time, with its interval."""
 
@@ -69,7 +67,8 @@ def _line(experiment: ExperimentState) -> str | None:
     memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
     status = experiment.status if experiment.status in ("keep", "discard", "scored", "running", "pruned") else "crash"
     description = one_line(experiment.committed.description, 500)
-    gain = [format_score(figure) for figure in experiment.verdict.gain] if experiment.verdict else []
+    figures = experiment.verdict.gain if experiment.verdict else []
+    gain = [format_score(shown_difference(figure, experiment.score or 0.0)) for figure in figures]
     more = (str(len(experiment.scores)), *gain, *[""] * (3 - len(gain)))
     return "\t".join((experiment.committed.commit[:7], score, memory, status, description, *more))
 

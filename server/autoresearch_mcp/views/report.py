@@ -38,7 +38,7 @@ def report(session: Session, final: Final) -> str:
         f"{task.goal} ({metric.name}, {better} is better.)",
         "",
         f"- **Result**: {baseline} before, {best} after, a gain of {gain}.",
-        f"- **Verified**: {_verified(state.verified)}",
+        f"- **Verified**: {_verified(state.verified, state.best_score or 0.0)}",
         f"- **Tried**: {len(state.experiments)} experiments in {runs} runs ({tried}).",
         f"- **Noise**: {noise_in_words(state)}.",
         f"- **Branch**: `{final.branch}`, {len(final.changes)} commits on `{state.started.base_commit[:12]}`.",
@@ -48,9 +48,11 @@ def report(session: Session, final: Final) -> str:
     lines += ["", f"![progress]({PICTURE})", "", "## What was kept", "", f"| experiment | change | {metric.name} | gain | runs |"]
     lines += ["|---|---|---|---|---|"]
     for experiment in final.changes:
-        figures = gain_of(experiment.verdict.gain) if experiment.verdict and experiment.verdict.gain else "-"
-        description = one_line(experiment.committed.description, 200).replace("|", "\\|")
         score = format_score(experiment.score or 0.0)
+        figures = (
+            gain_of(experiment.verdict.gain, experiment.score or 0.0) if experiment.verdict and experiment.verdict.gain else "-"
+        )
+        description = one_line(experiment.committed.description, 200).replace("|", "\\|")
         lines.append(f"| {experiment.number} | {description} | {score} | {figures} | {len(experiment.scores)} |")
     if state.lessons:
         lines += ["", "## What was learned", ""]
@@ -70,11 +72,11 @@ def report(session: Session, final: Final) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verified(verified: list[Verified]) -> str:
+def _verified(verified: list[Verified], score: float) -> str:
     if not verified:
         return "no; `autoresearch-mcp verify` runs baseline and best again."
     last = verified[-1]
-    told = f"{len(last.runs) // 2} fresh runs each gained {gain_of([last.gain, last.gain_low, last.gain_high])}"
+    told = f"{len(last.runs) // 2} fresh runs each gained {gain_of([last.gain, last.gain_low, last.gain_high], score)}"
     if last.holdout_gain is not None and last.holdout_low is not None and last.holdout_high is not None:
-        told += f"; on the sealed holdout {gain_of([last.holdout_gain, last.holdout_low, last.holdout_high])}"
+        told += f"; on the sealed holdout {gain_of([last.holdout_gain, last.holdout_low, last.holdout_high], score)}"
     return told + "."

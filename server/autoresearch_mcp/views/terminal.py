@@ -5,7 +5,7 @@ from rich.text import Text
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.text import format_score, one_line, visible
-from autoresearch_mcp.views.figures import gain_in_words, shown_gain, startup
+from autoresearch_mcp.views.figures import gain_in_words, shown, shown_gain, startup
 
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "pruned": "red", "running": "yellow"}
 
@@ -28,7 +28,7 @@ def experiments_table(session: Session, rows: int | None = None) -> Table:
             experiment.committed.commit[:7],
             format_score(experiment.score) if experiment.score is not None else "-",
             str(len(experiment.scores)) if experiment.scores else "-",
-            gain_in_words(experiment.verdict.gain) if experiment.verdict else "",
+            gain_in_words(shown(experiment.verdict.gain, experiment.score or 0.0)) if experiment.verdict else "",
             Text(one_line(experiment.label, 40), style=STYLES.get(experiment.status, "")),
             f"{started:.1f}" if started is not None else "-",
             f"{seconds:.0f}",
