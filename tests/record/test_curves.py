@@ -84,9 +84,20 @@ def test_whatever_is_printed_there_is_an_answer(curve: Curve, known: list[Earlie
     assert found is None or FIRST <= len(curve) <= LAST
 
 
-@given(st.floats(0.5, 3.0), st.floats(0.3, 4), st.integers(FIRST, LAST), st.floats(-10, 10).filter(bool), st.floats(0.01, 100))
-def test_a_better_curve_is_never_ended_where_a_worse_one_goes_on(
-    gap: float, late: float, moment: int, shift: float, scale: float
-):
+gaps, lates, moments = st.floats(0.5, 3.0), st.floats(0.3, 4), st.integers(FIRST, LAST)
+
+
+@given(gaps, lates, moments)
+def test_a_better_curve_is_never_ended_where_a_worse_one_goes_on(gap: float, late: float, moment: int):
     worse, better = learning(end=6 - gap, late=late)[:moment], learning(end=6 - 1.2 * gap, late=late)[:moment]
     assert not (hopeless(better, KNOWN) and not hopeless(worse, KNOWN))
+
+
+@given(gaps, lates, moments, st.sampled_from([2.0**-9, 0.5, 2.0, 2.0**20, -1.0]))
+def test_the_unit_of_what_is_printed_has_no_part_in_it(gap: float, late: float, moment: int, unit: float):
+    def changed(curve: Curve) -> Curve:
+        return [None if point is None else unit * point for point in curve]
+
+    curve = learning(end=6 - gap, late=late)[:moment]
+    known = [Earlier(one.hardware, changed(one.curve), one.best) for one in KNOWN]
+    assert bool(hopeless(changed(curve), known)) == bool(hopeless(curve, KNOWN))
