@@ -16,6 +16,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import disturbance
 from autoresearch_mcp.run.sandbox import detect
@@ -187,6 +188,21 @@ def let_go(session: Session, number: int = 1) -> None:
     """Lets an experiment of UNTIL_TOLD end, if it has not."""
     with suppress(FileNotFoundError):
         (spec_of(session, number).work / "go").touch()
+
+
+class Interrupt:
+    """Watches a queue of runs, and gives up as Ctrl-C does when so many have ended."""
+
+    def __init__(self, after: int):
+        self._after = after
+        self.ended: list[int] = []
+        """Their numbers."""
+
+    def __call__(self, at: Moment) -> None:
+        if at.ended:
+            self.ended.append(at.ended.run)
+        if len(self.ended) == self._after:
+            raise KeyboardInterrupt
 
 
 def lay_out(folder: Path, work: str = WORK, toml: str = TOY, **changes: str) -> RunSpec:

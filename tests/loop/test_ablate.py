@@ -10,7 +10,7 @@ from autoresearch_mcp.loop.ablate import leave_out
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.views import morning
-from conftest import open_session, replace, run
+from conftest import Interrupt, open_session, replace, run
 
 Make = Callable[..., Session]
 pytestmark = pytest.mark.slow
@@ -62,14 +62,7 @@ def test_each_change_is_taken_back_from_the_final_file(night: Session):
 
 
 def test_an_interrupted_queue_goes_on(night: Session):
-    ended: list[Moment] = []
-
-    def interrupt(at: Moment) -> None:
-        if at.ended:
-            ended.append(at)
-        if len(ended) == 3:
-            raise KeyboardInterrupt
-
+    interrupt = Interrupt(after=3)
     with pytest.raises(KeyboardInterrupt):
         leave_out(night, 2, interrupt)
     before = night.ledger.state().last_run

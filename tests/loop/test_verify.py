@@ -13,7 +13,7 @@ from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.loop.verify import judge_night
 from autoresearch_mcp.views import morning
 from autoresearch_mcp.workspace import experiment_ref
-from conftest import TOY, open_session, replace, run
+from conftest import TOY, Interrupt, open_session, replace, run
 
 Make = Callable[..., Session]
 pytestmark = pytest.mark.slow
@@ -116,19 +116,12 @@ def test_nothing_is_concluded_from_a_record_that_does_not_hold(night: Callable[.
 
 def test_an_interrupted_verification_goes_on_where_it_stood(night: Callable[..., Session]):
     session = night((15, 15))
-    ended: list[Moment] = []
-
-    def interrupt(at: Moment) -> None:
-        if at.ended:
-            ended.append(at)
-        if len(ended) == 3:
-            raise KeyboardInterrupt
-
+    interrupt = Interrupt(after=3)
     with pytest.raises(KeyboardInterrupt):
         judge_night(session, 3, interrupt)
     before = session.ledger.state().last_run
     found = judge_night(session, 3, quiet)
-    assert len(found.runs) == 6 and [at.ended.run for at in ended if at.ended] == found.runs[:3]
+    assert len(found.runs) == 6 and interrupt.ended == found.runs[:3]
     assert session.ledger.state().last_run == before + 3
 
 

@@ -71,15 +71,7 @@ class Runs:
         conditions = self.comparable_conditions()
         seed = SEED + sum(run.counts for run in experiment.runs) if seed is None else seed
         with self._ledger.transaction() as transaction:
-            run = RunStarted(
-                run=transaction.next_run(),
-                experiment=experiment.number,
-                seed=seed,
-                conditions=conditions,
-                purpose=purpose,
-                torch=torch_version(),
-                token=token_hex(8),
-            )
+            run = _run_row(transaction.next_run(), experiment.number, seed, conditions, purpose)
             transaction.append(run)
         self._launch(run, self._workspace.blob(experiment.committed.commit, self._task.files.editable))
         return run
@@ -107,14 +99,7 @@ class Runs:
                 transaction.append(VerdictGiven(experiment=failed.number, verdict="discard", reason=reason))
                 transaction.append(Settled(experiment=failed.number))
             transaction.append(experiment_row(number, state, commit, before, content, description, hypothesis))
-            run = RunStarted(
-                run=transaction.next_run(),
-                experiment=number,
-                seed=SEED,
-                conditions=conditions,
-                torch=torch_version(),
-                token=token_hex(8),
-            )
+            run = _run_row(transaction.next_run(), number, SEED, conditions)
             transaction.append(run)
         self._workspace.set_ref(experiment_ref(number), commit)
         self._launch(run, content, known_curves(state) if self._task.run.prune else [])
@@ -141,3 +126,15 @@ class Runs:
             reason, never = f"the run could not be started: {error}", {"queued": 0.0}
             self._ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
             raise
+
+
+def _run_row(number: int, experiment: int, seed: int, conditions: str, purpose: Purpose = "search") -> RunStarted:
+    return RunStarted(
+        run=number,
+        experiment=experiment,
+        seed=seed,
+        conditions=conditions,
+        purpose=purpose,
+        torch=torch_version(),
+        token=token_hex(8),
+    )
