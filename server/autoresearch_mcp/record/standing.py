@@ -106,6 +106,11 @@ class Standing:
         return gain.value > DISCOVERY * gain.error
 
     @property
+    def score(self) -> Estimate | None:
+        """What the best scores."""
+        return self._estimate(best.mean, best.spread) if (best := self.best) is not None else None
+
+    @property
     def total(self) -> Estimate | None:
         """What all that was kept has gained over the baseline; None before there is anything."""
         if self.baseline is None or (best := self.best) is None:

@@ -266,6 +266,7 @@ class Status(Answer):
     kept: int
     baseline_score: float | None = None
     best_score: float | None = None
+    best_known: str = Field(default="", description="The same, with half of its 95 % interval")
     best_experiment: int | None = None
     best_commit: str | None = None
     best_runs: str = Field(default="", description="How many runs its score is the mean of, and how many failed")
@@ -292,7 +293,7 @@ class Status(Answer):
         if self.best_score is not None and self.baseline_score is not None:
             gain = f", a gain of {gain_in_words(self.gain)}" if self.gain else ""
             lines.append(
-                f"Baseline {format_score(self.baseline_score)}, best {format_score(self.best_score)} "
+                f"Baseline {format_score(self.baseline_score)}, best {self.best_known} "
                 f"(experiment {self.best_experiment}, {self.since_best} experiments ago){gain}. Noise: {self.noise}."
             )
         if self.best_runs:

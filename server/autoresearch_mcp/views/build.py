@@ -29,7 +29,7 @@ from autoresearch_mcp.views.answers import (
     Status,
     Theme,
 )
-from autoresearch_mcp.views.figures import noise_in_words, runs_of_best, shown, shown_gain, startup, startups
+from autoresearch_mcp.views.figures import best_in_words, noise_in_words, runs_of_best, shown, shown_gain, startup, startups
 from autoresearch_mcp.views.paging import Page, page
 
 CURVE_POINTS = 3
@@ -276,6 +276,7 @@ def status(session: Session) -> Status:
         kept=len(state.kept),
         baseline_score=state.baseline_score,
         best_score=state.best_score,
+        best_known=best_in_words(state),
         best_experiment=state.best.number if state.best else None,
         best_commit=state.best.committed.commit if state.best else None,
         since_best=state.since_best,

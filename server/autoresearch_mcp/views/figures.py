@@ -1,5 +1,6 @@
 """Figures of runs as they are shown, in a few words: gains and their intervals, noise, start-up, repeats. Pure."""
 
+from autoresearch_mcp.loop.verdicts import plus_minus
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
@@ -14,6 +15,14 @@ def shown_gain(gain: Estimate | None, score: float) -> list[float]:
 def shown(figures: list[float], score: float) -> list[float]:
     """Differences of scores like `score` with the decimals that those have."""
     return [shown_difference(figure, score) for figure in figures]
+
+
+def best_in_words(state: SessionState) -> str:
+    """What the best scores as far as is known, with half the width of its 95 % interval: 1.6094 ± 0.0033."""
+    score, known = state.best_score, state.standing.score
+    if score is None:
+        return ""
+    return format_score(score) + (plus_minus(known, score) if known else "")
 
 
 def gain_in_words(gain: list[float]) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.text import format_score, one_line
-from autoresearch_mcp.views.figures import gain_in_words, shown_gain
+from autoresearch_mcp.text import one_line
+from autoresearch_mcp.views.figures import best_in_words, gain_in_words, shown_gain
 
 
 def draw(state: SessionState, target: Path) -> None:
@@ -65,7 +65,7 @@ def draw(state: SessionState, target: Path) -> None:
         )
     axes.set_xlabel("experiment")
     axes.set_ylabel(f"{metric} ({arrow})")
-    last = f", best {format_score(state.best_score)}" if state.best_score is not None else ""
+    last = f", best {best_in_words(state)}" if state.best else ""
     if state.standing.total is not None:
         last += f", gain {gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0))}"
     axes.set_title(f"{state.started.tag}: {len(state.experiments)} experiments, {len(kept)} kept{last}")

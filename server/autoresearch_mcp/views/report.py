@@ -8,7 +8,7 @@ from autoresearch_mcp.loop.finalize import Final, gain_of
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import Verified
 from autoresearch_mcp.text import format_score, one_line, visible
-from autoresearch_mcp.views.figures import gain_in_words, noise_in_words, saved_in_words, shown_gain
+from autoresearch_mcp.views.figures import best_in_words, gain_in_words, noise_in_words, saved_in_words, shown_gain
 from autoresearch_mcp.views.plot import draw
 
 FOLDER, PICTURE = "report", "progress.png"
@@ -29,7 +29,7 @@ def report(session: Session, final: Final) -> str:
     better = "lower" if metric.direction == "minimize" else "higher"
     counts = ", ".join(f"{count} {name}" for name, count in state.counts.items())
     runs = sum(len(experiment.runs) for experiment in state.experiments)
-    baseline, best = format_score(state.baseline_score or 0.0), format_score(state.best_score or 0.0)
+    baseline, best = format_score(state.baseline_score or 0.0), best_in_words(state)
     gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0)) or "not measured"
     tried = "; ".join(part for part in (counts, saved_in_words(state)) if part)
     lines = [

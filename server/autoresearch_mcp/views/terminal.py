@@ -5,7 +5,7 @@ from rich.text import Text
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.text import format_score, one_line, visible
-from autoresearch_mcp.views.figures import gain_in_words, shown, shown_gain, startup
+from autoresearch_mcp.views.figures import best_in_words, gain_in_words, shown, shown_gain, startup
 
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "pruned": "red", "running": "yellow"}
 
@@ -14,7 +14,7 @@ def experiments_table(session: Session, rows: int | None = None) -> Table:
     """All experiments of a session, or the latest `rows`."""
     state, metric = session.state, session.task.metric.name
     gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0))
-    best = f", best {format_score(state.best_score)}" if state.best_score is not None else ""
+    best = f", best {best_in_words(state)}" if state.best else ""
     best += f", gain {gain}" if gain else ""
     table = Table(title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left")
     numbers = ("#", metric, "runs", "start-up", "seconds")
