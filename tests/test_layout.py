@@ -23,7 +23,7 @@ FLOORS = (
     ("workspace",),
     ("data",),
     ("task",),
-    ("text", "files"),
+    ("text", "files", "patterns"),
     ("errors",),
     ("__init__",),
 )

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from autoresearch_mcp.errors import TaskError
+from autoresearch_mcp.patterns import check
 
 TASK_FILE = "autoresearch.toml"
 OURS = "autoresearch-mcp"  # the distribution that this is
@@ -133,7 +134,7 @@ class Run(Section):
     @field_validator("progress")
     @classmethod
     def _progress(cls, pattern: str | None) -> str | None:
-        if pattern is not None and not {"x", "y"} <= set(_compiled(pattern).groupindex):
+        if pattern is not None and not {"x", "y"} <= check(pattern):
             raise ValueError("the pattern needs the named groups (?P<x>...) and (?P<y>...)")
         return pattern
 
@@ -153,7 +154,7 @@ class Metric(Section):
     confidence: Literal["single"] | Annotated[float, Field(ge=0.5, lt=1)] = 0.9
     """How much of what is kept shall be real: repeats are made until the evidence suffices. "single": one run decides, whatever
     luck it had, as in the original."""
-    noise_floor: float = Field(default=0.0, ge=0)
+    noise_floor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """Differences up to this size count as equal, whatever repeated runs show."""
 
     @property
@@ -218,7 +219,7 @@ class Task(Section):
         for name, pattern in patterns.items():
             if name not in FAILURES:
                 raise ValueError(f"{name!r} is no failure name; use one of {', '.join(FAILURES)}")
-            _compiled(pattern)
+            check(pattern)
         return patterns
 
     @model_validator(mode="after")
@@ -262,13 +263,6 @@ class Task(Section):
     def sha256(self) -> str:
         """Hash of what the task means; comments and layout of the TOML do not count."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

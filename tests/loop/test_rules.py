@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop import changes, rules
-from autoresearch_mcp.loop.verdicts import OWN_RUNS, Verdict, verdict
+from autoresearch_mcp.loop.verdicts import CROSSINGS, OWN_RUNS, Verdict, verdict
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, SessionStarted, VerdictGiven
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import MOST_RUNS
-from autoresearch_mcp.record.standing import CROSSINGS
 from autoresearch_mcp.record.state import LedgerState, SessionState
 from autoresearch_mcp.task import Task, parse_task
 from autoresearch_mcp.views.figures import noise_in_words

@@ -52,6 +52,9 @@ def test_another_loss_that_is_learned_as_well_goes_on():
     doubled: Curve = [2 * point for point in learning() if point is not None]
     assert ended_at(doubled, KNOWN) is None
     assert ended_at([2 * 6.0] * MOMENTS, KNOWN) is not None, "unless it is not learned either"
+    more: Curve = [6 + point for point in learning() if point is not None]
+    assert ended_at(more, KNOWN) is None
+    assert ended_at([6 + 6.0] * MOMENTS, KNOWN) is not None
 
 
 def test_where_up_is_the_good_way_nothing_else_changes():
@@ -65,6 +68,14 @@ def test_too_little_is_known_of_too_few_runs_of_none_of_the_best_and_of_runs_tha
     assert ended_at(STUCK, earlier(learning(), learning(), learning(), bests=0)) is None
     short = [Earlier("cpu", one.curve[:3], one.best) for one in KNOWN]
     assert ended_at(STUCK, short) is None
+
+
+def test_only_what_was_just_printed_counts():
+    seldom = [point if moment % 6 == 0 else None for moment, point in enumerate(learning())]
+    assert ended_at(seldom, KNOWN) is None
+    assert ended_at([6.0, *[None] * (MOMENTS - 1)], KNOWN) is None
+    gaps = [Earlier(one.hardware, [p if k % 3 == 0 else None for k, p in enumerate(one.curve)], one.best) for one in KNOWN]
+    assert ended_at(STUCK, gaps) is not None, "of earlier runs it is known what came before and after"
 
 
 def test_gaps_and_flat_or_empty_curves_decide_nothing():

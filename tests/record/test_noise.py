@@ -18,7 +18,6 @@ from autoresearch_mcp.record.noise import (
     Noise,
     decide,
     difference,
-    paired,
     significance,
     succeed,
 )
@@ -69,7 +68,7 @@ def test_without_noise_one_run_decides():
 
 def test_an_end_comes_after_the_most_runs():
     for runs in range(1, MOST_RUNS):
-        assert decide([11.35] * runs, Level(10.0, 1 / 40, 40), KNOWN, START / 1000).decision == "repeat"
+        assert decide([11.35 + run / 1e3 for run in range(runs)], Level(10.0, 1 / 40, 40), KNOWN, START / 1000).decision == "repeat"
     assert decide([11.35] * MOST_RUNS, Level(10.0, 1 / 40, 40), KNOWN, START / 1000).decision == "discard"
 
 
@@ -138,8 +137,8 @@ def test_intervals_are_students():
     assert Estimate(1.0, 0.0, inf).interval() == (1.0, 1.0)
     assert Estimate(0.0, 1.0, 2).interval() == pytest.approx((-4.30265, 4.30265), rel=1e-5)
     assert Estimate(0.0, 1.0, inf).interval() == pytest.approx((-1.95996, 1.95996), rel=1e-5)
-    assert difference([3.0, 5.0], [1.0, 1.0]) == Estimate(3.0, 1.0, 2)
-    assert paired([3.0, 5.0], [1.0, 2.0]).value == 2.5 and paired([3.0], [1.0]).error == inf
+    assert difference([3.0, 5.0], [1.0, 1.0], Noise(2.0, 2)) == Estimate(3.0, 1.0, 2)
+    assert difference([3.0], [1.0], Noise()).error == inf
 
 
 def test_what_is_known_of_the_baseline_is_what_its_repeats_say_too():

@@ -50,12 +50,13 @@ def test_each_moment_has_what_was_printed_last(monkeypatch: pytest.MonkeyPatch):
     assert reading.points == []
     reading.at(1.1, b"step 1 loss 9\nstep 2 loss 8\nand so on\nstep 3 lo")
     reading.at(1.9, b"step 1 loss 7\n")
+    reading.at(2.5, b"step 1 loss 6\n")
     reading.at(3.0, b"step 1 loss 6\nstep 2 loss 5.5")
-    assert reading.points == [8.0, 6.0, 6.0], "an unfinished line counts for nothing"
+    assert reading.points == [8.0, 6.0, None], "an unfinished line counts for nothing, and so does what is not new"
     reading.clock.enter("export")
     reading.at(3.2, b"step 9 loss 5.5")
     reading.curve.close(b"step 10 loss 0")
-    assert reading.points == [8.0, 6.0, 6.0, 5.5]
+    assert reading.points == [8.0, 6.0, None, 5.5]
 
 
 def test_what_is_no_finite_number_is_a_gap(monkeypatch: pytest.MonkeyPatch):
@@ -72,6 +73,15 @@ def test_a_flood_without_end_is_read_in_its_last_part_alone(monkeypatch: pytest.
     assert reading.points == [None, 4.0]
 
 
+def test_a_pattern_that_a_line_keeps_busy_holds_up_nothing(monkeypatch: pytest.MonkeyPatch):
+    slow = Run(budget_seconds=20, progress=r"(?P<x>(a|aa|b)*)+c(?P<y>\d+)(?P=x)d")
+    curve, clock, began = Curve(slow, []), Clock(slow), time.perf_counter()
+    clock.enter("training")
+    monkeypatch.setattr(Clock, "elapsed", 1.5)
+    curve.look(b"ab" * 190 + b"\n", clock, cast("Watch", Others()))
+    assert curve.row["curve"] == [None] and time.perf_counter() - began < 5
+
+
 def test_without_a_pattern_or_a_training_there_is_no_curve():
     plain = Curve(Run(budget_seconds=20), EARLIER)
     plain.look(b"step 1 loss 4\n", Clock(LIMITS), cast("Watch", Others()))
@@ -83,14 +93,14 @@ def test_without_a_pattern_or_a_training_there_is_no_curve():
 
 def stuck(reading: Reading) -> float | None:
     """Seconds of training after which a run that learns nothing is ended."""
-    return next((s for s in range(1, 20) if reading.at(s + 0.01, b"step 1 loss 6\n") is not None), None)
+    return next((s for s in range(1, 20) if reading.at(s + 0.01, b"step %d loss 6\n" % s) is not None), None)
 
 
 def test_a_hopeless_run_is_ended_with_what_that_saves(monkeypatch: pytest.MonkeyPatch):
     reading = Reading(monkeypatch, EARLIER)
     ended = stuck(reading)
     assert ended is not None and reading.curve.row["saved"] == pytest.approx(20 - ended, abs=0.1)
-    failed = reading.at(ended + 1, b"step 1 loss 6\n")
+    failed = reading.at(ended + 1, b"step 99 loss 6\n")
     assert failed and (failed.outcome, failed.failure) == ("pruned", "pruned") and "stood at 6" in failed.reason
 
 

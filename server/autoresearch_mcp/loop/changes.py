@@ -53,6 +53,12 @@ def program_digest(path: str, text: str) -> str:
     return sha256("\n".join(f"{place}\t{line}" for place, line in lines).encode())
 
 
+def size(path: str, text: str) -> int:
+    """Lines that say something: of Python as Python itself would write them, without comments; else those that are not blank."""
+    (lines,) = _read_alike(path, text)
+    return len(lines)
+
+
 def places_of(path: str, text: str) -> list[str]:
     """Every place of the file, in order."""
     (lines,) = _read_alike(path, text)

@@ -79,4 +79,5 @@ def experiment_row(
         change_sha256=change.digest if change else None,
         program_sha256=changes.program_digest(name, text),
         places=change.places if change else [],
+        size=changes.size(name, text),
     )

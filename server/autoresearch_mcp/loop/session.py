@@ -187,7 +187,11 @@ class Session:
             patches.check_syntax(self.task.files.editable, content.decode())
             check_size(self.task.files, content.decode())
             again = rules.what_to_repeat(state, self.task, self.file(), replicate)
-            number = self._repeat(again) if again else self.runs.first(content, description, hypothesis).experiment
+            if again is None:
+                number = self.runs.first(content, description, hypothesis).experiment
+            else:
+                needed = again.score is None or rules.due(state, self.task) is again
+                number = self._repeat(again, "search" if needed else "replicate")
         names = ", ".join(changed)
         return (
             number,
@@ -271,9 +275,9 @@ class Session:
             self.recovery.finish()
             yield
 
-    def _repeat(self, experiment: ExperimentState) -> int:
+    def _repeat(self, experiment: ExperimentState, purpose: Purpose = "search") -> int:
         """Runs an experiment again; returns the one that awaits its verdict, which may be another."""
-        self.runs.again(experiment)
+        self.runs.again(experiment, purpose)
         return (rules.current(self.state) or experiment).number
 
     def _judge(
@@ -287,7 +291,12 @@ class Session:
             figures = earned.gain.figures if earned.gain else []
             transaction.append(
                 VerdictGiven(
-                    experiment=experiment.number, verdict=given, reason=earned.reason, learned=taught or None, gain=figures
+                    experiment=experiment.number,
+                    verdict=given,
+                    reason=earned.reason,
+                    learned=taught or None,
+                    simpler=given == "keep" and earned.simpler,
+                    gain=figures,
                 )
             )
         notes = [self.recovery.settle(), self.results.write()]

@@ -8,17 +8,18 @@ too: with one of those an experiment is not kept for its other runs, which are t
 
 from dataclasses import dataclass, replace
 from math import inf, isfinite
-from statistics import fmean
 from typing import Literal
 
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.record.noise import Decision, Estimate, decide, significance
+from autoresearch_mcp.record.noise import MOST_RUNS, Decision, Estimate, agree, decide, mean, significance
 from autoresearch_mcp.record.standing import Standing
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, shown_difference
 
 OWN_RUNS = 2  # that a simplification needs: one alone may be lucky
+EXACT_BY_TWO = 3  # baseline runs up to which two that agree to the last digit are enough: who asks for more has his doubts
+CROSSINGS = 2  # runs of the best in a row to have it where a candidate ran
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Verdict:
     """What a `repeat` runs again."""
     gain: Estimate | None = None
     """Over the best; None where it was not compared."""
+    simpler: bool = False
+    """Kept for being shorter and no worse."""
 
 
 def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:
@@ -39,25 +42,26 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     of = f"{metric} {score}" if runs == 1 else f"{metric} {score}, the mean of {runs} runs,"
     failed = experiment.failed_looks
     if state.best is None:
-        missing = 0 if failed or state.started.confidence == "single" else task.metric.baseline_runs - runs
-        if missing > 0 and (runs < 2 or len(set(experiment.scores)) > 1):
+        missing = 0 if experiment.broken or state.started.confidence == "single" else task.metric.baseline_runs - runs
+        exact = agree(experiment.scores) and task.metric.baseline_runs <= EXACT_BY_TWO
+        if missing > 0 and not exact:
             return Verdict("repeat", f"{of} is the baseline's so far; {missing} more to know the noise", which=experiment)
         return Verdict("keep", f"{of} is the first score of this session, the baseline")
     if failed:
         reason = f"{failed} of its {failed + runs} runs gave no score after training began, so {score} holds lucky runs alone"
         return Verdict("discard", reason)
     standing = state.standing_on(experiment.hardware)
+    again = not state.best.failed_looks and state.best_in_a_row < CROSSINGS
     if standing.best is None:
-        reason = f"{of} is on other hardware than the best ever ran on ({experiment.hardware}); the best runs there too"
-        return Verdict("repeat", reason, which=state.best)
-    if state.started.confidence != "single" and standing.is_apart(experiment.number) and not state.best.failed_looks:
+        return _elsewhere(state, experiment, of, again)
+    if again and state.started.confidence != "single" and standing.is_apart(experiment.number):
         reason = f"{of} is of another machine than the best ever ran on; the best runs again, to know what that makes of a score"
         return Verdict("repeat", reason, which=state.best)
     decided = _decided(state, task, standing, experiment)
     told = f"{of} is {_comparison(state, task, decided.gain)}"
     if decided.decision == "keep":
         return Verdict("keep", told, gain=decided.gain)
-    saved = state.best.committed.lines - experiment.committed.lines
+    saved = _saved(state.best, experiment)
     if saved > 0 and (simpler := _simplification(state, task, standing, experiment, of, saved)):
         return replace(simpler, gain=decided.gain)
     if decided.decision == "discard":
@@ -66,12 +70,24 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     return Verdict("repeat", f"{told}; {decided.more} more run{'s' if decided.more != 1 else ''} may decide", which, decided.gain)
 
 
+def _elsewhere(state: SessionState, experiment: ExperimentState, of: str, again: bool) -> Verdict:
+    """On an experiment that ran on hardware where the best never did: that one runs, CROSSINGS times in a row at most, for where it
+    runs is not ours to say; then this one, which may come to where the best was.
+    """
+    where = f"{of} is on other hardware than the best ever ran on ({experiment.hardware})"
+    if again:
+        return Verdict("repeat", f"{where}; the best runs there too", which=state.best)
+    if sum(map(len, experiment.by_hardware.values())) < MOST_RUNS and not (state.best and state.best.failed_looks):
+        return Verdict("repeat", f"{where}; it runs again, where the best may have been", which=experiment)
+    return Verdict("discard", f"{where}, and they could not be compared")
+
+
 def _decided(state: SessionState, task: Task, standing: Standing, experiment: ExperimentState) -> Decision:
     confidence, best, stated = state.started.confidence, standing.best, task.metric.noise_floor
     assert best is not None
     scores = standing.scores[experiment.number]
     if confidence == "single":
-        gain = Estimate(fmean(scores) - best.mean, 0.0, inf)
+        gain = Estimate(mean(scores) - best.mean, 0.0, inf)
         return Decision("keep" if gain.value > stated else "discard", gain=gain)
     level = significance(state.tried[experiment.number], state.discoveries, confidence)
     return decide(scores, best, standing.noise, level, stated)
@@ -83,14 +99,22 @@ def _simplification(
     """The verdict on a shorter file that is not shown to be better; None where it is plainly worse."""
     scores, stated, peak = standing.scores[experiment.number], task.metric.noise_floor, standing.peak
     assert peak is not None
-    missing, unit = peak - fmean(scores), standing.noise.deviation
+    missing, unit = peak - mean(scores), standing.noise.deviation
     if missing <= stated and (len(scores) >= OWN_RUNS or unit == 0):
         equals = f"is no worse than the best estimate of this line, {format_score(state.sign * peak)}"
-        return Verdict("keep", f"{of} {equals}, with {saved} lines fewer: a simplification")
+        return Verdict("keep", f"{of} {equals}, with {saved} lines fewer: a simplification", simpler=True)
     if len(scores) < OWN_RUNS and missing <= stated + (unit or 0.0):
         reason = f"{of} could equal the best, with {saved} lines fewer; one run does not show that it is no worse"
         return Verdict("repeat", reason, which=experiment)
     return None
+
+
+def _saved(best: ExperimentState, experiment: ExperimentState) -> int:
+    """Lines fewer than in the best; blank lines and comments do not count, but in rows of older versions."""
+    before, after = best.committed, experiment.committed
+    if before.size is None or after.size is None:
+        return before.lines - after.lines
+    return before.size - after.size
 
 
 def _comparison(state: SessionState, task: Task, gain: Estimate | None) -> str:

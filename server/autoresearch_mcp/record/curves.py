@@ -11,9 +11,10 @@ e    the worst end of the best experiment's runs
 w    the way that they came, from the first moment on
 
 So a run is ended that, coming down twice as far as any before it did from there, would end behind the best by more than a quarter
-of all that the best has learned. That must hold of the numbers themselves and of what they are of the curve's own first number: a
-change that prints another loss, twice as large for one, is compared by the second. FIRST moments pass before anything is ended, and
-ENOUGH earlier runs must be known.
+of all that the best has learned. That must hold of the numbers themselves, of what they are of the curve's own first number, and of
+what they have come down from it: a change that prints another loss, twice as large or larger by one for all time, is compared by
+the second or the third. FIRST moments pass before anything is ended, ENOUGH earlier runs must be known, and only what was printed
+since the moment before counts.
 
 It errs on purpose towards going on, as against rules that end the worse half (the median rule of Golovin and others 2017, Google
 Vizier, KDD): those who prune for a search of many settings gain more from it than a night that tries one idea at a time, in which
@@ -26,6 +27,7 @@ any other. An earlier run that lied can keep later ones from being ended, or hav
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Literal
 
 MOMENTS = 20
 FIRST, LAST = 5, 18  # moments between which a run may be ended: before, too little is known; after, too little is saved
@@ -34,6 +36,7 @@ DROPS, BEHIND = 2.0, 0.25
 KNOWN = 40  # earlier runs that are compared with, the latest
 
 Points = Sequence[float | None]
+Scale = Literal["as printed", "ratio", "difference"]
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,17 @@ def hopeless(curve: Points, earlier: Sequence[Earlier]) -> Hopeless | None:
     moment = len(curve)
     if not FIRST <= moment <= LAST or curve[-1] is None:
         return None
-    known = [one for one in earlier if len(one.curve) > moment and None not in (one.curve[moment - 1], one.curve[-1])]
+    known = [one for one in earlier if len(one.curve) > moment and any(point is not None for point in one.curve[:moment])]
     if len(known) < ENOUGH or not any(one.best for one in known):
         return None
-    found = _behind(curve, known, relative=False)
-    return found if found and _behind(curve, known, relative=True) else None
+    found = [_behind(curve, known, scale) for scale in ("as printed", "ratio", "difference")]
+    return found[0] if all(found) else None
 
 
-def _behind(curve: Points, known: Sequence[Earlier], relative: bool) -> Hopeless | None:
+def _behind(curve: Points, known: Sequence[Earlier], scale: Scale) -> Hopeless | None:
     moment = len(curve)
-    ours = _turned(curve, relative)
-    others = [(turned, one.best) for one in known if (turned := _turned(one.curve, relative))]
+    ours = _turned(curve, scale)
+    others = [(turned, one.best) for one in known if (turned := _turned(one.curve, scale))]
     bests = [turned for turned, best in others if best]
     if not ours or not bests:
         return None
@@ -86,13 +89,13 @@ def _behind(curve: Points, known: Sequence[Earlier], relative: bool) -> Hopeless
     return Hopeless(stands, reachable, needed) if sign * (reachable - needed) > 0 else None
 
 
-def _turned(curve: Points, relative: bool) -> list[float]:
-    """The curve without gaps, each filled from beside it; as shares of its first number where `relative`, empty where that is 0."""
+def _turned(curve: Points, scale: Scale) -> list[float]:
+    """The curve without gaps, each filled from beside it, in that relation to its first number; empty where there is none."""
     first = next((point for point in curve if point is not None), None)
-    if first is None or (relative and first == 0):
+    if first is None or (scale == "ratio" and first == 0):
         return []
     filled, latest = list[float](), first
     for point in curve:
         latest = latest if point is None else point
-        filled.append(latest / first if relative else latest)
+        filled.append(latest / first if scale == "ratio" else latest - first if scale == "difference" else latest)
     return filled

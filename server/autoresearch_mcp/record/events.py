@@ -15,8 +15,9 @@ from autoresearch_mcp.errors import LedgerError
 
 FORMAT = 3
 Outcome = Literal["scored", "crash", "timeout", "refused", "pruned"]
-Purpose = Literal["search", "calibrate", "verify", "reproduce"]
-"""Why a run is made: `search` and `calibrate` runs count in the loop, the others only examine what it found."""
+Purpose = Literal["search", "replicate", "calibrate", "verify", "reproduce"]
+"""Why a run is made: `search` for the loop, `replicate` because an agent asks for what no verdict needs, `calibrate` because a
+human does. Those count in the loop, the others only examine what it found."""
 
 
 class EventBody(BaseModel):
@@ -60,6 +61,8 @@ class ExperimentCommitted(EventBody):
     """Of the whole file, freed of layout and comments; None in rows of older versions."""
     places: list[str] = []
     """Where in the file it changes something."""
+    size: int | None = None
+    """Lines of the file that say something: no blank ones, and of Python no comments; None in rows of older versions."""
 
 
 class RunStarted(EventBody):
@@ -123,6 +126,8 @@ class VerdictGiven(EventBody):
     verdict: Literal["keep", "discard"]
     reason: str
     learned: str | None = None
+    simpler: bool = False
+    """Kept because it is shorter and no worse: then it claims no gain."""
     gain: list[float] = []
     """Over the best of its time, then the ends of the 95 % interval; positive is better. Empty where it was compared with nothing,
     without the ends where there was no noise."""

@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, VerdictGiven
+from autoresearch_mcp.record.noise import mean
 
 WITH_DATA = frozenset({"training", "export", "evaluation"})  # phases in which a run has seen data
 FREE_LOSSES = 1  # losses after that moment, of all runs of a file, that are held against nobody
+FREE_ENDS = 2  # ends before data of a file that gave a score before; those after them are its result, or it would run for ever
 
 
 def failed_looks(runs: Iterable["RunState"]) -> int:
@@ -38,7 +40,7 @@ class RunState:
     @property
     def counts(self) -> bool:
         """In the loop; other runs only examine what it found."""
-        return self.started.purpose in ("search", "calibrate")
+        return self.started.purpose in ("search", "replicate", "calibrate")
 
 
 @dataclass(slots=True, eq=False)
@@ -48,12 +50,14 @@ class ExperimentState:
     runs: list[RunState] = field(default_factory=list[RunState])
     verdict: VerdictGiven | None = None
     settled: bool = False
-    scores: list[float] = field(default_factory=list[float])
-    """Of its scored runs that count, in the order they ended."""
+    hardware: str = ""
+    """What its latest run that counts ran on."""
+    by_hardware: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    """Scores of its runs that count, in the order they ended: those of two classes have no mean."""
     score: float | None = None
-    """Mean over those; None where there is none."""
+    """Mean over `scores`; None where there is none."""
     set_aside: int = 0
-    """Scored runs that do not count because something disturbed them."""
+    """Scored runs since the last one that counts, which do not because something disturbed them."""
     version: int = 0
     """Grows with every event of the experiment, for whoever keeps what it has made of it."""
 
@@ -72,16 +76,14 @@ class ExperimentState:
         return next((run.ended for run in reversed(self.runs) if run.ended is not None and run.counts), None)
 
     @property
-    def hardware(self) -> str:
-        """What its latest run that counts ran on."""
-        return next(
-            (run.ended.hardware for run in reversed(self.runs) if run.counts and run.ended and run.ended.score is not None), ""
-        )
+    def scores(self) -> list[float]:
+        """Of its runs that count on the hardware of the latest."""
+        return self.by_hardware.get(self.hardware, [])
 
     @property
     def undecided(self) -> bool:
         """Whether all that it has are runs that were disturbed and do not count."""
-        return not self.scores and self.set_aside > 0 and self.last is not None and bool(self.last.disturbed)
+        return not self.by_hardware and self.set_aside > 0 and not self.failed_looks
 
     @property
     def kept(self) -> bool:
@@ -95,8 +97,28 @@ class ExperimentState:
 
     @property
     def failed_looks(self) -> int:
-        """Its runs that saw data and gave no score."""
-        return failed_looks(run for run in self.runs if run.counts)
+        """Its runs that saw data and gave no score; of what was kept, but for those that were stopped."""
+        return self.broken if self.kept else self._failed([run for run in self.runs if run.counts])
+
+    @property
+    def broken(self) -> int:
+        """The same but for those that were stopped on request. Of a file that everything is measured against they say nothing: or
+        who stops its repeats would choose by what it is measured.
+        """
+        return self._failed([run for run in self.runs if run.counts and not (run.ended and run.ended.stopped)])
+
+    def _failed(self, runs: list[RunState]) -> int:
+        looks = failed_looks(runs)
+        if not self.by_hardware and not self.set_aside:
+            return looks
+        failed = sum(run.ended is not None and run.ended.score is None for run in runs)
+        return max(looks, failed - FREE_ENDS)
+
+    def count(self, score: float, hardware: str) -> None:
+        """Takes in a score that is evidence."""
+        self.by_hardware.setdefault(hardware, []).append(score)
+        self.hardware, self.set_aside = hardware, 0
+        self.score = mean(self.scores)
 
     @property
     def status(self) -> str:

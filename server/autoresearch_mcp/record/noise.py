@@ -5,8 +5,9 @@ nobody knows, on a machine that may drift. Three things are carried along, each 
 its last run:
 
 - *Noise*: the pooled variance of repeated runs with its degrees of freedom, so that a threshold is Student's t and not a guess.
-  What was measured counts less with every improvement (FORGET), and nothing where the level is another altogether (FAR): noise
-  belongs to the level that it was measured at.
+  What was measured counts less with every improvement (FORGET), is taken to have grown by some of it (GROWS), and counts nothing
+  where the level is another altogether (FAR): noise belongs to the level that it was measured at. Runs of one file that agree to
+  the last digit, while others vary, tell nothing of it: that file sets its own seed, and all its runs are one.
 - *Level*: the best's estimated score. It is a local level model, whose Kalman filter (Harvey 1989, Forecasting, Structural Time
   Series Models and the Kalman Filter, ch. 2) lets an old run say less about now (DRIFT). A new best enters with its advantage
   shrunk by 1 - SHRINK/t^2, an empirical Bayes estimate (Efron & Morris 1973, JASA 68:117): a winner was lucky as well as good.
@@ -39,9 +40,13 @@ PASSES = (0.5, 0.8, 0.08)  # noise units that a candidate must seem better by: a
 DRIFT = 0.002  # variance of the level per run that goes by, in units of the noise's
 SHRINK = 1.5
 FORGET = 0.77  # weight that noise keeps when a new best is found
+GROWS = 0.0  # share by which its variance is then taken to have grown, for each noise unit of the gain
 FAR, CLEAR = 1.5, 10  # ratio of two scores of one sign, and noise units between them, from which on their levels are different ones
+FROZEN = 3  # runs that agree to the last digit, from which on another one of that file says nothing
 ENOUGH = 2  # degrees of freedom that the noise at a level needs before anything is judged there
+ENOUGH_OF_BEST = 0.25  # spread of the best below which its repeats cannot decide on a candidate that is frozen
 USUAL = 0.9  # confidence that START stands for
+LARGEST = 1e290  # of a sum of squares: nothing that a run scores may break the fold over the ledger
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ class Noise:
     def more(self, squares: float, degrees: float = 1.0) -> "Noise":
         return Noise(self.squares + squares, self.degrees + degrees)
 
-    def less(self, weight: float) -> "Noise":
-        return Noise(self.squares * weight, self.degrees * weight)
+    def less(self, weight: float, growth: float = 1.0) -> "Noise":
+        return Noise(self.squares * weight * growth, self.degrees * weight)
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,8 @@ class Level:
     """Variance of that knowledge, in units of the noise's."""
     runs: int = 1
     """Those that say it directly."""
+    frozen: bool = False
+    """Whether its runs all agree, so that another one says nothing."""
 
     def later(self, runs: int) -> "Level":
         """After so many runs of anything on the machine."""
@@ -107,7 +114,7 @@ class Level:
         """After another run, and the squared deviation by which that run tells of the noise."""
         surprise, gain = score - self.mean, self.spread / (self.spread + 1)
         level = Level(self.mean + gain * surprise, self.spread * (1 - gain), self.runs + 1)
-        return level, surprise * surprise / (1 + self.spread)
+        return level, min(surprise * surprise / (1 + self.spread), LARGEST)
 
 
 @dataclass(frozen=True)
@@ -139,69 +146,128 @@ def decide(
     `noise` holds what all runs so far tell, the candidate's included; `level` is `significance`; differences up to `stated` count
     as none.
     """
-    runs, mean, known = len(candidate), fmean(candidate), noise.variance
-    difference = mean - best.mean
+    looks, known, frozen = len(candidate), noise.variance, agree(candidate)
+    runs, stands = 1 if frozen else looks, mean(candidate)
+    difference = stands - best.mean
+    frozen = frozen and looks >= FROZEN
     if known is None or (known and noise.degrees < ENOUGH):
-        return Decision("repeat", _less_known(runs, best), more=ENOUGH)
-    if not known or all(isclose(score, best.mean, rel_tol=1e-12, abs_tol=0) for score in candidate):
+        if looks >= most_runs or (frozen and best.frozen):
+            return Decision("discard")
+        return Decision("repeat", "best" if frozen else _less_known(runs, best), more=ENOUGH)
+    if all(isclose(score, best.mean, rel_tol=1e-12, abs_tol=0) for score in candidate):
+        return Decision("discard", gain=Estimate(0.0, 0.0, inf))
+    if not known:
         return Decision("keep" if difference > stated else "discard", gain=Estimate(difference, 0.0, inf))
-    if far(mean, best.mean, noise):
+    if far(stands, best.mean, noise):
         if difference <= stated:
             return Decision("discard", gain=Estimate(difference, sqrt(known * (1 / runs + best.spread)), noise.degrees))
-        if runs < 2:
+        if runs < 2 and looks < FROZEN:
             return Decision("repeat", gain=Estimate(difference, sqrt(known * (1 + best.spread)), noise.degrees), more=1)
-        known = max(known, variance(candidate))
+        known = max(known, variance(candidate) if runs > 1 else 0.0)
     gain = Estimate(difference, sqrt(known * (1 / runs + best.spread)), noise.degrees)
-    if _beyond(gain, stated) <= level * _share(runs):
+    if _beyond(gain, stated) <= level * _share(looks):
         return Decision("keep", gain=gain)
-    if difference < stated + _bar(runs) * sqrt(known) or runs >= most_runs:
+    if difference < stated + _bar(looks) * sqrt(known) or looks >= most_runs:
         return Decision("discard", gain=gain)
-    return Decision("repeat", _less_known(runs, best), gain, _more(gain, runs, best, known, level, stated, most_runs))
+    if frozen and (best.frozen or best.spread < ENOUGH_OF_BEST):
+        return Decision("discard", gain=gain)
+    which = "best" if frozen else _less_known(runs, best)
+    return Decision("repeat", which, gain, _more(gain, looks, best, known, level, stated, most_runs))
 
 
 def succeed(candidate: Sequence[float], best: Level, noise: Noise, gain: Estimate | None) -> tuple[Level, Noise]:
     """Level and noise when the candidate has become the best."""
-    mean, runs = fmean(candidate), len(candidate)
+    level = level_of(candidate)
     if gain is None or not gain.error:
-        return Level(mean, 1 / runs, runs), noise
+        return level, noise
     kept = max(0.0, 1 - SHRINK * (gain.error / gain.value) ** 2) if gain.value > 0 else 0.0
-    level = Level(best.mean + kept * gain.value, 1 / runs, runs)
+    level = replace(level, mean=best.mean + kept * gain.value)
     if far(level.mean, best.mean, noise):  # only what it shows itself is of this level
-        return level, Noise(variance(candidate) * (runs - 1), runs - 1) if runs > 1 else Noise()
-    return level, noise.less(FORGET)
+        return level, group(candidate)
+    units = max(gain.value, 0.0) / (noise.deviation or inf)
+    return level, noise.less(FORGET, 1 + GROWS * units)
+
+
+def level_of(scores: Sequence[float]) -> Level:
+    """What a file's own runs say of it."""
+    runs = 1 if agree(scores) else len(scores)
+    return Level(mean(scores), 1 / runs, runs, frozen=agree(scores) and len(scores) >= FROZEN)
+
+
+def agree(scores: Sequence[float]) -> bool:
+    """Whether several runs came out alike to the last digit."""
+    return len(scores) > 1 and len(set(scores)) == 1
 
 
 def grown(scores: Sequence[float]) -> float:
     """The squared deviation by which the last of a candidate's scores adds to the noise."""
     before = len(scores) - 1
-    return (scores[-1] - fmean(scores[:-1])) ** 2 * before / (before + 1)
+    away = scores[-1] - mean(scores[:-1])
+    return min(away * away * before / (before + 1), LARGEST)
+
+
+def group(scores: Sequence[float]) -> Noise:
+    """What runs of one file tell of the noise; nothing where they agree."""
+    if len(scores) < 2 or agree(scores):
+        return Noise()
+    middle = mean(scores)
+    return Noise(min(sum((score - middle) * (score - middle) for score in scores), LARGEST), len(scores) - 1)
+
+
+def mean(scores: Sequence[float]) -> float:
+    """Of any finite numbers: their sum may be too large for one."""
+    try:
+        return fmean(scores)
+    except OverflowError:
+        return sum(score / len(scores) for score in scores)
 
 
 def far(one: float, other: float, noise: Noise) -> bool:
-    """Whether two scores of one sign are so different that the noise at one says nothing of that at the other."""
-    clear = abs(one - other) > CLEAR * (noise.deviation or 0.0)
-    return clear and one * other > 0 and not 1 / FAR <= one / other <= FAR
+    """Whether two scores are so different that the noise at one says nothing of that at the other: clearly, and in size or sign."""
+    smaller, larger = sorted((abs(one), abs(other)))
+    return clear(one, other, noise) and ((one > 0) != (other > 0) or larger > FAR * smaller)
 
 
-def difference(one: Sequence[float], other: Sequence[float], noise: Noise | None = None) -> Estimate:
-    """Of the means of two groups of runs, with their own deviations and, where there is more, `noise`."""
-    pooled = noise or Noise()
-    for scores in (one, other):
-        if len(scores) > 1:
-            pooled = pooled.more(variance(scores) * (len(scores) - 1), len(scores) - 1)
-    error = sqrt((pooled.variance or 0.0) * (1 / len(one) + 1 / len(other))) if pooled.degrees else inf
-    return Estimate(fmean(one) - fmean(other), error, pooled.degrees)
+def clear(one: float, other: float, noise: Noise) -> bool:
+    """Whether no luck could make one score of the other."""
+    return noise.deviation is not None and abs(one - other) > CLEAR * noise.deviation
 
 
-def paired(one: Sequence[float], other: Sequence[float]) -> Estimate:
-    """Of runs made in pairs: the mean of their differences."""
-    differences = [a - b for a, b in zip(one, other, strict=True)]
-    error = sqrt(variance(differences) / len(differences)) if len(differences) > 1 else inf
-    return Estimate(fmean(differences), error, len(differences) - 1)
+def difference(one: Sequence[float], other: Sequence[float], noise: Noise) -> Estimate:
+    """Of the means of two groups of runs that both have this noise; with an infinite error where nothing is known of it."""
+    error = sqrt((noise.variance or 0.0) * (1 / len(one) + 1 / len(other))) if noise.degrees else inf
+    return Estimate(mean(one) - mean(other), error, noise.degrees)
+
+
+def unequal(one: Sequence[float], other: Sequence[float], known: tuple[Noise, Noise] = (Noise(), Noise())) -> Estimate:
+    """Of the means of two groups of runs that may be of different noise (Welch 1947, Biometrika 34:28). `known` is what else is
+    known of each one's. A file whose runs agree while the other's vary sets its own seed, and is taken to be as noisy as the other.
+    """
+    noises = [
+        (Noise(0.0, len(scores) - 1) if agree(scores) else group(scores)).more(more.squares, more.degrees)
+        for scores, more in zip((one, other), known, strict=True)
+    ]
+    noisy = [noise for noise in noises if noise.squares]
+    shares = [
+        (noise if noise.squares or not noisy else noisy[0], 1 / len(s)) for noise, s in zip(noises, (one, other), strict=True)
+    ]
+    return Estimate(mean(one) - mean(other), *sum_of_errors(shares))
+
+
+def sum_of_errors(parts: Sequence[tuple[Noise, float]]) -> tuple[float, float]:
+    """The standard error and degrees of freedom of a sum of independent estimates, each with its noise and the share of that which
+    is left in it (Satterthwaite 1946, Biometrics Bulletin 2:110). Infinite and 0 where a noise is not known.
+    """
+    if not all(noise.degrees for noise, _ in parts):
+        return inf, 0.0
+    variances = [(noise.variance or 0.0) * share for noise, share in parts]
+    if not (total := sum(variances)):
+        return 0.0, inf
+    return sqrt(total), 1 / sum((v / total) ** 2 / noise.degrees for v, (noise, _) in zip(variances, parts, strict=True))
 
 
 def _less_known(runs: int, best: Level) -> Literal["candidate", "best"]:
-    return "best" if best.spread > 1 / runs else "candidate"
+    return "best" if best.spread > 1 / runs and not best.frozen else "candidate"
 
 
 def _share(runs: int) -> float:

@@ -1,20 +1,31 @@
 """What a session knows of its scores on one class of hardware: how good the best is, how noisy a run, what a candidate has shown.
 Pure: fed run by run and verdict by verdict, so that asking costs nothing. Scores are gains here, as in noise.py.
 
-The class's noise must hold the differences between its machines: where a candidate ran on others than the best ever did, and no
-file's runs have told of such a difference yet, the best is run again (CROSSINGS times in a row at most, for where it runs is not
-ours to say).
+The class's noise must hold the differences between its machines: `is_apart` says where a candidate ran on others than the best ever
+did, and no file's runs have told of such a difference yet. What runs tell of the noise counts where they are near the best: one
+file that diverges must not make everything look like luck. Of a metric without noise it is the best's own runs that say so.
 
 What was kept by the greedy rule is known as its runs say, without shrinking or drift: so old sessions read as they always did.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import sqrt
-from statistics import fmean
 
-from autoresearch_mcp.record.noise import Estimate, Level, Noise, grown, succeed
+from autoresearch_mcp.record.noise import (
+    FROZEN,
+    Estimate,
+    Level,
+    Noise,
+    agree,
+    clear,
+    far,
+    grown,
+    level_of,
+    mean,
+    succeed,
+    sum_of_errors,
+)
 
-CROSSINGS = 2
 DISCOVERY = 2.0  # standard errors from which on a keep was for a better score, and not for a shorter file
 
 
@@ -33,8 +44,11 @@ class Standing:
     _on: dict[int, set[str]] = field(default_factory=dict[int, set[str]])
     """Machines of each candidate."""
     _best_on: set[str] = field(default_factory=set[str])
-    _in_a_row: int = 0
-    """Runs of the best since a candidate's."""
+    _best_scores: list[float] = field(default_factory=list[float])
+    _exact: bool = False
+    """Whether runs of a best agreed, and nothing has been known to vary since."""
+    _baseline_noise: Noise | None = None
+    """Where the level has changed since: the noise at the baseline's."""
     _best: Level | None = None
     _peak: float | None = None
     _ended: int = 0
@@ -55,7 +69,7 @@ class Standing:
 
     def is_apart(self, experiment: int) -> bool:
         """Whether a candidate's runs tell of other machines as much as of the file, and the best is to run again."""
-        return not self.crossed and self._best_on.isdisjoint(self._on.get(experiment, ())) and self._in_a_row < CROSSINGS
+        return not self.crossed and self._best_on.isdisjoint(self._on.get(experiment, ()))
 
     def forget(self, experiment: int) -> None:
         """Of a candidate that was not kept; what it told of the noise stays."""
@@ -68,41 +82,66 @@ class Standing:
         known.add(machine)
         self.machines.add(machine)
         self.crossed = self.crossed or len(known) > 1
-        self._in_a_row = self._in_a_row + 1 if of_best else 0
-        if of_best:
-            if (best := self.best) is None:
-                self._best = Level(gain, 1.0)
-            else:
-                self._best, squares = best.told(gain)
-                self.noise = self.noise.more(squares)
-            self._ended += 1
-            self._seen = self._ended
-            return
         self._ended += 1
+        if of_best:
+            self._told_of_best(gain)
+            return
         scores = self.scores.setdefault(experiment, [])
         scores.append(gain)
-        if len(scores) > 1:
-            self.noise = self.noise.more(grown(scores))
+        near = self._exact or self._best is None or not clear(mean(scores), self._best.mean, self.noise)
+        if len(scores) > 1 and not agree(scores) and near:
+            self._learn(grown(scores))
+
+    def _told_of_best(self, gain: float) -> None:
+        self._best_scores.append(gain)
+        best, self._seen = self.best, self._ended
+        if best is None:
+            self._best = Level(gain, 1.0)
+        elif agree(self._best_scores):
+            self._best = replace(best, frozen=len(self._best_scores) >= FROZEN)
+        else:
+            self._best, squares = best.told(gain)
+            self._learn(squares)
+        self._see_whether_exact()
+
+    def _learn(self, squares: float) -> None:
+        if self._exact:  # it is not, after all
+            self._exact, self.noise = False, Noise()
+        self.noise = self.noise.more(squares)
+
+    def _see_whether_exact(self) -> None:
+        if not self.noise.degrees and agree(self._best_scores):
+            self._exact, self.noise = True, Noise(0.0, len(self._best_scores) - 1)
 
     def gain(self, experiment: int) -> Estimate | None:
         """Of a candidate over the best; None where they did not both run here."""
         scores, best = self.scores.get(experiment), self.best
-        return self._estimate(fmean(scores) - best.mean, 1 / len(scores) + best.spread) if scores and best else None
+        return self._estimate(mean(scores) - best.mean, level_of(scores).spread + best.spread) if scores and best else None
 
-    def keep(self, experiment: int) -> bool:
-        """Makes a candidate the best; says whether by a better score. Where it never ran, the best is unknown from now on."""
+    def keep(self, experiment: int, simpler: bool = False, from_baseline: bool = True) -> bool:
+        """Makes a candidate the best; says whether by a better score. Where it never ran, the best is unknown from now on.
+
+        `simpler`: because it is shorter, and so at the level of the best before it. `from_baseline`: whether that was the baseline.
+        """
         before, gain, scores = self.best, self.gain(experiment), self.scores.pop(experiment, None)
-        self._seen, self._best_on = self._ended, self._on.pop(experiment, set())
+        self._seen, self._best_on, self._peak = self._ended, self._on.pop(experiment, set()), self.peak
+        self._best_scores = list(scores or ())
+        if before is not None and self.baseline is None and from_baseline:
+            self.baseline = before
         if scores is None:
-            self._peak, self._best = self.peak, None
+            self._best = None
             return False
         if before is None or gain is None:
-            self._best = Level(fmean(scores), 1 / len(scores), len(scores))
+            self._best = level_of(scores)
+            self._see_whether_exact()
             return False
-        if self.baseline is None:
-            self.baseline = before
-        self._peak = self.peak
-        self._best, self.noise = succeed(scores, before, self.noise, None if self.greedy else gain)
+        if simpler and not self.greedy:
+            self._best = replace(level_of(scores), mean=before.mean)
+            return False
+        noise = self.noise
+        self._best, self.noise = succeed(scores, before, noise, None if self.greedy else gain)
+        if self._baseline_noise is None and far(self._best.mean, before.mean, noise):
+            self._baseline_noise = noise
         return gain.value > DISCOVERY * gain.error
 
     @property
@@ -115,7 +154,10 @@ class Standing:
         """What all that was kept has gained over the baseline; None before there is anything."""
         if self.baseline is None or (best := self.best) is None:
             return None
-        return self._estimate(best.mean - self.baseline.mean, best.spread + self.baseline.spread)
+        if self._baseline_noise is None:
+            return self._estimate(best.mean - self.baseline.mean, best.spread + self.baseline.spread)
+        parts = [(self.noise, best.spread), (self._baseline_noise, self.baseline.spread)]
+        return Estimate(best.mean - self.baseline.mean, *sum_of_errors(parts))
 
     def _estimate(self, value: float, spread: float) -> Estimate:
         return Estimate(value, sqrt((self.noise.variance or 0.0) * spread), self.noise.degrees)

@@ -6,7 +6,6 @@ that it costs the same at experiment 20,000 as at 20. The price is memory: about
 
 from collections import Counter
 from dataclasses import dataclass, field
-from statistics import fmean
 
 from autoresearch_mcp.record.descriptions import Descriptions
 from autoresearch_mcp.record.events import (
@@ -67,6 +66,10 @@ class SessionState:
     """The class of the latest run that counts."""
     tried: dict[int, int] = field(default_factory=dict[int, int])
     """By experiment: how many others had seen data before it did."""
+    replicates: int = 0
+    """Runs that an agent asked for and no verdict needed."""
+    best_in_a_row: int = 0
+    """Runs of the best since any other's."""
     discoveries: list[int] = field(default_factory=list[int])
     """After how many hypotheses something better was kept."""
     descriptions: Descriptions = field(default_factory=Descriptions)
@@ -173,6 +176,7 @@ class SessionState:
 
     def _start(self, experiment: ExperimentState, run: RunState) -> None:
         experiment.runs.append(run)
+        self.replicates += run.started.purpose == "replicate"
         self._running[experiment.number] = experiment
 
     def _end(self, experiment: ExperimentState, run: RunState, event: RunEnded) -> None:
@@ -182,6 +186,7 @@ class SessionState:
         self.saved += event.saved
         if not run.counts:
             return
+        self.best_in_a_row = self.best_in_a_row + 1 if experiment is self.best else 0
         if event.score is None:
             if experiment.failed_looks:  # whoever stops what seems unlucky has tried it all the same
                 self._try(experiment)
@@ -202,8 +207,7 @@ class SessionState:
 
     def _count(self, experiment: ExperimentState, score: float, event: RunEnded) -> None:
         """A score that is evidence."""
-        experiment.scores.append(score)
-        experiment.score = fmean(experiment.scores)
+        experiment.count(score, event.hardware)
         self._try(experiment)
         self.hardware = event.hardware
         standing, of_best = self.standing_on(event.hardware), experiment is self.best
@@ -215,7 +219,8 @@ class SessionState:
             self.estimates[self.best.number] = score
 
     def _try(self, experiment: ExperimentState) -> None:
-        self.tried.setdefault(experiment.number, max(0, len(self.tried) - 1))  # the baseline is no hypothesis
+        # The baseline is no hypothesis; a run more than a verdict needs is like one.
+        self.tried.setdefault(experiment.number, max(0, len(self.tried) - 1) + self.replicates)
 
     def _judge(self, experiment: ExperimentState, event: VerdictGiven) -> None:
         experiment.verdict = event
@@ -226,10 +231,12 @@ class SessionState:
             self.lessons.pop(event.learned, None)
             self.lessons[event.learned] = experiment.number
         if experiment.kept:
-            better = [standing.keep(experiment.number) for standing in self.standings.values()]
+            change = len(self.kept) == 1  # from the baseline to the first that replaces it
+            better = [standing.keep(experiment.number, event.simpler, change) for standing in self.standings.values()]
             if any(better):
                 self.discoveries.append(self.tried[experiment.number])
             self.kept.append(experiment)
+            self.best_in_a_row = 0
             self._note_best()
             self.since_best, self.near_misses = 0, []
             for place in experiment.committed.places:

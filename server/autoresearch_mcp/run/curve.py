@@ -1,15 +1,16 @@
 """The learning curve that a run prints, read while it is printed and dated by our clock. It is untrusted: it may end the run
 (record/curves.py), stands in its row, and counts for nothing else.
 
-What is read is bounded, whatever is printed: the last TAIL bytes, once for each of the MOMENTS of the budget.
+What is read is bounded, whatever is printed: the last TAIL bytes, for SECONDS, once for each of the MOMENTS of the budget. A moment
+since which nothing new was printed has no point.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.patterns import matches
 from autoresearch_mcp.record.curves import MOMENTS, Earlier, hopeless
 from autoresearch_mcp.run import failures
 from autoresearch_mcp.run.clock import Clock
@@ -17,14 +18,15 @@ from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.task import Run
 
 TAIL, LINE = 1 << 13, 400  # bytes of the output, and characters of a line, that are searched for a point
+SECONDS = 0.1  # that searching may take, at each moment
 
 
 class Curve:
     """Of one run of a task whose `run.progress` finds y in a line; without that there is none."""
 
     def __init__(self, limits: Run, earlier: Sequence[Earlier]):
-        self._pattern = re.compile(limits.progress) if limits.progress else None
-        self._budget, self._earlier = limits.budget_seconds, earlier
+        self._pattern, self._budget, self._earlier = limits.progress, limits.budget_seconds, earlier
+        self._latest: dict[str, Any] = {}
         self._points: list[float | None] = []
         self._saved = 0.0
         self._closed = False
@@ -43,7 +45,7 @@ class Curve:
         if self._pattern is None or moment <= len(self._points):
             return None
         point = self._last(printed[: printed.rfind(b"\n") + 1])
-        self._points += [point] * (moment - len(self._points))
+        self._points += [None] * (moment - len(self._points) - 1) + [point]
         return self._hopeless(clock, others) if self._earlier else None
 
     def close(self, printed: bytes) -> None:
@@ -62,13 +64,15 @@ class Curve:
         return failures.pruned(found, clock.elapsed, self._saved)
 
     def _last(self, printed: bytes) -> float | None:
-        """The latest point in an output; None where there is none, or it is no finite number."""
+        """The latest point in an output; None where there is none since the last time, or it is no finite number."""
         assert self._pattern is not None
-        for line in reversed(printed[-TAIL:].decode("utf-8", errors="replace").splitlines()):
-            if found := self._pattern.search(line[:LINE]):
-                try:
-                    value = float(found["y"])
-                except (TypeError, ValueError):
-                    continue
-                return value if math.isfinite(value) else None
-        return None
+        lines = reversed(printed[-TAIL:].decode("utf-8", errors="replace").splitlines())
+        found = next(matches(self._pattern, (line[:LINE] for line in lines), SECONDS), self._latest)
+        if found == self._latest:
+            return None
+        self._latest = found
+        try:
+            value = float(found["y"])
+        except (TypeError, ValueError):
+            return None
+        return value if math.isfinite(value) else None

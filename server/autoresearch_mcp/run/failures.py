@@ -1,6 +1,5 @@
 """How the end of a run without a score is called. It looks at the log, the clock or an exception; it ends nothing."""
 
-import re
 import signal
 import traceback
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.patterns import matches
 from autoresearch_mcp.record.curves import DROPS, Hopeless
 from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.clock import Clock
@@ -16,6 +16,7 @@ from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
 
 EXCERPT = 1600  # characters of a failed run's output that go into its row
 REASON = 3000  # characters of why it failed
+PATIENCE = 1.0  # seconds for a pattern
 
 
 def overdue(clock: Clock) -> RunFailedError:
@@ -51,7 +52,7 @@ def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
     if (advice := visible.hint(text, spec.task.run.packages)) is not None:
         reason += f"; {advice}"
     for failure, pattern in spec.task.failures.items():
-        if re.search(pattern, text):
+        if any(matches(pattern, [text], PATIENCE)):
             return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
     return RunFailedError("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
 

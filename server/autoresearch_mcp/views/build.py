@@ -1,6 +1,6 @@
 """From a session's state to what is shown of it: each function makes one answer."""
 
-import re
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from heapq import nlargest
@@ -12,6 +12,7 @@ from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.loop.diffs import unified_diff
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.loop.verdicts import verdict
+from autoresearch_mcp.patterns import LINE, matches
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.sandbox import detect
@@ -33,7 +34,7 @@ from autoresearch_mcp.views.figures import best_in_words, noise_in_words, runs_o
 from autoresearch_mcp.views.paging import Page, page
 
 CURVE_POINTS = 3
-CURVE_BYTES = 2 << 20  # of the log's end that are searched for them
+CURVE_BYTES, CURVE_SECONDS = 2 << 20, 1.0  # of the log's end that are searched for them, and how long
 LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
 LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
@@ -162,12 +163,10 @@ def curve(session: Session, experiment: ExperimentState) -> str:
     points: list[tuple[float, float]] = []
     with open(path, "rb") as log:
         log.seek(max(0, log.seek(0, 2) - CURVE_BYTES))
-        for line in log.read().decode("utf-8", errors="replace").splitlines():
-            if match := re.search(pattern, line[:1000]):
-                try:
-                    points.append((float(match["x"]), float(match["y"])))
-                except ValueError:
-                    continue
+        lines = (line[:LINE] for line in log.read().decode("utf-8", errors="replace").splitlines())
+        for found in matches(pattern, lines, CURVE_SECONDS):
+            with suppress(TypeError, ValueError):
+                points.append((float(found["x"]), float(found["y"])))
     if len(points) > CURVE_POINTS:
         points = [points[round(i * (len(points) - 1) / CURVE_POINTS)] for i in range(1, CURVE_POINTS + 1)]
     return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
