@@ -15,6 +15,7 @@ from autoresearch_mcp.loop.verdicts import CROSSINGS, OWN_RUNS, Verdict, verdict
 from autoresearch_mcp.record.events import ExperimentCommitted, RunEnded, RunStarted, SessionStarted, VerdictGiven
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import MOST_RUNS
+from autoresearch_mcp.record.standing import WELL_KNOWN
 from autoresearch_mcp.record.state import LedgerState, SessionState
 from autoresearch_mcp.task import Task, parse_task
 from autoresearch_mcp.views.figures import noise_in_words
@@ -426,6 +427,224 @@ def test_where_the_best_runs_is_not_ours_to_say_so_it_is_not_waited_for_without_
         assert repeated is not None and repeated is night.state.best
         night.ran(repeated, 10.0, **TRAINED)
     assert night.verdict(candidate).decision == "discard"
+
+
+def test_what_a_file_that_diverges_scores_breaks_nothing():
+    """Whatever rows there are, the fold over them must go on: nobody can take one out of the ledger."""
+    for huge in (1e160, 1e200, 1.7e308):
+        night = measured(10.0, 11.0, 9.0)
+        diverged = night.scored(huge, -huge, huge)
+        assert night.verdict(diverged).reason  # no such score is recorded today
+        night.ledger.apply(0.0, VerdictGiven(experiment=diverged.number, verdict="discard", reason=""))
+        assert (night.state.standing.noise.deviation or 0) < 10, "and its noise is not that of the others"
+        assert night.verdict(night.scored(20.0)).decision == "repeat"
+    night = Night(confidence=0.9)
+    baseline = night.commit("x = 0\n")
+    for score in (1e200, 2e200, 1.7e308):
+        night.ran(baseline, score, **TRAINED)
+    assert night.verdict(baseline).decision == "keep"
+    for score in (1e308, -1.7e308):
+        night.ran(baseline, score, **TRAINED)
+    assert night.state.standing.noise.deviation is not None
+
+
+def test_who_stops_the_baselines_repeats_does_not_make_the_noise_go_away():
+    night = measured(1.0)
+    (baseline,) = night.state.experiments
+    night.ran(baseline, failure="killed", stopped=True, **TRAINED)
+    assert rules.due(night.state, night.task) is baseline
+    for score in (1.1, 0.9):
+        night.ran(baseline, score, **TRAINED)
+    assert night.judge(baseline) == "keep"
+    night.judge(night.scored(*[0.5] * 3))  # a file with a seed of its own is no metric without noise
+    assert (night.state.standing.noise.deviation or 0) > 0.05
+    candidate = night.scored(1.3)
+    assert rules.due(night.state, night.task) is not None
+    best = night.state.best
+    assert best is not None
+    night.ran(best, failure="killed", stopped=True, **TRAINED)
+    assert best.failed_looks == 0 and night.verdict(candidate).decision == "repeat", "nor may who stops the best's choose its score"
+
+
+def test_runs_that_agree_while_others_vary_are_one_run():
+    night = measured(10.0, 11.0, 9.0)
+    noise = night.state.standing.noise
+    for _ in range(4):
+        night.judge(night.scored(*[9.0] * MOST_RUNS))
+    assert night.state.standing.noise == noise, "they tell nothing of the noise"
+    lucky = night.scored(*[11.9] * MOST_RUNS)
+    gain = night.state.standing.gain(lucky.number)
+    assert gain is not None and gain.error > 1.0 and night.verdict(lucky).decision == "discard"
+    frozen = night.scored(12.2)
+    runs = 0
+    while (repeated := rules.due(night.state, night.task)) is not None:
+        night.ran(repeated, 12.2 if repeated is frozen else 10.0 + runs % 3 / 2, **TRAINED)
+        runs += repeated is frozen
+    assert runs < MOST_RUNS - 1, "and are not made for nothing"
+
+
+def test_a_best_with_a_seed_of_its_own_is_not_repeated_for_nothing():
+    night = measured(10.0, 11.0, 9.0)
+    night.judge(night.scored(*[60.0] * 3))
+    assert night.state.best and night.state.best.number == 2
+    candidate = night.scored(61.5)
+    repeats: list[int] = []
+    while (repeated := rules.due(night.state, night.task)) is not None:
+        repeats.append(repeated.number)
+        night.ran(repeated, 60.0 if repeated.number == 2 else 61.5 + len(repeats) % 2, **TRAINED)
+    assert repeats and set(repeats) == {candidate.number} and len(repeats) < MOST_RUNS
+
+
+def test_who_asks_for_more_baseline_runs_gets_them_though_two_agree():
+    night = Night(confidence=0.9)
+    night.task = parse_task(TOY.replace('confidence = "single"', "baseline_runs = 6"))
+    baseline = night.commit("x = 0\n")
+    for score in (0.88, 0.88, 0.88, 0.9, 0.88):
+        night.ran(baseline, score, **TRAINED)
+        assert night.verdict(baseline).decision == "repeat"
+    night.ran(baseline, 0.86, **TRAINED)
+    assert night.judge(baseline) == "keep"
+    assert (night.state.standing.noise.deviation or 0) > 0
+
+
+def test_a_metric_that_seemed_to_have_no_noise_has_it_from_the_first_run_that_says_so():
+    night = measured(1.0, 1.0)
+    assert night.state.standing.noise.deviation == 0
+    night.judge(night.scored(1.2, 1.3))
+    assert (night.state.standing.noise.deviation or 0) > 0.05
+
+
+@pytest.mark.parametrize("of", ["candidate", "best", "baseline"])
+def test_a_file_that_ends_before_data_is_not_repeated_for_ever(of: str):
+    night = measured(1.0) if of == "baseline" else measured(10.0, 11.0, 9.0)
+    experiment = night.state.experiments[0] if of == "baseline" else night.scored(12.0)
+    runs = 0
+    while (repeated := rules.due(night.state, night.task)) is not None and runs < 50:
+        runs += 1
+        fails = of == "baseline" or (repeated is experiment) == (of == "candidate")
+        night.ran(repeated, None if fails else 12.0, **(PHASES if fails else TRAINED))
+    assert runs < 2 * MOST_RUNS + 4
+    assert night.verdict(experiment).decision == ("keep" if of == "baseline" else "discard")
+
+
+def test_what_was_disturbed_and_then_ends_without_a_score_is_not_repeated_for_ever():
+    for seconds in (PHASES, TRAINED):
+        night = measured(10.0, 11.0, 9.0)
+        candidate = night.scored()
+        night.ran(candidate, 12.0, disturbed="others", **TRAINED)
+        runs = 0
+        while rules.due(night.state, night.task) is candidate and runs < 50:
+            runs += 1
+            night.ran(candidate, disturbed="others", **seconds)
+        assert runs <= 3 and candidate.failed_looks and night.state.awaiting == [candidate]
+
+
+def test_hardware_that_comes_and_goes_is_not_waited_for_without_end():
+    for best_fails in (False, True):
+        night = measured(10.0, 11.0, 9.0)
+        candidate = night.scored()
+        night.ran(candidate, 12.0, hardware="beside 1 other slot", **TRAINED)
+        runs = 0
+        while (repeated := rules.due(night.state, night.task)) is not None and runs < 99:
+            runs += 1
+            if repeated is candidate:
+                night.ran(candidate, 12.0 + runs % 2, hardware="beside 1 other slot", **TRAINED)
+            elif best_fails:
+                night.ran(repeated, failure="oom", hardware="beside 1 other slot", **TRAINED)
+            else:
+                night.ran(repeated, 10.0 + runs % 2, **TRAINED)
+        assert runs < 4 * MOST_RUNS and night.verdict(candidate).decision == "discard"
+        assert "could not be compared" in night.verdict(candidate).reason
+    night = measured(10.0, 11.0, 9.0)
+    candidate = night.scored()
+    night.ran(candidate, 50.0, hardware="beside 1 other slot", **TRAINED)
+    night.ran(candidate, 9.0, **TRAINED)
+    assert candidate.scores == [9.0] and candidate.score == 9.0, "scores of two classes have no mean"
+    assert night.verdict(candidate).decision == "discard"
+
+
+def test_a_file_that_diverges_does_not_make_everything_look_like_luck():
+    night = measured(10.0, 11.0, 9.0)
+    before = night.state.standing.noise
+    night.judge(night.scored(-1e6, -3e6))
+    assert night.state.standing.noise == before
+    for number in range(4):
+        night.judge(night.scored(9.0, 9.5 + number / 4, 8.0))
+    before = night.state.standing.noise
+    assert before.degrees >= WELL_KNOWN
+    for scores in ((100.0, -100.0), (-40.0, 60.0), (12.0, 90.0)):
+        night.judge(night.scored(*scores))
+    assert night.state.standing.noise == before, "by then it is known what luck can do"
+
+
+def test_a_simplification_claims_no_gain():
+    night = measured(10.0, 11.0, 9.0)
+    for lines in range(9, 4, -1):
+        shorter = night.commit("x = 0\n" * lines, lines)
+        for score in (10.9, 9.2, 10.2):
+            night.ran(shorter, score, **TRAINED)
+        earned = night.verdict(shorter)
+        assert earned.simpler or earned.decision != "keep"
+        decision = "keep" if earned.decision == "keep" else "discard"
+        event = VerdictGiven(experiment=shorter.number, verdict=decision, reason="", simpler=earned.simpler)
+        night.ledger.apply(0.0, event)
+        night.text = night.best_text
+    assert len(night.state.kept) > 1
+    total = night.state.standing.total
+    assert total is not None and total.value == 0.0
+
+
+def test_blank_lines_and_comments_make_no_file_longer():
+    night = measured(1.0, 1.0)
+    wordy, terse = "x = 1  # one\n\n\n# and\ny = 2\n", "x = 1\ny = 2\n"
+    assert changes.size("work.py", wordy) == changes.size("work.py", terse) == 2
+    assert changes.size("a.md", "# A\n\n\ntext\n") == 2
+    with_sizes = night.scored(1.0, lines=1)
+    best = night.state.best
+    assert best is not None
+    best.committed = best.committed.model_copy(update={"size": 2})
+    with_sizes.committed = with_sizes.committed.model_copy(update={"size": 2})
+    assert night.verdict(with_sizes).decision == "discard"
+    with_sizes.committed = with_sizes.committed.model_copy(update={"size": 1})
+    assert night.verdict(with_sizes).decision == "keep"
+
+
+def test_the_total_gain_knows_the_noise_of_both_levels():
+    night = measured(50.0, 51.0, 49.0)
+    fast = night.scored(1000.0, 1000.01)
+    assert night.judge(fast) == "keep"
+    for score in (1000.0, 1000.02, 999.99):
+        night.ran(fast, score, **TRAINED)
+    total = night.state.standing.total
+    assert total is not None and total.error == pytest.approx(1 / 3**0.5, rel=0.1) and total.degrees < 4
+
+
+def test_each_run_of_the_best_may_be_disturbed_twice():
+    night = measured(10.0, 11.0, 9.0)
+    best = night.state.best
+    assert best is not None
+    for _ in range(3):
+        for _ in range(2):
+            night.ran(best, 4.0, disturbed="others", **TRAINED)
+        night.ran(best, 10.0, **TRAINED)
+    assert best.scores == [10.0, 11.0, 9.0, 10.0, 10.0, 10.0]
+
+
+def test_runs_that_an_agent_asks_for_beside_what_a_verdict_needs_count_as_tried():
+    night = measured(10.0, 11.0, 9.0)
+    best = night.state.best
+    assert best is not None
+    for _ in range(5):
+        run = night.ledger.last_run + 1
+        night.ledger.apply(0.0, RunStarted(run=run, experiment=best.number, seed=0, conditions="", purpose="replicate"))
+        night.ledger.apply(0.0, RunEnded(run=run, outcome="scored", score=10.0, seconds=TRAINED))
+    assert night.state.tried[night.scored(9.0).number] == 5
+
+
+def test_the_same_score_is_no_gain_however_it_is_added_up():
+    night = measured(*[0.9889] * 2)
+    same = night.scored(sum([0.9889] * 5) / 5)
+    assert night.verdict(same).decision == "discard"
 
 
 def test_what_was_stopped_was_tried_too():

@@ -28,7 +28,7 @@ those missed (benchmarks/nights.py).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf, isclose, isfinite, sqrt
-from statistics import fmean, variance
+from statistics import fmean
 from typing import Literal
 
 MOST_RUNS = 8  # of a candidate
@@ -163,7 +163,7 @@ def decide(
             return Decision("discard", gain=Estimate(difference, sqrt(known * (1 / runs + best.spread)), noise.degrees))
         if runs < 2 and looks < FROZEN:
             return Decision("repeat", gain=Estimate(difference, sqrt(known * (1 + best.spread)), noise.degrees), more=1)
-        known = max(known, variance(candidate) if runs > 1 else 0.0)
+        known = max(known, group(candidate).variance or 0.0)
     gain = Estimate(difference, sqrt(known * (1 / runs + best.spread)), noise.degrees)
     if _beyond(gain, stated) <= level * _share(looks):
         return Decision("keep", gain=gain)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from math import sqrt
 
 from autoresearch_mcp.record.noise import (
+    CLEAR,
     FROZEN,
     Estimate,
     Level,
@@ -26,6 +27,7 @@ from autoresearch_mcp.record.noise import (
     sum_of_errors,
 )
 
+WELL_KNOWN = 8  # degrees of freedom from which on the noise is known well enough to say what is none
 DISCOVERY = 2.0  # standard errors from which on a keep was for a better score, and not for a shorter file
 
 
@@ -88,9 +90,20 @@ class Standing:
             return
         scores = self.scores.setdefault(experiment, [])
         scores.append(gain)
-        near = self._exact or self._best is None or not clear(mean(scores), self._best.mean, self.noise)
-        if len(scores) > 1 and not agree(scores) and near:
-            self._learn(grown(scores))
+        if len(scores) > 1 and not agree(scores):
+            self._told_of_noise(scores)
+
+    def _told_of_noise(self, scores: list[float]) -> None:
+        """By the last of a candidate's runs. What no luck could be is none: what lies clearly away from the best or from itself."""
+        squares, known = grown(scores), self.noise.variance
+        if known and self._best is not None:
+            if clear(mean(scores), self._best.mean, self.noise):
+                return
+            if squares > (most := CLEAR * CLEAR * known):
+                if self.noise.degrees >= WELL_KNOWN:
+                    return
+                squares = most
+        self._learn(squares)
 
     def _told_of_best(self, gain: float) -> None:
         self._best_scores.append(gain)

@@ -28,6 +28,7 @@ POLL = 0.02  # seconds between looks at the process
 READY = 60.0  # seconds that a command which starts early has for loading
 CHECK = 120.0  # seconds that it has for a declaration
 DETAILS, DETAIL_NAME, REASON = 32, 40, 2000  # how many figures beside the score; characters of a name, of a refusal
+LARGEST = 1e100  # score
 MARK = 40  # characters of what a mark says
 DECLARED, SCORE = b"declared\n", b"score\n"  # what a command that started early is told
 
@@ -55,8 +56,8 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
         raise EvaluationError("the scoring command's last line is JSON nested too deeply to read") from error
     answer = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {"score": answer}
     _refuse(answer)
-    holdout = None if answer.get("holdout") is None else _number(answer["holdout"], "holdout")
-    return Score(_number(answer.get("score"), "score"), holdout, _details(answer), _marks(answer))
+    holdout = None if answer.get("holdout") is None else _score(answer["holdout"], "holdout")
+    return Score(_score(answer.get("score"), "score"), holdout, _details(answer), _marks(answer))
 
 
 def parse_declared(line: bytes) -> dict[str, str]:
@@ -97,6 +98,16 @@ def _named(answer: dict[str, Any], member: str, values: str) -> list[tuple[str, 
     if len(named) > DETAILS:
         raise EvaluationError(f"the scoring command gave {len(named)} {member}; at most {DETAILS} are recorded")
     return [(_shown(name, DETAIL_NAME), value) for name, value in named.items()]
+
+
+def _score(value: object, name: str) -> float:
+    """A number that can be reckoned with: its square, too, must be one."""
+    number = _number(value, name)
+    if abs(number) > LARGEST:
+        raise RefusedError(f"the {name} is {number:g}, beyond {LARGEST:g}: the result has diverged", "diverged")
+    if 0 < abs(number) < 1 / LARGEST:
+        raise EvaluationError(f"the scoring command gave {number:g} as {name}, below {1 / LARGEST:g}; give it in another unit")
+    return number
 
 
 def _number(value: object, name: str) -> float:
