@@ -13,11 +13,12 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
 from autoresearch_mcp.options import JsonOption, SessionOption, WorkspaceOption, open_session, say
-from autoresearch_mcp.text import visible
+from autoresearch_mcp.text import format_score, visible
 
 if TYPE_CHECKING:
     from autoresearch_mcp.loop.session import Session
 
+WIDTH = 160  # characters of a table that goes into a file or a pipe
 app = typer.Typer(
     name="autoresearch-mcp",
     help="Let a coding agent improve one file against one metric, by rules it cannot bend.",
@@ -168,7 +169,7 @@ def night(
     workspace: WorkspaceOption = Path(),
     session: SessionOption = None,
     client: Annotated[str | None, typer.Option("--with", help="claude-code, codex or gemini, with our tools alone.")] = None,
-    hours: Annotated[float, typer.Option(min=0, help="When the night is over.")] = 8.0,
+    hours: Annotated[float, typer.Option(min=0, max=24 * 30, help="When the night is over.")] = 8.0,
     stall: Annotated[
         float, typer.Option(min=0, help="Minutes without a call, while no run is on, after which the agent is started afresh.")
     ] = 15.0,
@@ -213,7 +214,7 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
     if saved := saved_in_words(opened.state):
         say(f"Hopeless runs: {saved}")
     if sealed is not None and first is not None:
-        say(f"Holdout (never shown to the agent): baseline {first:.6f}, best {sealed:.6f}")
+        say(f"Holdout (never shown to the agent): baseline {format_score(first)}, best {format_score(sealed)}")
     if token is not None:
         say(f"HTTP bearer token (keep it to yourself): {token}")
     if best:
@@ -239,7 +240,9 @@ def log(
         rows = [row for row in export_json(opened.ledger.state(), sealed=True) if row["session"] == opened.tag]
         say(json.dumps([row for row in rows if experiment in (None, row["experiment"])], indent=1))
     elif experiment is None:
-        Console().print(experiments_table(opened))
+        console = Console()  # a file or a pipe has no width
+        console.width = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
+        console.print(experiments_table(opened))
     else:
         say(build.result(opened, experiment).body())
         say(build.diff(opened, experiment), end="")
@@ -308,7 +311,7 @@ def stop(
         say("stopping the night")
         return
     opened = open_session(workspace, session)
-    say(f"stopping experiment {opened.stop().number}")
+    say(f"stopping experiment {opened.stop(for_human=True).number}")
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,8 @@ def verify(
     from autoresearch_mcp.views import morning
 
     opened = open_session(workspace, session)
-    found = judge_night(opened, runs, _quiet if as_json else _told())
+    with _interruptible():
+        found = judge_night(opened, runs, _quiet if as_json else _told())
     say(json.dumps(morning.as_json(opened, found), indent=1) if as_json else morning.verified(opened, found))
 
 
@@ -43,7 +45,9 @@ def reproduce(
     from autoresearch_mcp.views import morning
 
     opened = open_session(workspace, session)
-    say(morning.reproduced(opened, run_again(opened, experiment, fresh_seed, _told())))
+    with _interruptible():
+        found = run_again(opened, experiment, fresh_seed, _told())
+    say(morning.reproduced(opened, found))
 
 
 def finalize(
@@ -55,30 +59,41 @@ def finalize(
 ) -> None:
     """Make a clean branch for a pull request, one commit a kept change, and a report."""
     from autoresearch_mcp.loop.finalize import make_branch
-    from autoresearch_mcp.views.report import write_report
+    from autoresearch_mcp.views.report import place_of, write_report
 
     opened = open_session(workspace, session)
+    folder = place_of(opened)
     final = make_branch(opened, branch, drop or [], force)
-    say(f"branch:     {final.branch}, {len(final.changes)} commits, {final.commit[:12]}")
+    count = f"{len(final.changes)} commit{'s' if len(final.changes) != 1 else ''}"
+    say(f"branch:     {final.branch}, {count}, {final.commit[:12]}")
+    if final.gone:
+        numbers = ", ".join(str(experiment.number) for experiment in final.gone)
+        say(f"not in it:  {numbers}: later changes have taken back what they did")
     if final.unverified:
         say("note:       changes were dropped, so its file is none that was scored")
-    say(f"report:     {write_report(opened, final)}")
+    say(f"report:     {write_report(opened, final, folder)}")
 
 
 def ablate(
     workspace: WorkspaceOption = Path(),
     session: SessionOption = None,
     runs: Annotated[int, typer.Option("--runs", min=2, max=100, help="Of the final file, and of it without each change.")] = 2,
+    without: Annotated[
+        list[int] | None, typer.Option("--without", help="A kept experiment to leave out, with others that are given likewise.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the best without each kept change in turn, and say what each is worth."""
+    """Run the best without each kept change in turn, or without several at once, and say what that is worth."""
     from autoresearch_mcp.loop.ablate import leave_out
     from autoresearch_mcp.views import morning
 
     opened = open_session(workspace, session)
-    left = leave_out(opened, runs, _quiet if as_json else _told())
+    with _interruptible():
+        left = leave_out(opened, runs, _quiet if as_json else _told(), without or [])
     if as_json:
-        told = {one.change.number: one.worth.figures if one.worth else one.reason for one in left}
+        told = {
+            ",".join(str(change.number) for change in one.changes): one.worth.figures if one.worth else one.reason for one in left
+        }
         say(json.dumps(told, indent=1))
     else:
         say(morning.ablated(opened, left))
@@ -95,8 +110,19 @@ def calibrate(workspace: WorkspaceOption = Path(), session: SessionOption = None
     if best is None:
         raise NotFoundError("Nothing was kept yet. Let the baseline run first.")
     seed = SEED + sum(run.counts for run in best.runs)
-    work_off(opened, [Wanted(best.number, "calibrate", seed + number, last) for number in range(runs)], _told())
+    with _interruptible():
+        work_off(opened, [Wanted(best.number, "calibrate", seed + number, last) for number in range(runs)], _told())
     say(f"noise:      {noise_in_words(opened.state)}")
+
+
+@contextmanager
+def _interruptible() -> Generator[None]:
+    """Says what becomes of a queue that Ctrl-C ends."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("\ninterrupted: the runs that ended are kept, and the one that was on is ended", file=sys.stderr)
+        raise
 
 
 def _quiet(at: "Moment") -> None:

@@ -38,6 +38,14 @@ def plain(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#|!&~]|^[-+=]|(?<=^\d)[.)])")
+
+
+def quoted(text: str) -> str:
+    """A line of words as Markdown that shows them and means nothing: neither links nor pictures, cells nor tags."""
+    return _MARKUP.sub(r"\\\1", text)
+
+
 def visible(text: str) -> str:
     """Text with every character that `plain` would take out written as its escape, as Python writes it; line ends stay."""
     return _OBEYED.sub(_escape, text)
@@ -109,6 +117,7 @@ def untrusted(text: str, source: str) -> str:
 
 def format_score(score: float) -> str:
     """Six decimals as in Karpathy's results.tsv; six significant digits where that would lose a small or large score."""
+    score += 0.0  # no minus before nothing
     return f"{score:.6f}" if score == 0 or 0.001 <= abs(score) < 1e6 else f"{score:.6g}"
 
 

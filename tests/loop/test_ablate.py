@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.errors import NotFoundError, WorkspaceError
 from autoresearch_mcp.loop.ablate import leave_out
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Moment
@@ -48,7 +48,7 @@ def night(toy: Make) -> Session:
 
 def test_each_change_is_taken_back_from_the_final_file(night: Session):
     before = night.results.text(), night.position(), len(night.state.experiments)
-    left = {one.change.number: one for one in leave_out(night, 3, quiet)}
+    left = {one.changes[0].number: one for one in leave_out(night, 3, quiet)}
     assert list(left) == [2, 3, 4, 5]
     assert left[2].worth is None and "overlap" in left[2].reason
     useless, two, five = left[3].worth, left[4].worth, left[5].worth
@@ -59,6 +59,34 @@ def test_each_change_is_taken_back_from_the_final_file(night: Session):
     assert "can go: not shown to help" in text and "finalize --drop 3" in text and text.count("stays") == 2
     again = open_session(night.workspace.root)
     assert again.tag == night.tag and (again.results.text(), again.position(), len(again.state.experiments)) == before
+
+
+def test_several_are_left_out_at_once(night: Session):
+    (both,) = leave_out(night, 2, quiet, [3, 5])
+    assert [change.number for change in both.changes] == [3, 5] and both.worth is not None
+    assert both.worth.value == pytest.approx(5, abs=0.1), "each makes up for the other"
+    assert "3 and 5" in morning.ablated(night, [both])
+    with pytest.raises(NotFoundError, match="Experiment 9 is no change"):
+        leave_out(night, 2, quiet, [9])
+
+
+def test_a_simplification_is_not_put_back(night: Session):
+    left = leave_out(night, 2, quiet)
+    for one in left:
+        for change in one.changes:
+            assert change.verdict is not None
+            change.verdict = change.verdict.model_copy(update={"simpler": True})
+    text = morning.ablated(night, left)
+    assert "stays: it is the shorter file" in text and "--drop" not in text
+
+
+def test_neither_a_branch_nor_a_session_of_the_users_is_taken(night: Session):
+    assert night.state.best is not None
+    branch = f"refs/heads/{night.state.started.branch}-without-{night.state.best.number}"
+    night.workspace.set_ref(branch, night.state.started.base_commit)
+    with pytest.raises(WorkspaceError, match="is yours"):
+        leave_out(night, 2, quiet)
+    assert night.workspace.ref(branch) == night.state.started.base_commit
 
 
 def test_an_interrupted_queue_goes_on(night: Session):
@@ -86,7 +114,7 @@ def test_a_change_that_the_file_cannot_do_without_is_said_to_be(toy: Make):
     run(session)
     session.keep()
     left = leave_out(session, 2, quiet)
-    assert [one.change.number for one in left] == [2, 3]
+    assert [one.changes[0].number for one in left] == [2, 3]
     assert left[0].reason == "without it there is no score (error)" or "overlap" in left[0].reason
 
 

@@ -75,3 +75,22 @@ def test_a_file_that_crashes_now_is_said_to(toy: Make):
     session.keep()
     session.task.run.command[-1:] = ["missing.py"]  # type: ignore[index]
     assert "now ended without a score (error)" in again(session)
+
+
+def test_where_nothing_was_repeated_nobody_knows_the_noise(toy: Make):
+    session = toy(BY_SEED)
+    run(session)
+    session.keep()
+    assert "Not compared, though it is away by +0." in again(session, fresh_seed=True) and "calibrate" in again(session, 1, True)
+
+
+def test_the_noise_of_another_level_reproduces_nothing(toy: Make):
+    """The baseline is a thousand times as noisy as the best: what is nothing there would be much here."""
+    noisy = BY_SEED.replace("/ 1000", "% 7 * 1.0")
+    session = toy(noisy, MEASURED)
+    run(session)
+    session.keep()
+    replace(session, BY_SEED.replace("10 +", "5000 +"))
+    run(session)
+    session.keep()
+    assert "within the noise" in again(session, 1, fresh_seed=True) or "to the last digit" in again(session, 1, True)

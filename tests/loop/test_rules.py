@@ -594,6 +594,17 @@ def test_a_simplification_claims_no_gain():
     assert total is not None and total.value == 0.0
 
 
+def test_a_shorter_file_that_is_better_is_kept_for_that():
+    night = measured(10.0, 11.0, 9.0)
+    shorter = night.scored(14.0, lines=5)
+    while (repeated := rules.due(night.state, night.task)) is not None:
+        night.ran(repeated, (14.0 if repeated is shorter else 10.0) + night.ledger.last_run % 3 - 1, **TRAINED)
+    assert night.verdict(shorter).decision == "keep" and not night.verdict(shorter).simpler
+    night.judge(shorter)
+    best = night.state.best_score
+    assert best is not None and best > 13
+
+
 def test_blank_lines_and_comments_make_no_file_longer():
     night = measured(1.0, 1.0)
     wordy, terse = "x = 1  # one\n\n\n# and\ny = 2\n", "x = 1\ny = 2\n"

@@ -12,6 +12,8 @@ LOOKED = Ended(0, "I looked.", called=True, recorded=False)
 FAILED = Ended(1, "Invalid API key", called=False, recorded=False)
 STALLED = Ended(None, "", called=False, recorded=False)
 LIMITED = Ended(1, "API Error: 529 Overloaded", called=False, recorded=False)
+SWALLOWED = Ended(0, "API Error: 529 Overloaded", called=False, recorded=False)
+"""A limit, behind a script that ends well."""
 ENDS = st.builds(
     lambda end, called, recorded: Ended(end.status, end.output, called, called and recorded),
     st.sampled_from([WORKED, FAILED, STALLED, LIMITED]),
@@ -54,9 +56,9 @@ def test_starts_that_bring_nothing_wait_longer_each_time_and_come_to_an_end(time
     assert len(pauses) < (MANY if ended.called else FEW)
 
 
-@given(st.integers(1, 200))
-def test_a_limit_is_waited_for_all_night(times: int):
-    pauses = [following.pause for following in course([LIMITED] * times)]
+@given(st.integers(1, 200), st.sampled_from([LIMITED, SWALLOWED]))
+def test_a_limit_is_waited_for_all_night(times: int, ended: Ended):
+    pauses = [following.pause for following in course([ended] * times)]
     assert None not in pauses and pauses[0] == patience.LIMIT_PAUSE and pauses == sorted(pauses, key=lambda pause: pause or 0.0)
 
 

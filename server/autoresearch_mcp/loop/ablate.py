@@ -1,4 +1,4 @@
-"""What each kept change is worth: the final file is run again without it, one change at a time.
+"""What each kept change is worth: the final file is run again without it, one change at a time, or without several at once.
 
 A change is taken back by git's three-way merge from the final file; where what came later overlaps with it, that is said and not
 guessed. The files that result are experiments of a session of their own, named after the best they take apart, so that the night's
@@ -6,10 +6,13 @@ loop knows nothing of them; a second call goes on where the first was interrupte
 that do the same work: each alone may go, both may not.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autoresearch_mcp.errors import NotFoundError, PatchError
+from autoresearch_mcp.errors import NotFoundError, PatchError, WorkspaceError
+from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import commits
+from autoresearch_mcp.loop.audit import require_sound
 from autoresearch_mcp.loop.evidence import noise, values
 from autoresearch_mcp.loop.patches import check_syntax
 from autoresearch_mcp.loop.rows import record_examination
@@ -17,7 +20,7 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Tell, Wanted, work_off
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.record.noise import Estimate, difference
+from autoresearch_mcp.record.noise import Estimate, difference, far, mean, unequal
 
 SEED = 3000  # of the first round; others than the night's
 WHOLE = "the final file"
@@ -25,41 +28,61 @@ WHOLE = "the final file"
 
 @dataclass(frozen=True)
 class Left:
-    """One change, and what leaving it out does."""
+    """What was left out together, and what that does."""
 
-    change: ExperimentState
+    changes: Sequence[ExperimentState]
     worth: Estimate | None = None
     """What the final file scores more than the file without it, positive is better; None where that is not known."""
     reason: str = ""
     """Why not."""
 
+    @property
+    def simpler(self) -> bool:
+        """Whether it was kept for being shorter."""
+        return any(change.verdict is not None and change.verdict.simpler for change in self.changes)
 
-def leave_out(session: Session, rounds: int, tell: Tell) -> list[Left]:
-    """Each kept change with its worth, over `rounds` runs of every file, in turns. Raises NotFoundError where nothing was kept."""
+
+def leave_out(session: Session, rounds: int, tell: Tell, together: Sequence[int] = ()) -> list[Left]:
+    """Each kept change with its worth, or those that `together` names as one, over `rounds` runs of every file, in turns. Raises
+    NotFoundError where there is no such change, LedgerError where the record does not hold.
+    """
     changes = session.state.kept[1:]
     if not changes:
         raise NotFoundError("Nothing was kept but the baseline, so there is no change to leave out.")
+    if unknown := set(together) - {change.number for change in changes}:
+        known = ", ".join(str(change.number) for change in changes)
+        raise NotFoundError(f"Experiment {min(unknown)} is no change that was kept. Those are: {known}.")
+    require_sound(session)
+    groups = [[change for change in changes if change.number in together]] if together else [[change] for change in changes]
     final = session.text_at(session.state.head_commit)
-    without = {change.number: _without(session, final, change) for change in changes}
-    apart = _session_apart(session)
-    files = {0: final} | {number: text for number, text in without.items() if text is not None}
-    numbers = {number: _entered(apart, text, number) for number, text in files.items()}
-    queue = [Wanted(numbers[number], "verify", SEED + turn) for turn in range(rounds) for number in files]
+    texts = [_without(session, final, group) for group in groups]
+    with locked(session.workspace.state_dir / "ablate.lock", "enter what is left"):
+        apart = _session_apart(session)
+        numbers = [_entered(apart, final, [])]
+        numbers += [_entered(apart, text, group) for text, group in zip(texts, groups, strict=True) if text is not None]
+    queue = [Wanted(number, "verify", SEED + turn) for turn in range(rounds) for number in numbers]
     results = work_off(apart, queue, tell)
-    by_file = {number: results[place :: len(files)] for place, number in enumerate(files)}
-    return [_left(session, change, by_file[0], by_file.get(change.number)) for change in changes]
+    whole, *others = (results[place :: len(numbers)] for place in range(len(numbers)))
+    without = iter(others)
+    return [
+        _left(session, group, whole, None if text is None else next(without)) for text, group in zip(texts, groups, strict=True)
+    ]
 
 
-def _without(session: Session, final: str, change: ExperimentState) -> str | None:
-    """The final file without a change; None where it cannot be taken back."""
-    before, after = session.blob(change.committed.parent), session.blob(change.committed.commit)
-    merged = commits.merge(session.workspace, final.encode(), after, before)
+def _without(session: Session, final: str, group: Sequence[ExperimentState]) -> str | None:
+    """The final file without these changes, the latest taken back first; None where one cannot be taken back."""
+    text = final.encode()
+    for change in reversed(group):
+        before, after = session.blob(change.committed.parent), session.blob(change.committed.commit)
+        merged = commits.merge(session.workspace, text, after, before)
+        if merged is None:
+            return None
+        text = merged
     try:
-        if merged is not None:
-            check_syntax(session.task.files.editable, merged.decode())
+        check_syntax(session.task.files.editable, text.decode())
     except PatchError:
         return None
-    return merged.decode() if merged is not None else None
+    return text.decode()
 
 
 def _session_apart(session: Session) -> Session:
@@ -68,26 +91,37 @@ def _session_apart(session: Session) -> Session:
     tag = f"{session.tag}-without-{best.number}"
     if tag not in session.ledger.state().sessions:
         record_examination(session.workspace, session.ledger, session.state, tag)
-    return Session(session.workspace, session.ledger, tag, session.executor)
+    apart = Session(session.workspace, session.ledger, tag, session.executor)
+    if apart.state.started.examines != session.tag:
+        raise WorkspaceError(
+            f"The session {tag} is a line of research of your own, and its name is needed. Run ablate in a clone of the workspace, "
+            "made before that session began."
+        )
+    return apart
 
 
-def _entered(apart: Session, text: str, number: int) -> int:
-    """The experiment of the session apart that is the final file without a change."""
-    description = f"without experiment {number}" if number else WHOLE
+def _entered(apart: Session, text: str, group: Sequence[ExperimentState]) -> int:
+    """The experiment of the session apart that is the final file without these changes."""
+    numbers = " and ".join(str(change.number) for change in group)
+    description = f"without experiment {numbers}" if group else WHOLE
     known = next((e.number for e in apart.state.experiments if e.committed.description == description), None)
     return known if known is not None else apart.runs.enter(text.encode(), description)
 
 
-def _left(session: Session, change: ExperimentState, whole: list[RunEnded], without: list[RunEnded] | None) -> Left:
+def _left(session: Session, group: Sequence[ExperimentState], whole: list[RunEnded], without: list[RunEnded] | None) -> Left:
     if without is None:
-        return Left(change, reason="later changes overlap with it, so it cannot be taken back alone")
+        return Left(group, reason="later changes overlap with it, so it cannot be taken back alone")
     hardware = {ended.hardware for ended in (*whole, *without)}
     if any(ended.score is None for ended in whole):
-        return Left(change, reason="the final file gave no score")
+        return Left(group, reason="the final file gave no score")
     if failed := next((ended for ended in without if ended.score is None), None):
-        return Left(change, reason=f"without it there is no score ({failed.failure})")
+        return Left(group, reason=f"without it there is no score ({failed.failure})")
     if len(hardware) > 1:
-        return Left(change, reason="the runs were on different hardware")
-    known = session.state.standing_on(hardware.pop()).noise if whole else noise(())
-    worth = difference(values(whole), values(without), known)
-    return Left(change, Estimate(session.state.sign * worth.value, worth.error, worth.degrees))
+        return Left(group, reason="the runs were on different hardware: call again")
+    one, other = values(whole), values(without)
+    known = session.state.standing_on(hardware.pop()).noise
+    fresh = noise([one, other])
+    worth = difference(one, other, known.more(fresh.squares, fresh.degrees))
+    if far(mean(one), mean(other), known):  # what is known of the noise is of the final file's level
+        worth = unequal(one, other)
+    return Left(group, Estimate(session.state.sign * worth.value, worth.error, worth.degrees))

@@ -34,6 +34,14 @@ def audit(session: Session) -> Audit:
     return Audit(events, len(experiments), found)
 
 
+def require_sound(session: Session) -> Audit:
+    """The audit, where nothing was found. Raises LedgerError with what was."""
+    found = audit(session)
+    if found.faults:
+        raise LedgerError("The record does not hold, so nothing is concluded from it.\n" + "\n".join(found.faults))
+    return found
+
+
 def _refs(session: Session) -> list[str]:
     """The branch and the experiments' refs. What is missing is no fault: a step makes it again from the row."""
     state = session.state

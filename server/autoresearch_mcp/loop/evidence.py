@@ -4,14 +4,13 @@ A difference of means is judged with the deviations of its own runs and of earli
 those tell of the noise alone and never of the level, for the earlier runs of a best are the lucky ones that it was kept for.
 """
 
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from autoresearch_mcp.record.curves import KNOWN, Earlier
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.record.noise import Noise
+from autoresearch_mcp.record.noise import Noise, group
 from autoresearch_mcp.record.state import SessionState
 
 CONFIDENCE = 0.95  # of every interval that is shown in the morning
@@ -63,11 +62,8 @@ def _curves(experiment: ExperimentState, best: bool) -> list[Earlier]:
 
 def noise(groups: Iterable[Sequence[float]]) -> Noise:
     """Pooled over groups of runs, each of one file."""
-    pooled = Noise()
-    for group in groups:
-        if len(group) > 1:
-            pooled = pooled.more(statistics.variance(group) * (len(group) - 1), len(group) - 1)
-    return pooled
+    found = [group(scores) for scores in groups]
+    return Noise(sum(noise.squares for noise in found), sum(noise.degrees for noise in found))
 
 
 def hardware_of(results: Iterable[RunEnded]) -> list[str]:

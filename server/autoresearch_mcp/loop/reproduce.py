@@ -8,6 +8,7 @@ the order of additions and the steps made in a budget are others there.
 from dataclasses import dataclass
 
 from autoresearch_mcp.errors import NotAllowedError
+from autoresearch_mcp.loop.audit import require_sound
 from autoresearch_mcp.loop.evidence import earlier, hardware_of, values
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Tell, Wanted, work_off
@@ -36,8 +37,11 @@ class Reproduction:
 
 
 def run_again(session: Session, number: int, fresh_seed: bool, tell: Tell) -> Reproduction:
-    """Raises NotFoundError, NotAllowedError where the experiment has no score or the conditions are others now."""
+    """Raises NotFoundError, NotAllowedError where the experiment has no score or the conditions are others now, LedgerError where
+    the record does not hold.
+    """
     experiment, state = session.experiment(number), session.state
+    require_sound(session)
     recorded = next((run.started for run in experiment.runs if run.counts and run.ended and run.ended.score is not None), None)
     if recorded is None:
         raise NotAllowedError(f"Experiment {number} never gave a score ({experiment.failure}), so there is none to reproduce.")
@@ -50,7 +54,7 @@ def run_again(session: Session, number: int, fresh_seed: bool, tell: Tell) -> Re
     comparable = values(earlier(experiment, ended.hardware))
     if ended.score is None or not comparable or found.torch_differs:
         return found
-    away = difference([ended.score], comparable, state.standing_on(ended.hardware).noise)
+    away = difference([ended.score], comparable, state.noise_near(experiment))
     return Reproduction(
         experiment, started, ended, recorded, found.hardware, Estimate(state.sign * away.value, away.error, away.degrees)
     )

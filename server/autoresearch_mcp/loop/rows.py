@@ -47,6 +47,8 @@ def record_start(workspace: Workspace, ledger: Ledger, tag: str) -> None:
 def record_examination(workspace: Workspace, ledger: Ledger, examined: SessionState, tag: str) -> None:
     """The row of a session that takes another's best apart, under its task. Raises WorkspaceError."""
     branch, base = f"autoresearch/{tag}", examined.head_commit
+    if workspace.ref(f"refs/heads/{branch}") not in (None, base):
+        raise WorkspaceError(f"The branch {branch} is yours, and its name is needed. Rename it: git branch -m {branch} NAME")
     workspace.set_ref(f"refs/heads/{branch}", base)
     told = {"tag": tag, "branch": branch, "base_commit": base, "examines": examined.started.tag}
     before = {"experiments_before": workspace.highest_experiment(), "runs_before": workspace.highest_run()}

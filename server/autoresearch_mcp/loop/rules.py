@@ -90,7 +90,10 @@ def position(state: SessionState, task: Task, file: File) -> Position:
     """Which steps are allowed now, and which is suggested."""
     get, read, name = task.get_tool, task.read_tool, task.files.editable
     experiment = current(state)
-    if running := state.running:
+    if (running := state.running) and running[0][1].of_human:
+        step = f"a human examines experiment {running[0][0].number}: call {get} to wait until that is over"
+        return Position("running", (get,), step)
+    if running:
         step = f"experiment {running[0][0].number} is running: call {get} to wait for its result (stop_experiment ends it early)"
         return Position("running", (get, "stop_experiment"), step)
     if not file.readable:
@@ -165,7 +168,9 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | N
     experiment = current(state)
     match step:
         case "stop_experiment":
-            return None if state.running else "No run is on."
+            if not state.running:
+                return "No run is on."
+            return "The run that is on is a human's, to examine what was found." if state.running[0][1].of_human else None
         case "apply_patch":
             return None if step in position(state, task, file).allowed else "apply_patch is not allowed now."
         case "run_experiment":  # what may run is for `what_to_repeat` to say: it depends on the file, and on who insists

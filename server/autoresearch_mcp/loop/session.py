@@ -142,7 +142,7 @@ class Session:
         """An experiment of this session, the latest one for None. Raises NotFoundError."""
         state = self.state
         if not state.experiments:
-            raise NotFoundError("There is no experiment yet. Call run_experiment to run the baseline.")
+            raise NotFoundError("There is no experiment yet. The first call of run_experiment runs the baseline.")
         found = state.experiments[-1] if number is None else state.experiment(number)
         if found is None:
             last = state.experiments[-1].number
@@ -228,10 +228,11 @@ class Session:
                 verdict = verdicts.verdict(state, self.task, experiment)
             return Judgement(experiment, undone, self._judge(experiment, "discard", verdict, learned))
 
-    def stop(self) -> ExperimentState:
-        """Asks the oldest run that is on to end; it is recorded as killed."""
+    def stop(self, for_human: bool = False) -> ExperimentState:
+        """Asks the oldest run that is on to end; it is recorded as killed. Only a human may end a human's."""
         state = self.state
-        rules.require("stop_experiment", state, self.task, self.file())
+        if not (for_human and state.running):
+            rules.require("stop_experiment", state, self.task, self.file())
         experiment, run = state.running[0]
         if (spec := self.spec(run.started.run)) is not None:
             self.executor.stop(spec)

@@ -6,7 +6,8 @@ the session's lock only to be recorded and launched: an agent may work in the se
 
 What counts as a result is fixed before any is known. A run that was disturbed is run again, DISTURBED times at most, then counts
 with its mark. One that was lost or failed before it saw data is tried TRIES times. One that saw data and failed has that as its
-result, as in the loop: whoever runs again what failed draws until luck comes.
+result, as in the loop: whoever runs again what failed draws until luck comes. What ran on another class of hardware than the
+latest run is run again there, MOVES times at most: else the queue of a machine that changed would never compare.
 """
 
 import time
@@ -20,7 +21,7 @@ from autoresearch_mcp.record.events import Purpose, RunEnded
 from autoresearch_mcp.record.experiments import ExperimentState, RunState, failed_looks
 from autoresearch_mcp.run.progress import Progress
 
-TRIES, DISTURBED = 2, 2
+TRIES, DISTURBED, MOVES = 2, 2, 2
 POLL = 0.2  # seconds between looks at a run that is on
 PATIENCE = 60.0  # seconds for a run that was asked to end
 
@@ -54,12 +55,18 @@ Tell = Callable[[Moment], None]
 def work_off(session: Session, queue: Sequence[Wanted], tell: Tell) -> list[RunEnded]:
     """The results of all runs in the queue, in its order. Raises NotAllowedError where a run is stopped; what ended stays."""
     results: list[RunEnded] = []
+    hardware: str | None = None
     with locked(session.workspace.state_dir / f"queue-{session.tag}.lock", "work off a queue of runs", timeout=1):
         session.refresh()
-        for wanted in queue:
-            while (result := _result(attempts(session, wanted))) is None:
-                _run(session, Moment(len(results), len(queue), wanted), tell)
-            results.append(result)
+        for _ in range(MOVES + 1):
+            results = []
+            for wanted in queue:
+                while (result := _result(attempts(session, wanted), hardware)) is None:
+                    _run(session, Moment(len(results), len(queue), wanted), tell)
+                results.append(result)
+            hardware = max(results, key=lambda ended: ended.run).hardware if results else None
+            if all(ended.hardware == hardware for ended in results):
+                break
     return results
 
 
@@ -74,9 +81,13 @@ def attempts(session: Session, wanted: Wanted) -> list[RunState]:
     ]
 
 
-def _result(runs: Sequence[RunState]) -> RunEnded | None:
-    """What these attempts at one run come to; None where one more is due."""
+def _result(runs: Sequence[RunState], hardware: str | None) -> RunEnded | None:
+    """What these attempts at one run come to, on that hardware if it is known which; None where one more is due."""
     ends = [run for run in runs if run.ended is not None and not run.ended.stopped]
+    there = [run for run in ends if run.ended is not None and run.ended.hardware == hardware]
+    if hardware is not None and ends and not there and len({run.ended.hardware for run in ends if run.ended}) <= MOVES:
+        return None
+    ends = there or ends
     scored = [run.ended for run in ends if run.ended is not None and run.ended.score is not None]
     failed = [run for run in ends if run.ended is not None and run.ended.score is None]
     undisturbed = next((ended for ended in scored if not ended.disturbed), None)

@@ -61,13 +61,14 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     told = f"{of} is {_comparison(state, task, decided.gain)}"
     if decided.decision == "keep":
         return Verdict("keep", told, gain=decided.gain)
+    if decided.decision == "repeat":
+        which = state.best if decided.which == "best" and not state.best.failed_looks else experiment
+        runs_told = f"{decided.more} more run{'s' if decided.more != 1 else ''} may decide"
+        return Verdict("repeat", f"{told}; {runs_told}", which, decided.gain)
     saved = _saved(state.best, experiment)
     if saved > 0 and (simpler := _simplification(state, task, standing, experiment, of, saved)):
         return replace(simpler, gain=decided.gain)
-    if decided.decision == "discard":
-        return Verdict("discard", told, gain=decided.gain)
-    which = state.best if decided.which == "best" and not state.best.failed_looks else experiment
-    return Verdict("repeat", f"{told}; {decided.more} more run{'s' if decided.more != 1 else ''} may decide", which, decided.gain)
+    return Verdict("discard", told, gain=decided.gain)
 
 
 def _elsewhere(state: SessionState, experiment: ExperimentState, of: str, again: bool) -> Verdict:

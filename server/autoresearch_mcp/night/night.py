@@ -140,6 +140,7 @@ class Night:
             tasks.start_soon(self._listen)
             try:
                 self._begin()
+                self._seen = await anyio.to_thread.run_sync(self._look)
                 advice = await self._keep_alive()
                 self._finish(advice)
                 if self._stops < 2 and self._seen.result:

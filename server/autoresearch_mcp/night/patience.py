@@ -44,7 +44,8 @@ class Ended:
 
     @property
     def limited(self) -> bool:
-        return self.status != 0 and _LIMIT.search(self.output[-LAST_WORDS:]) is not None
+        failed = self.status != 0 or not self.recorded  # a script around an agent may swallow its status
+        return failed and _LIMIT.search(self.output[-LAST_WORDS:]) is not None
 
     @property
     def asked(self) -> bool:

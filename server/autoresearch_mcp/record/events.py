@@ -134,7 +134,9 @@ class VerdictGiven(EventBody):
 
 
 class Verified(EventBody):
-    """What runs after a night said of it: baseline and best again, interleaved, on val and on the sealed holdout."""
+    """What runs after a night said of it: baseline and best again, interleaved, on val and on the sealed holdout. Where one of them
+    gave no score they said nothing, and that is on record too.
+    """
 
     kind: Literal["verified"] = "verified"
     session: str
@@ -143,10 +145,12 @@ class Verified(EventBody):
     """The experiments that were compared."""
     runs: list[int]
     """The numbers of their fresh runs."""
-    gain: float
-    """Of the score, positive is better; from the fresh runs alone."""
-    gain_low: float
-    gain_high: float
+    failed: list[int] = []
+    """Those that gave no score."""
+    gain: float | None = None
+    """Of the score, positive is better; from the fresh runs alone. None where there is none."""
+    gain_low: float | None = None
+    gain_high: float | None = None
     holdout_gain: float | None = None
     """The same on the holdout; None where the task has none."""
     holdout_low: float | None = None

@@ -42,6 +42,11 @@ class RunState:
         """In the loop; other runs only examine what it found."""
         return self.started.purpose in ("search", "replicate", "calibrate")
 
+    @property
+    def of_human(self) -> bool:
+        """Whether a human's command made it, and no step of the loop."""
+        return self.started.purpose not in ("search", "replicate")
+
 
 @dataclass(slots=True, eq=False)
 class ExperimentState:

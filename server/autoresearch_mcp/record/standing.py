@@ -149,7 +149,7 @@ class Standing:
             self._see_whether_exact()
             return False
         if simpler and not self.greedy:
-            self._best = replace(level_of(scores), mean=before.mean)
+            self._best = replace(level_of(scores), mean=before.mean, spread=1.0)  # it was not asked whether it is better
             return False
         noise = self.noise
         self._best, self.noise = succeed(scores, before, noise, None if self.greedy else gain)

@@ -19,6 +19,7 @@ from autoresearch_mcp.record.events import (
     Verified,
 )
 from autoresearch_mcp.record.experiments import ExperimentState, RunState
+from autoresearch_mcp.record.noise import Noise
 from autoresearch_mcp.record.standing import Standing
 
 NEAREST = 2  # misses that are remembered, the best scores first
@@ -47,6 +48,8 @@ class SessionState:
     """Of each that was kept: what it scores as far as was known while it was the best, which is less than its luck."""
     saved: float = 0.0
     """Seconds of training that ending hopeless runs early saved."""
+    noises: dict[int, Noise] = field(default_factory=dict[int, Noise])
+    """By experiment: what was known of the noise at its level, when it was discarded or another took its place."""
     since_best: int = 0
     """How many were judged and not kept since the last one that was."""
     near_misses: list[ExperimentState] = field(default_factory=list[ExperimentState])
@@ -144,6 +147,11 @@ class SessionState:
         """Where the branch must stand: at the best experiment, before one at the start."""
         return self.best.committed.commit if self.best else self.started.base_commit
 
+    def noise_near(self, experiment: ExperimentState) -> Noise:
+        """What is known of the noise at the level of an experiment: as it was when that was judged, or as it is now."""
+        current = experiment is self.best or experiment.verdict is None
+        return self.standing_on(experiment.hardware).noise if current else self.noises.get(experiment.number, Noise())
+
     def experiment(self, number: int) -> ExperimentState | None:
         """The experiment of that number; None where this session has none. Numbers grow, with gaps for other sessions'."""
         low, high = 0, len(self.experiments)
@@ -231,6 +239,8 @@ class SessionState:
             self.lessons.pop(event.learned, None)
             self.lessons[event.learned] = experiment.number
         if experiment.kept:
+            if self.best is not None:
+                self.noises[self.best.number] = self.standing_on(self.best.hardware).noise
             change = len(self.kept) == 1  # from the baseline to the first that replaces it
             better = [standing.keep(experiment.number, event.simpler, change) for standing in self.standings.values()]
             if any(better):
@@ -242,6 +252,7 @@ class SessionState:
             for place in experiment.committed.places:
                 self.places[place].kept += 1
             return
+        self.noises[experiment.number] = self.standing_on(experiment.hardware).noise
         for standing in self.standings.values():
             standing.forget(experiment.number)
         self.since_best += 1

@@ -52,7 +52,7 @@ def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
     if (advice := visible.hint(text, spec.task.run.packages)) is not None:
         reason += f"; {advice}"
     for failure, pattern in spec.task.failures.items():
-        if any(matches(pattern, [text], PATIENCE)):
+        if next(matches(pattern, [text], PATIENCE), None) is not None:
             return RunFailedError("timeout" if failure.startswith("timeout") else "crash", failure, reason)
     return RunFailedError("crash", "killed" if returncode == -signal.SIGKILL else "error", reason)
 

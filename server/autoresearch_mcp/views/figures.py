@@ -29,7 +29,7 @@ def gain_in_words(gain: list[float]) -> str:
     """+0.0031 ± 0.0023, positive is better."""
     if not gain:
         return ""
-    interval = f" ± {format_score(shown_difference((gain[2] - gain[1]) / 2, gain[0]))}" if len(gain) == 3 else ""
+    interval = f" ± {format_score((gain[2] - gain[1]) / 2)}" if len(gain) == 3 else ""
     return f"{'+' if gain[0] >= 0 else ''}{format_score(gain[0])}{interval}"
 
 
@@ -41,7 +41,8 @@ def noise_in_words(state: SessionState) -> str:
     where = f" on {state.hardware}" if state.hardware else ""
     if (machines := len(state.standing.machines)) > 1:
         where += f", {machines} machines and what differs between them"
-    return f"{format_score(shown_difference(noise.deviation, score))} a run ({noise.degrees:.0f} degrees of freedom){where}"
+    degrees = f"{noise.degrees:.0f} degree{'s' if round(noise.degrees) != 1 else ''} of freedom"
+    return f"{format_score(shown_difference(noise.deviation, score))} a run ({degrees}){where}"
 
 
 def saved_in_words(state: SessionState) -> str:

@@ -1,5 +1,6 @@
 """What people read in the morning, in plain words. For them alone: it tells of the holdout."""
 
+from math import isinf
 from typing import Any
 
 from autoresearch_mcp.loop.ablate import Left
@@ -32,26 +33,28 @@ def verified(session: Session, found: Verification) -> str:
     pair = f"experiment {found.best.number} over the baseline, experiment {found.baseline.number}"
     if found.failed:
         named = ", ".join(f"run {ended.run} ({ended.failure})" for ended in found.failed)
-        return "\n".join([*lines, f"Not verified, {pair}: {named} gave no score. `log` shows why."])
+        output = session.workspace.runs_dir / str(found.failed[0].run) / "output.log"
+        return "\n".join([*lines, f"Not verified, {pair}: {named} gave no score, which is on record. Its output: {output}"])
     if found.gain is None:
-        return "\n".join([*lines, f"Not verified, {pair}: the runs were on different hardware ({'; '.join(found.hardware)})."])
-    each, scale = len(found.runs) // 2, state.best_score or 0.0
-    lines.append(
-        f"Gain in {metric}, {pair}: {_said(found.gain, scale)}, from {each} fresh runs each"
-        + (f" on {found.hardware[0]}" if found.hardware else "")
-        + "."
-    )
-    lines.append(_verdict(found.gain))
-    if claimed := state.standing.total:
-        lines.append(f"The night claims {gain_in_words(shown_gain(claimed, scale))}.")
+        where = "; ".join(found.hardware) or "not recorded"
+        advice = "Call again when the machine is as it shall be: that makes runs of its own."
+        return "\n".join([*lines, f"Not verified, {pair}: the runs were on different hardware ({where}). {advice}"])
+    each, scale = len(found.runs) // 2, state.best_score or state.baseline_score or 0.0
+    where = f" on {found.hardware[0]}" if found.hardware else ""
+    lines.append(f"Gain in {metric}, {pair}: {_said(found.gain, scale)}, from {each} fresh runs each{where}.")
+    if found.claimed:
+        lines.append(f"The night claims {gain_in_words(shown_gain(found.claimed, scale))}.")
     if found.holdout is not None and found.overfit is not None:
-        lines.append(f"On the sealed holdout: {_said(found.holdout, scale)}. {_holds(found.holdout)}")
+        lines.append(f"On the sealed holdout: {_said(found.holdout, scale)}.")
         lines.append(
             f"More on val than there, which is overfitting to val: {_said(found.overfit, scale)}. {_overfit(found.overfit)}"
         )
-        lines.append(
-            f"The holdout was looked at {found.looks} time{'s' if found.looks != 1 else ''}; each choice by it wears it out."
-        )
+    else:
+        lines.append("There is no score on a sealed holdout, so nothing tells how much of it is overfitting to val.")
+    lines.append(_conclusion(found))
+    if found.holdout is not None:
+        times = f"{found.looks} time{'s' if found.looks != 1 else ''}"
+        lines.append(f"`verify` has looked at the holdout {times}, `status` shows the night's own; each choice by it wears it out.")
     return "\n".join(lines)
 
 
@@ -67,6 +70,7 @@ def as_json(session: Session, found: Verification) -> dict[str, Any]:
         "failed": {ended.run: ended.failure for ended in found.failed},
         "hardware": found.hardware,
         "gain": figures(found.gain),
+        "claimed": figures(found.claimed),
         "holdout_gain": figures(found.holdout),
         "overfit": figures(found.overfit),
         "holdout_looks": found.looks,
@@ -78,18 +82,25 @@ def _said(gain: Estimate, scale: float) -> str:
     return gain_in_words(shown_gain(gain, scale))
 
 
-def _verdict(gain: Estimate) -> str:
-    low, high = gain.interval()
-    if low > 0:
-        return "The gain is real: its whole 95 % interval is better than nothing."
+def _conclusion(found: Verification) -> str:
+    """Whether the night's gain is real. The holdout is the last judge, where there is one."""
+    assert found.gain is not None
+    low, high = found.gain.interval()
     if high < 0:
         return "The best is worse than the baseline: what was kept was luck."
-    return "The gain is not shown: luck alone could make it. More runs (--runs) may tell."
-
-
-def _holds(gain: Estimate) -> str:
-    low, high = gain.interval()
-    return "It holds there too." if low > 0 else "It is a loss there." if high < 0 else "It is not shown there."
+    if low <= 0 and found.simplified:
+        exactly = "exactly as good as" if not found.gain.error and not found.gain.value else "not shown to be worse than"
+        return f"What was kept was kept for being shorter and claims no gain; it is {exactly} the baseline."
+    if low <= 0:
+        return "The gain is not shown: luck alone could make it. More runs (--runs) may tell."
+    if found.holdout is None:
+        return "The gain on val is real: its whole 95 % interval is better than nothing."
+    sealed_low, sealed_high = found.holdout.interval()
+    if sealed_low > 0:
+        return "The gain is real: on val and on the holdout the whole 95 % interval is better than nothing."
+    if sealed_high < 0:
+        return "The gain is not real: there is one on val, and on the holdout a loss. What was kept fits val alone."
+    return "The gain on val is no luck, but the holdout does not show it: it may fit val alone. More runs (--runs) may tell."
 
 
 def _overfit(extra: Estimate) -> str:
@@ -103,7 +114,8 @@ def reproduced(session: Session, found: Reproduction) -> str:
     number, recorded = experiment.number, experiment.score or 0.0
     was = f"experiment {number}, recorded with {format_score(recorded)} in {len(experiment.scores)} run(s)"
     if ended.score is None:
-        return f"Not reproduced: {was}, now ended without a score ({ended.failure}). `log {number}` shows why."
+        output = session.workspace.runs_dir / str(found.started.run) / "output.log"
+        return f"Not reproduced: {was}, now ended without a score ({ended.failure}). Its output: {output}"
     now = f"{metric} {format_score(ended.score)} with seed {found.started.seed}; {was}"
     if found.torch_differs:
         versions = f"{found.started.torch or 'none'} now, {found.recorded.torch or 'not recorded'} then"
@@ -116,6 +128,9 @@ def reproduced(session: Session, found: Reproduction) -> str:
         )
     if ended.score in experiment.scores:
         return f"{now}.\nReproduced to the last digit."
+    if isinf(found.away.error):
+        advice = "Nothing was ever repeated, so nobody knows how noisy a run is. Run: autoresearch-mcp calibrate"
+        return f"{now}.\nNot compared, though it is away by {_said(found.away, recorded)}. {advice}"
     low, high = found.away.interval()
     if not found.away.error or low > 0 or high < 0:
         return f"{now}.\nNot reproduced: away by {_said(found.away, recorded)}, which is more than the noise."
@@ -124,23 +139,35 @@ def reproduced(session: Session, found: Reproduction) -> str:
 
 def ablated(session: Session, left: list[Left]) -> str:
     """What each change is worth, as a table."""
-    scale = session.state.best_score or 0.0
+    scale = session.state.best_score or session.state.baseline_score or 0.0
     rows = [("experiment", "worth ± 95 %", "", "change")]
     for one in left:
         worth = _said(one.worth, scale) if one.worth else "not known"
-        rows.append((str(one.change.number), worth, _stays(one), one_line(one.change.committed.description, 80)))
+        numbers = " and ".join(str(change.number) for change in one.changes)
+        told = one_line(" and ".join(change.committed.description for change in one.changes), 80)
+        rows.append((numbers, worth, _stays(one), told))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])) for row in rows]
-    removable = [str(one.change.number) for one in left if one.worth and one.worth.interval()[0] <= 0]
+    removable = [str(one.changes[0].number) for one in left if len(one.changes) == 1 and _may_go(one)]
     if removable:
-        lines.append(
-            f"To leave one out: autoresearch-mcp finalize --drop {removable[0]}. Each was left out alone: run ablate again after."
-        )
+        lines.append(f"A branch without it: autoresearch-mcp finalize --drop {removable[0]}")
+    if len(removable) > 1:
+        both = " ".join(f"--without {number}" for number in removable[:2])
+        lines.append(f"Each was left out alone, and two may do the same work. Both at once: autoresearch-mcp ablate {both}")
     return "\n".join(lines)
+
+
+def _may_go(one: Left) -> bool:
+    """Whether nothing speaks for a change: it does not help, and is not there for being shorter."""
+    return one.worth is not None and one.worth.interval()[0] <= 0 and not one.simpler
 
 
 def _stays(one: Left) -> str:
     if one.worth is None:
         return one.reason
     low, high = one.worth.interval()
-    return "stays" if low > 0 else "hurts" if high < 0 else "can go: not shown to help"
+    if high < 0:
+        return "hurts"
+    if low > 0:
+        return "stays"
+    return "stays: it is the shorter file" if one.simpler else "can go: not shown to help"

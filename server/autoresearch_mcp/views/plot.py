@@ -1,8 +1,11 @@
 """The progress picture people know from autoresearch: every experiment, the kept ones marked, the running best."""
 
+import warnings
+from math import isfinite
 from pathlib import Path
 
 from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.text import one_line
@@ -30,9 +33,8 @@ def draw(state: SessionState, target: Path) -> None:
     axes.scatter([row[0] for row in discarded], [row[2] for row in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
     axes.scatter([row[0] for row in kept], [row[2] for row in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
     repeated = [row for row in scored if len(row[1].scores) > 1]
-    if repeated and state.standing.noise.deviation is not None:
-        noise = state.standing.noise
-        reach = [Estimate(0.0, noise.deviation / len(row[1].scores) ** 0.5, noise.degrees).interval()[1] for row in repeated]
+    if repeated:
+        reach = [_reach(state, experiment) for _, experiment, _ in repeated]
         axes.errorbar(
             [row[0] for row in repeated], [row[2] for row in repeated], yerr=reach, fmt="none", ecolor="#7a7a7a", elinewidth=1,
             capsize=2, label="95 % of repeated ones", zorder=3,
@@ -73,8 +75,19 @@ def draw(state: SessionState, target: Path) -> None:
     axes.grid(alpha=0.2)
     axes.legend(loc="best")
     try:
-        figure.savefig(target, dpi=150)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # what the font lacks is drawn as a box
+            figure.savefig(target, dpi=150)
     except (ValueError, OSError) as error:
         raise NotFoundError(f"The picture cannot be written to {target}: {error}. Name a .png, .svg or .pdf file.") from error
     finally:
         pyplot.close(figure)
+
+
+def _reach(state: SessionState, experiment: ExperimentState) -> float:
+    """Half of the 95 % interval of its mean, by the noise at its level; 0 where that is not known."""
+    noise = state.noise_near(experiment)
+    if not noise.deviation or len(experiment.scores) < 2:
+        return 0.0
+    reach = Estimate(0.0, noise.deviation / len(experiment.scores) ** 0.5, noise.degrees).interval()[1]
+    return reach if isfinite(reach) else 0.0

@@ -6,20 +6,26 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.loop.finalize import Final, gain_of
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.events import Verified
-from autoresearch_mcp.text import format_score, one_line, visible
+from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.text import format_score, one_line, quoted, visible
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, noise_in_words, saved_in_words, shown_gain
 from autoresearch_mcp.views.plot import draw
 
-FOLDER, PICTURE = "report", "progress.png"
+FOLDER, PICTURE, PAGE = "report", "progress.png", "report.md"
 
 
-def write_report(session: Session, final: Final) -> Path:
-    """Writes report/report.md and the picture beside it; returns the report's path. Raises OSError."""
-    folder = session.workspace.root / FOLDER
+def place_of(session: Session) -> Path:
+    """The folder that the report goes into: `report`, unless files of the user's are there, which are not ours to write."""
+    workspace = session.workspace
+    theirs = workspace.run("ls_files", "--", FOLDER) or (workspace.root / FOLDER).is_file()
+    return workspace.state_dir / FOLDER if theirs else workspace.root / FOLDER
+
+
+def write_report(session: Session, final: Final, folder: Path) -> Path:
+    """Writes the page and the picture beside it; returns the page's path. Raises OSError."""
     folder.mkdir(exist_ok=True)
     draw(session.state, folder / PICTURE)
-    path = folder / "report.md"
+    path = folder / PAGE
     write_atomic(path, visible(report(session, final)).encode())
     return path
 
@@ -28,7 +34,7 @@ def report(session: Session, final: Final) -> str:
     state, metric, task = session.state, session.task.metric, session.task
     better = "lower" if metric.direction == "minimize" else "higher"
     counts = ", ".join(f"{count} {name}" for name, count in state.counts.items())
-    runs = sum(len(experiment.runs) for experiment in state.experiments)
+    runs = sum(run.counts for experiment in state.experiments for run in experiment.runs)
     baseline, best = format_score(state.baseline_score or 0.0), best_in_words(state)
     gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0)) or "not measured"
     tried = "; ".join(part for part in (counts, saved_in_words(state)) if part)
@@ -38,7 +44,7 @@ def report(session: Session, final: Final) -> str:
         f"{task.goal} ({metric.name}, {better} is better.)",
         "",
         f"- **Result**: {baseline} before, {best} after, a gain of {gain}.",
-        f"- **Verified**: {_verified(state.verified, state.best_score or 0.0)}",
+        f"- **Verified**: {_verified(state, final)}",
         f"- **Tried**: {len(state.experiments)} experiments in {runs} runs ({tried}).",
         f"- **Noise**: {noise_in_words(state)}.",
         f"- **Branch**: `{final.branch}`, {len(final.changes)} commits on `{state.started.base_commit[:12]}`.",
@@ -52,18 +58,23 @@ def report(session: Session, final: Final) -> str:
         figures = (
             gain_of(experiment.verdict.gain, experiment.score or 0.0) if experiment.verdict and experiment.verdict.gain else "-"
         )
-        description = one_line(experiment.committed.description, 200).replace("|", "\\|")
+        description = quoted(one_line(experiment.committed.description, 200))
         lines.append(f"| {experiment.number} | {description} | {score} | {figures} | {len(experiment.scores)} |")
     if state.lessons:
         lines += ["", "## What was learned", ""]
-        lines += [f"- {one_line(text, 300)} (experiment {number})" for text, number in reversed(state.lessons.items())][:10]
+        lines += [f"- {quoted(one_line(text, 300))} (experiment {number})" for text, number in reversed(state.lessons.items())][:10]
+    if final.gone:
+        numbers = ", ".join(str(experiment.number) for experiment in final.gone)
+        lines += ["", f"Kept, and taken back by what came later: {numbers}."]
+    again = [f"git diff {state.started.base_commit[:12]} {final.branch}"]
+    if not final.unverified and state.best is not None:
+        again.append(f"autoresearch-mcp reproduce {state.best.number} --session {session.tag}")
     lines += [
         "",
         "## To do it again",
         "",
         "```sh",
-        f"git checkout {final.branch}",
-        f"autoresearch-mcp reproduce {final.changes[-1].number} --session {session.tag}",
+        *again,
         "```",
         "",
         f"Made by autoresearch-mcp {__version__} on {state.hardware or 'hardware that was not recorded'}; budget of a run "
@@ -72,11 +83,25 @@ def report(session: Session, final: Final) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verified(verified: list[Verified], score: float) -> str:
-    if not verified:
-        return "no; `autoresearch-mcp verify` runs baseline and best again."
-    last = verified[-1]
-    told = f"{len(last.runs) // 2} fresh runs each gained {gain_of([last.gain, last.gain_low, last.gain_high], score)}"
-    if last.holdout_gain is not None and last.holdout_low is not None and last.holdout_high is not None:
-        told += f"; on the sealed holdout {gain_of([last.holdout_gain, last.holdout_low, last.holdout_high], score)}"
-    return told + "."
+def _verified(state: SessionState, final: Final) -> str:
+    """What fresh runs said of what is reported here, and how often they were asked."""
+    best, score = state.best, state.best_score or 0.0
+    ours = [one for one in state.verified if best is not None and one.best == best.number and not final.unverified]
+    looks = sum(one.holdout_gain is not None for one in state.verified)
+    times = f" The holdout was looked at {looks} time{'s' if looks != 1 else ''}." if looks else ""
+    if not ours:
+        of = f"; the last verification was of experiment {state.verified[-1].best}" if state.verified else ""
+        return f"no{of}. `autoresearch-mcp verify` runs baseline and best again.{times}"
+    last, failed = ours[-1], sum(one.gain is None for one in ours)
+    spoilt = f" {failed} of {len(ours)} verifications said nothing: a run failed, or was on other hardware." if failed else ""
+    if not (gained := _figures(last.gain, last.gain_low, last.gain_high)):
+        return f"no.{spoilt}{times}"
+    told = f"{len(last.runs) // 2} fresh runs each gained {gain_of(gained, score)}"
+    if sealed := _figures(last.holdout_gain, last.holdout_low, last.holdout_high):
+        told += f"; on the sealed holdout {gain_of(sealed, score)}"
+    return f"{told}.{spoilt}{times}"
+
+
+def _figures(*figures: float | None) -> list[float]:
+    """Those that there are: a gain and, where it has one, its interval."""
+    return [figure for figure in figures if figure is not None]
