@@ -67,6 +67,7 @@ KINDS = (
     Kind("machine gets worse by 2, nothing helps", drift=-2),
     Kind("noise doubles, every third by 2", effect=2, growth=1),
     Kind("noise doubles, every third by 4", effect=4, growth=1),
+    Kind("noise quadruples, every third by 4", effect=4, growth=3),
 )
 
 

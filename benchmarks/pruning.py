@@ -51,6 +51,18 @@ KNOBS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"F.relu\(self.fc\(x\)\).square\(\)", ("F.gelu(self.fc(x))", "torch.sigmoid(self.fc(x))", "self.fc(x)")),
     (r"self.lm_head.weight, std=0.001", ("self.lm_head.weight, std=0.02", "self.lm_head.weight, std=0.5")),
     (r"zeros_\(block.mlp.proj.weight\)", ("normal_(block.mlp.proj.weight, std=0.02)", "normal_(block.mlp.proj.weight)")),
+    # Nothing good comes of these.
+    (r"return min\(1.0, max\(0.0, \(1 - progress\) / WARMDOWN_RATIO\)\)", (
+        "return 0.001",
+        "return 60.0",
+        "return -1.0",
+        "return 1.0 if progress < 0.3 else 200.0",
+    )),
+    (r"SCALAR_LR = 0.02", ("SCALAR_LR = 20.0", "SCALAR_LR = 5.0")),
+    (r"EMBEDDING_LR = 0.3", ("EMBEDDING_LR = 90.0", "EMBEDDING_LR = 0.0")),
+    (r"optimizer.step\(\)", ("(time.sleep(0.2), optimizer.step())", "(time.sleep(0.4), optimizer.step())")),
+    (r"self.lm_head\(norm\(x\)\).float\(\)", ("self.lm_head(norm(x.detach())).float()", "self.lm_head(norm(x) * 60).float()")),
+    (r"y = F.scaled_dot_product_attention", ("y = 0 * F.scaled_dot_product_attention", "y = 30 * F.scaled_dot_product_attention")),
     # What is printed is another loss than before.
     (r"return F.cross_entropy\(logits.flatten\(0, 1\), targets.flatten\(\)\)", (
         "return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.1)",

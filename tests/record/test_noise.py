@@ -189,4 +189,7 @@ def test_what_helps_is_found(name: str, power: float, cost: float):
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.tails or kind.drift or kind.growth], ids=lambda kind: kind.name)
 def test_noise_of_another_kind_does_not_break_it(kind: Kind):
-    assert false(nights(kind.name)) <= 1.0
+    made = nights(kind.name)
+    assert false(made) <= (1.0 if kind.growth <= 1 else 2.0)  # four times the noise within a night is known a few keeps late
+    found = fmean(night.found for night in made)
+    assert not kind.effect or false(made) / (false(made) + found) <= 0.1
