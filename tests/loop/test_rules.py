@@ -563,6 +563,16 @@ def test_hardware_that_comes_and_goes_is_not_waited_for_without_end():
     assert night.verdict(candidate).decision == "discard"
 
 
+def test_a_new_level_whose_runs_agree_has_no_noise_of_nothing():
+    night = measured(10.0, 10.1, 9.9)
+    best = night.scored(*[100.0] * 3)
+    assert night.judge(best) == "keep" and night.state.best is best
+    for _ in range(3):
+        night.ran(best, 100.0, **TRAINED)
+    assert night.state.standing.noise.deviation is None, "that file has a seed of its own"
+    assert night.verdict(night.scored(100.5)).decision == "repeat"
+
+
 def test_a_file_that_diverges_does_not_make_everything_look_like_luck():
     night = measured(10.0, 11.0, 9.0)
     before = night.state.standing.noise

@@ -48,7 +48,8 @@ class Standing:
     _best_on: set[str] = field(default_factory=set[str])
     _best_scores: list[float] = field(default_factory=list[float])
     _exact: bool = False
-    """Whether runs of a best agreed, and nothing has been known to vary since."""
+    """Whether runs of a best agreed, and nothing was ever known to vary: then the metric has no noise."""
+    _varied: bool = False
     _baseline_noise: Noise | None = None
     """Where the level has changed since: the noise at the baseline's."""
     _best: Level | None = None
@@ -120,10 +121,10 @@ class Standing:
     def _learn(self, squares: float) -> None:
         if self._exact:  # it is not, after all
             self._exact, self.noise = False, Noise()
-        self.noise = self.noise.more(squares)
+        self._varied, self.noise = True, self.noise.more(squares)
 
     def _see_whether_exact(self) -> None:
-        if not self.noise.degrees and agree(self._best_scores):
+        if not self._varied and agree(self._best_scores):
             self._exact, self.noise = True, Noise(0.0, len(self._best_scores) - 1)
 
     def gain(self, experiment: int) -> Estimate | None:
