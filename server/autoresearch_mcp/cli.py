@@ -18,7 +18,6 @@ from autoresearch_mcp.text import format_score, visible
 if TYPE_CHECKING:
     from autoresearch_mcp.loop.session import Session
 
-WIDTH = 160  # characters of a table that goes into a file or a pipe
 app = typer.Typer(
     name="autoresearch-mcp",
     help="Let a coding agent improve one file against one metric, by rules it cannot bend.",
@@ -229,20 +228,16 @@ def log(
     as_json: JsonOption = False,
 ) -> None:
     """All experiments of a session, or one in full."""
-    from rich.console import Console
-
     from autoresearch_mcp.record.exports import export_json
     from autoresearch_mcp.views import build
-    from autoresearch_mcp.views.terminal import experiments_table
+    from autoresearch_mcp.views.terminal import console, experiments_table
 
     opened = open_session(workspace, session)
     if as_json:
         rows = [row for row in export_json(opened.ledger.state(), sealed=True) if row["session"] == opened.tag]
         say(json.dumps([row for row in rows if experiment in (None, row["experiment"])], indent=1))
     elif experiment is None:
-        console = Console()  # a file or a pipe has no width
-        console.width = console.width if console.is_terminal or "COLUMNS" in os.environ else WIDTH
-        console.print(experiments_table(opened))
+        console().print(experiments_table(opened))
     else:
         say(build.result(opened, experiment).body())
         say(build.diff(opened, experiment), end="")

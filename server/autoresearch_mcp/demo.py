@@ -21,8 +21,8 @@ from rich.console import Console
 from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.views import terminal
 from autoresearch_mcp.views.plot import draw
-from autoresearch_mcp.views.terminal import experiments_table
 from autoresearch_mcp.workspace import Workspace
 
 
@@ -95,7 +95,7 @@ LOGIT_CAP = 0.05  # logits are squashed smoothly into (-cap, cap)
 
 def run_demo(directory: Path) -> None:
     """Runs the demo in a new workspace at `directory`. Raises AutoresearchError where the server refuses a call of the script."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console()
     console.print("[bold]A scripted client (no AI here) drives a real server over stdio.[/]")
     workspace = create(directory, "default", "tiny")
     Session.start(workspace, open_ledger(workspace)).data.prepare(workspace.root)
@@ -104,7 +104,7 @@ def run_demo(directory: Path) -> None:
 
     session = Session.open(Workspace(directory), open_ledger(workspace))
     console.print()
-    console.print(experiments_table(session))
+    console.print(terminal.experiments_table(session))
     draw(session.state, directory / "progress.png")
     if not session.experiment(2).kept:
         console.print(

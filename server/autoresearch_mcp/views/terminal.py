@@ -1,5 +1,8 @@
 """Tables of the terminal."""
 
+import os
+
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -7,7 +10,16 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.text import format_score, one_line, visible
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, shown, shown_gain, startup
 
+WIDTH = 160  # characters
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "pruned": "red", "running": "yellow"}
+
+
+def console() -> Console:
+    """For tables: as wide as the terminal, or as WIDTH where there is none, since a file or a pipe has no width."""
+    made = Console(highlight=False, soft_wrap=True)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = WIDTH
+    return made
 
 
 def experiments_table(session: Session, rows: int | None = None) -> Table:
