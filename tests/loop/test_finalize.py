@@ -81,9 +81,15 @@ def test_a_change_can_be_left_out_where_the_rest_applies_without_it(night: Sessi
 
 def test_a_branch_that_is_there_is_replaced_only_on_request(night: Session):
     first = make_branch(night)
+    assert make_branch(night).changes == first.changes, "what is ours is made again"
+    ref, theirs = (
+        f"refs/heads/{first.branch}",
+        night.workspace.commit_file(first.commit, "work.py", b"mine", "a commit of the user's"),
+    )
+    night.workspace.set_ref(ref, theirs)
     with pytest.raises(NotAllowedError, match="--force"):
         make_branch(night, drop=[3])
-    assert night.workspace.ref(f"refs/heads/{first.branch}") == first.commit
+    assert night.workspace.ref(ref) == theirs
     assert make_branch(night, drop=[3], force=True).commit != first.commit
     with pytest.raises(NotAllowedError, match="is that of a session"):
         make_branch(night, night.state.started.branch, force=True)

@@ -137,7 +137,8 @@ def test_intervals_are_students():
     assert Estimate(1.0, 0.0, inf).interval() == (1.0, 1.0)
     assert Estimate(0.0, 1.0, 2).interval() == pytest.approx((-4.30265, 4.30265), rel=1e-5)
     assert Estimate(0.0, 1.0, inf).interval() == pytest.approx((-1.95996, 1.95996), rel=1e-5)
-    assert difference([3.0, 5.0], [1.0, 1.0], Noise(2.0, 2)) == Estimate(3.0, 1.0, 2)
+    assert difference([3.0, 5.0], [0.5, 1.5], Noise(2.0, 2)) == Estimate(3.0, 1.0, 2)
+    assert difference([3.0, 5.0], [1.0, 1.0], Noise(2.0, 2)).error == pytest.approx(1.5**0.5), "runs that agree are one"
     assert difference([3.0], [1.0], Noise()).error == inf
 
 

@@ -35,6 +35,8 @@ class Left:
     """What the final file scores more than the file without it, positive is better; None where that is not known."""
     reason: str = ""
     """Why not."""
+    disturbed: int = 0
+    """Of its runs: how many others took compute from."""
 
     @property
     def simpler(self) -> bool:
@@ -122,6 +124,7 @@ def _left(session: Session, group: Sequence[ExperimentState], whole: list[RunEnd
     known = session.state.standing_on(hardware.pop()).noise
     fresh = noise([one, other])
     worth = difference(one, other, known.more(fresh.squares, fresh.degrees))
-    if far(mean(one), mean(other), known):  # what is known of the noise is of the final file's level
+    if not known.degrees or far(mean(one), mean(other), known):  # what is known of the noise is of the final file's level
         worth = unequal(one, other)
-    return Left(group, Estimate(session.state.sign * worth.value, worth.error, worth.degrees))
+    marked = sum(bool(ended.disturbed) for ended in (*whole, *without))
+    return Left(group, Estimate(session.state.sign * worth.value, worth.error, worth.degrees), disturbed=marked)

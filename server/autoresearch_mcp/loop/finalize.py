@@ -16,6 +16,8 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.text import format_score, plain, shown_difference
 
+MADE = "refs/autoresearch/made"
+
 
 @dataclass(frozen=True)
 class Final:
@@ -51,7 +53,9 @@ def make_branch(session: Session, branch: str | None = None, drop: Collection[in
     if branch in {other.started.branch for other in session.ledger.state().sessions.values()}:
         raise NotAllowedError(f"The branch {branch} is that of a session. Name another with --branch.")
     here, place = workspace.ref(f"refs/heads/{branch}"), commits.checked_out(workspace, branch)
-    if here is not None and not force and place is None:
+    mark = f"{MADE}/{branch}"  # where it stood when it was made here: who has committed to it since shall not lose that
+    ours = here is not None and workspace.ref(mark) == here
+    if here is not None and not force and not ours and place is None:
         raise NotAllowedError(f"The branch {branch} is there already. Pass --force to put this in its place, or name another.")
     commit, text, changes = _line(session, wanted)
     if place is not None and here is not None:
@@ -60,6 +64,7 @@ def make_branch(session: Session, branch: str | None = None, drop: Collection[in
         commit = here  # it holds the same, and nothing is moved under somebody's feet
     else:
         workspace.set_ref(f"refs/heads/{branch}", commit)
+        workspace.set_ref(mark, commit)
     gone = [experiment for experiment in wanted if experiment not in changes]
     return Final(branch, commit, changes, gone, unverified=text != session.text_at(state.head_commit))
 
@@ -118,7 +123,9 @@ def message(session: Session, experiment: ExperimentState) -> str:
     if committed.hypothesis:
         parts.append(plain(committed.hypothesis))
     told = f"{metric.name}: {format_score(experiment.score or 0.0)}, the mean of {len(experiment.scores)} run(s)"
-    if verdict and verdict.gain:
+    if verdict and verdict.simpler:
+        told += "; kept for being shorter and no worse"
+    elif verdict and verdict.gain:
         told += f"; {gain_of(verdict.gain, experiment.score or 0.0)} better than before it"
     parts.append(f"{told}. Experiment {experiment.number} of session {session.tag}.")
     if verdict and verdict.learned:

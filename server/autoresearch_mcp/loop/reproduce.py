@@ -54,7 +54,7 @@ def run_again(session: Session, number: int, fresh_seed: bool, tell: Tell) -> Re
     comparable = values(earlier(experiment, ended.hardware))
     if ended.score is None or not comparable or found.torch_differs:
         return found
-    away = difference([ended.score], comparable, state.noise_near(experiment))
+    away = difference([ended.score], comparable, state.noise_near(experiment, ended.hardware))
     return Reproduction(
         experiment, started, ended, recorded, found.hardware, Estimate(state.sign * away.value, away.error, away.degrees)
     )

@@ -93,6 +93,9 @@ def position(state: SessionState, task: Task, file: File) -> Position:
     if (running := state.running) and running[0][1].of_human:
         step = f"a human examines experiment {running[0][0].number}: call {get} to wait until that is over"
         return Position("running", (get,), step)
+    if running and _measures(state, running[0][0]):
+        step = f"experiment {running[0][0].number} runs again, which all is measured against: call {get} to wait"
+        return Position("running", (get,), step)
     if running:
         step = f"experiment {running[0][0].number} is running: call {get} to wait for its result (stop_experiment ends it early)"
         return Position("running", (get, "stop_experiment"), step)
@@ -170,7 +173,10 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | N
         case "stop_experiment":
             if not state.running:
                 return "No run is on."
-            return "The run that is on is a human's, to examine what was found." if state.running[0][1].of_human else None
+            running, run = state.running[0]
+            if run.of_human:
+                return "The run that is on is a human's, to examine what was found."
+            return "What all is measured against is running: it is not stopped." if _measures(state, running) else None
         case "apply_patch":
             return None if step in position(state, task, file).allowed else "apply_patch is not allowed now."
         case "run_experiment":  # what may run is for `what_to_repeat` to say: it depends on the file, and on who insists
@@ -250,6 +256,9 @@ def _require_repeatable(state: SessionState, experiment: ExperimentState, step: 
             f"{failed} of {scored + failed} runs of experiment {number} gave no score after training began, so it is not repeated "
             f"any more. Next: {step}."
         )
+    asked = sum(run.started.purpose == "replicate" for run in experiment.runs)
+    if experiment is state.best and asked >= MOST_RUNS:
+        raise NotAllowedError(f"The best was run {asked} times on request, which is enough. Next: {step}.")
     if state.best and experiment is not state.best and scored >= MOST_RUNS:
         raise NotAllowedError(f"Experiment {number} has had {scored} runs, and a verdict takes no more. Next: {step}.")
 
@@ -290,6 +299,13 @@ def _told(task: Task, experiments: dict[int, ExperimentState], digest: str, base
     what = "This very file" if digest == earlier.committed.file_sha256 else "This change, comments and layout aside,"
     score = f", {task.metric.name} {format_score(earlier.score)}" if earlier.score is not None else ""
     return f"{what} was experiment {earlier.number} ({earlier.status}{score}{base}): {plain(earlier.committed.description)}."
+
+
+def _measures(state: SessionState, experiment: ExperimentState) -> bool:
+    """Whether others are measured against it: the best, or a baseline that has a score. Who stopped some of its repeats would
+    choose what the others have to beat.
+    """
+    return experiment is state.best or (state.best is None and experiment.score is not None)
 
 
 def _owes_baseline(state: SessionState, file: File) -> bool:

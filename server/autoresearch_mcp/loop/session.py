@@ -32,6 +32,7 @@ from autoresearch_mcp.record.events import (
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
+from autoresearch_mcp.record.noise import shrunk
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
@@ -289,14 +290,16 @@ class Session:
             if experiment.verdict is not None:
                 raise NotAllowedError(f"Experiment {experiment.number} has been judged by another client. Call status.")
             taught = one_line(learned, LEARNED) if learned else None
-            figures = earned.gain.figures if earned.gain else []
+            simpler = given == "keep" and earned.simpler
+            gain = shrunk(earned.gain) if earned.gain and given == "keep" else earned.gain
+            figures = gain.figures if gain and not simpler else []
             transaction.append(
                 VerdictGiven(
                     experiment=experiment.number,
                     verdict=given,
                     reason=earned.reason,
                     learned=taught or None,
-                    simpler=given == "keep" and earned.simpler,
+                    simpler=simpler,
                     gain=figures,
                 )
             )

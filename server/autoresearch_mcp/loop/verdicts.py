@@ -51,18 +51,20 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
         reason = f"{failed} of its {failed + runs} runs gave no score after training began, so {score} holds lucky runs alone"
         return Verdict("discard", reason)
     standing = state.standing_on(experiment.hardware)
-    again = not state.best.failed_looks and state.best_in_a_row < CROSSINGS
     if standing.best is None:
-        return _elsewhere(state, experiment, of, again)
-    if again and state.started.confidence != "single" and standing.is_apart(experiment.number):
-        reason = f"{of} is of another machine than the best ever ran on; the best runs again, to know what that makes of a score"
-        return Verdict("repeat", reason, which=state.best)
+        where = f"{of} is on other hardware than the best ever ran on ({experiment.hardware})"
+        return _together(state, experiment, where, elsewhere=True)
     decided = _decided(state, task, standing, experiment)
     told = f"{of} is {_comparison(state, task, decided.gain)}"
+    if decided.decision == "keep" and state.started.confidence != "single" and len(standing.machines) > 1:
+        return _on_shared_machines(state, task, standing, experiment, Verdict("keep", told, gain=decided.gain))
     if decided.decision == "keep":
         return Verdict("keep", told, gain=decided.gain)
     if decided.decision == "repeat":
-        which = state.best if decided.which == "best" and not state.best.failed_looks else experiment
+        best_is_due = decided.which == "best" and not state.best.failed_looks
+        if best_is_due and sum(hardware != experiment.hardware for hardware in state.best_in_a_row) >= CROSSINGS:
+            return _together(state, experiment, f"{told}; the best does not run on {experiment.hardware} any more", elsewhere=True)
+        which = state.best if best_is_due else experiment
         runs_told = f"{decided.more} more run{'s' if decided.more != 1 else ''} may decide"
         return Verdict("repeat", f"{told}; {runs_told}", which, decided.gain)
     saved = _saved(state.best, experiment)
@@ -71,16 +73,38 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     return Verdict("discard", told, gain=decided.gain)
 
 
-def _elsewhere(state: SessionState, experiment: ExperimentState, of: str, again: bool) -> Verdict:
-    """On an experiment that ran on hardware where the best never did: that one runs, CROSSINGS times in a row at most, for where it
-    runs is not ours to say; then this one, which may come to where the best was.
+def _on_shared_machines(
+    state: SessionState, task: Task, standing: Standing, experiment: ExperimentState, earned: Verdict
+) -> Verdict:
+    """On a keep that was earned on several machines of a class: it must hold on those alone that both files ran on."""
+    shared = standing.shared(experiment.number)
+    if shared is None:
+        return _together(state, experiment, f"{earned.reason}, on another machine than the best ever ran on", elsewhere=False)
+    scores, best = shared
+    level = significance(state.tried[experiment.number], state.discoveries, float(state.started.confidence))
+    decided = decide(scores, best, standing.noise, level, task.metric.noise_floor)
+    if decided.decision == "keep":
+        return earned
+    where = f"{earned.reason}, but not where both files ran on one machine"
+    if decided.decision == "discard":
+        return replace(earned, decision="discard", reason=where)
+    return _together(state, experiment, where, elsewhere=False)
+
+
+def _together(state: SessionState, experiment: ExperimentState, where: str, elsewhere: bool) -> Verdict:
+    """On an experiment that ran where the best did not: on another class of hardware, or on another machine. The best runs again,
+    CROSSINGS times in a row at most, for where it runs is not ours to say; then this one, which may come to where the best was.
     """
-    where = f"{of} is on other hardware than the best ever ran on ({experiment.hardware})"
-    if again:
-        return Verdict("repeat", f"{where}; the best runs there too", which=state.best)
-    if sum(map(len, experiment.by_hardware.values())) < MOST_RUNS and not (state.best and state.best.failed_looks):
+    best = state.best
+    assert best is not None
+    broken = best.broken_on(experiment.hardware)
+    missed = sum(hardware != experiment.hardware for hardware in state.best_in_a_row) if elsewhere else len(state.best_in_a_row)
+    if not broken and missed < CROSSINGS:
+        return Verdict("repeat", f"{where}; the best runs again, to compare them there", which=best)
+    if not broken and sum(map(len, experiment.by_hardware.values())) < MOST_RUNS:
         return Verdict("repeat", f"{where}; it runs again, where the best may have been", which=experiment)
-    return Verdict("discard", f"{where}, and they could not be compared")
+    why = f"the best gives no score there ({broken} of its runs)" if broken else "they did not come together"
+    return Verdict("discard", f"{where}, and they could not be compared: {why}. A human can try: autoresearch-mcp calibrate")
 
 
 def _decided(state: SessionState, task: Task, standing: Standing, experiment: ExperimentState) -> Decision:
@@ -101,6 +125,8 @@ def _simplification(
     scores, stated, peak = standing.scores[experiment.number], task.metric.noise_floor, standing.peak
     assert peak is not None
     missing, unit = peak - mean(scores), standing.noise.deviation
+    if len(scores) >= OWN_RUNS and agree(scores) and unit != 0:
+        return None  # a seed of its own: those runs are one
     if missing <= stated and (len(scores) >= OWN_RUNS or unit == 0):
         equals = f"is no worse than the best estimate of this line, {format_score(state.sign * peak)}"
         return Verdict("keep", f"{of} {equals}, with {saved} lines fewer: a simplification", simpler=True)

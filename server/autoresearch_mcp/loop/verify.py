@@ -40,6 +40,7 @@ class Verification:
     looks: int = 0
     """How often anybody was shown holdout scores by a verification, this one included."""
     failed: list[RunEnded] = field(default_factory=list[RunEnded])
+    disturbed: list[RunEnded] = field(default_factory=list[RunEnded])
     hardware: list[str] = field(default_factory=list[str])
     claimed: Estimate | None = None
     """What the night claimed when it was asked."""
@@ -58,7 +59,7 @@ def judge_night(session: Session, count: int, tell: Tell) -> Verification:
     found = require_sound(session)
     claimed, kept = state.standing.total, state.kept[1:]
     if best is baseline:
-        return Verification(found, baseline, best, looks=_looks(session))
+        return Verification(found, baseline, best, looks=holdout_looks(session))
     seed = SEED + 100 * len(state.verified)  # others each time, or luck that comes from the seed would come again
     after = max((run for verified in state.verified for run in verified.runs), default=0)
 
@@ -74,6 +75,7 @@ def judge_night(session: Session, count: int, tell: Tell) -> Verification:
         best,
         runs=[ended.run for ended in results],
         failed=[ended for ended in results if ended.score is None],
+        disturbed=[ended for ended in results if ended.disturbed],
         hardware=[name for name in hardware_of(results) if name],
         claimed=claimed,
         simplified=all(experiment.verdict is not None and experiment.verdict.simpler for experiment in kept),
@@ -81,7 +83,7 @@ def judge_night(session: Session, count: int, tell: Tell) -> Verification:
     if not told.failed and len(hardware_of(results)) == 1:
         told = _compared(session, told, queue, results)
     _record(session, told)
-    return replace(told, looks=_looks(session))
+    return replace(told, looks=holdout_looks(session))
 
 
 def _compared(session: Session, told: Verification, queue: Sequence[Wanted], results: Sequence[RunEnded]) -> Verification:
@@ -105,7 +107,7 @@ def _in_turns(baseline: ExperimentState, best: ExperimentState, number: int) -> 
     return (baseline, best) if number % 2 == 0 else (best, baseline)
 
 
-def _looks(session: Session) -> int:
+def holdout_looks(session: Session) -> int:
     """Of all sessions: they have one holdout."""
     sessions = session.ledger.state().sessions.values()
     return sum(verified.holdout_gain is not None for state in sessions for verified in state.verified)
@@ -121,6 +123,7 @@ def _record(session: Session, told: Verification) -> None:
             best=told.best.number,
             runs=told.runs,
             failed=[ended.run for ended in told.failed],
+            disturbed=[ended.run for ended in told.disturbed],
             gain=told.gain.value if told.gain else None,
             gain_low=low,
             gain_high=high,

@@ -39,7 +39,7 @@ from autoresearch_mcp.workspace import Workspace
 
 LOOK = 0.5  # seconds between looks at agent, ledger and clock
 NOT_STARTED = 127  # the exit status that a shell gives a program that it cannot start
-CLOSING = (("verify",), ("finalize", "--force"))
+CLOSING = (("verify",), ("finalize",))
 """Commands of our own command line that end a night on which something was kept, each with --workspace and --session added."""
 
 TONIGHT = """\

@@ -30,7 +30,7 @@ from statistics import median
 from typing import Literal
 
 MOMENTS = 20
-FIRST, LAST = 5, 18  # moments between which a run may be ended: before, too little is known; after, too little is saved
+FIRST, LAST = 8, 18  # moments between which a run may be ended: before, too little is known; after, too little is saved
 ENOUGH = 3  # earlier runs
 DROPS, BEHIND = 2.0, 0.25
 KNOWN = 40  # earlier runs that are compared with, the latest

@@ -129,8 +129,9 @@ class VerdictGiven(EventBody):
     simpler: bool = False
     """Kept because it is shorter and no worse: then it claims no gain."""
     gain: list[float] = []
-    """Over the best of its time, then the ends of the 95 % interval; positive is better. Empty where it was compared with nothing,
-    without the ends where there was no noise."""
+    """Over the best of its time, then the ends of the 95 % interval; positive is better. Of what was kept it is less than was
+    seen, since it was chosen for its luck as well. Empty where it was compared with nothing or is a simplification, without the
+    ends where there was no noise."""
 
 
 class Verified(EventBody):
@@ -147,6 +148,8 @@ class Verified(EventBody):
     """The numbers of their fresh runs."""
     failed: list[int] = []
     """Those that gave no score."""
+    disturbed: list[int] = []
+    """Those that others took compute from, and that counted all the same after two more tries."""
     gain: float | None = None
     """Of the score, positive is better; from the fresh runs alone. None where there is none."""
     gain_low: float | None = None

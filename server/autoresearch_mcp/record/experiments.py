@@ -112,6 +112,11 @@ class ExperimentState:
         """
         return self._failed([run for run in self.runs if run.counts and not (run.ended and run.ended.stopped)])
 
+    def broken_on(self, hardware: str) -> int:
+        """The same on one class of hardware."""
+        runs = [run for run in self.runs if run.counts and run.ended and run.ended.hardware == hardware and not run.ended.stopped]
+        return failed_looks(runs)
+
     def _failed(self, runs: list[RunState]) -> int:
         looks = failed_looks(runs)
         if not self.by_hardware and not self.set_aside:

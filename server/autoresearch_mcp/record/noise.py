@@ -181,12 +181,19 @@ def succeed(candidate: Sequence[float], best: Level, noise: Noise, gain: Estimat
     level = level_of(candidate)
     if gain is None or not gain.error:
         return level, noise
-    kept = max(0.0, 1 - SHRINK * (gain.error / gain.value) ** 2) if gain.value > 0 else 0.0
-    level = replace(level, mean=best.mean + kept * gain.value)
+    level = replace(level, mean=best.mean + shrunk(gain).value)
     if far(level.mean, best.mean, noise):  # only what it shows itself is of this level
         return level, group(candidate)
     units = max(gain.value, 0.0) / (noise.deviation or inf)
     return level, noise.less(FORGET, 1 + GROWS * units)
+
+
+def shrunk(gain: Estimate) -> Estimate:
+    """What a candidate that was kept is better by: it was chosen for its luck as well."""
+    if not gain.error:
+        return gain
+    kept = max(0.0, 1 - SHRINK * (gain.error / gain.value) ** 2) if gain.value > 0 else 0.0
+    return replace(gain, value=kept * gain.value)
 
 
 def level_of(scores: Sequence[float]) -> Level:
@@ -236,7 +243,7 @@ def clear(one: float, other: float, noise: Noise) -> bool:
 
 def difference(one: Sequence[float], other: Sequence[float], noise: Noise) -> Estimate:
     """Of the means of two groups of runs that both have this noise; with an infinite error where nothing is known of it."""
-    error = sqrt((noise.variance or 0.0) * (1 / len(one) + 1 / len(other))) if noise.degrees else inf
+    error = sqrt((noise.variance or 0.0) * (_left(one, noise) + _left(other, noise))) if noise.degrees else inf
     return Estimate(mean(one) - mean(other), error, noise.degrees)
 
 
@@ -249,10 +256,14 @@ def unequal(one: Sequence[float], other: Sequence[float], known: tuple[Noise, No
         for scores, more in zip((one, other), known, strict=True)
     ]
     noisy = [noise for noise in noises if noise.squares]
-    shares = [
-        (noise if noise.squares or not noisy else noisy[0], 1 / len(s)) for noise, s in zip(noises, (one, other), strict=True)
-    ]
+    taken = [noise if noise.squares or not noisy else noisy[0] for noise in noises]
+    shares = [(noise, _left(scores, noise)) for noise, scores in zip(taken, (one, other), strict=True)]
     return Estimate(mean(one) - mean(other), *sum_of_errors(shares))
+
+
+def _left(scores: Sequence[float], noise: Noise) -> float:
+    """The share of a run's variance that is left in the mean of these: all of it where they agree though the noise is not 0."""
+    return 1.0 if noise.squares and agree(scores) else 1 / len(scores)
 
 
 def sum_of_errors(parts: Sequence[tuple[Noise, float]]) -> tuple[float, float]:

@@ -1,9 +1,10 @@
 """What a session knows of its scores on one class of hardware: how good the best is, how noisy a run, what a candidate has shown.
 Pure: fed run by run and verdict by verdict, so that asking costs nothing. Scores are gains here, as in noise.py.
 
-The class's noise must hold the differences between its machines: `is_apart` says where a candidate ran on others than the best ever
-did, and no file's runs have told of such a difference yet. What runs tell of the noise counts where they are near the best: one
-file that diverges must not make everything look like luck. Of a metric without noise it is the best's own runs that say so.
+The class's noise holds the differences between its machines, as far as one file ran on several. But all runs of a candidate may be
+on one, and its advantage the machine's: `shared` has what it and the best showed where both ran. What runs tell of the noise counts
+where they are near the best: one file that diverges must not make everything look like luck. Of a metric without noise it is the
+best's own runs that say so.
 
 What was kept by the greedy rule is known as its runs say, without shrinking or drift: so old sessions read as they always did.
 """
@@ -27,6 +28,7 @@ from autoresearch_mcp.record.noise import (
     sum_of_errors,
 )
 
+ByMachine = dict[str, list[float]]
 WELL_KNOWN = 8  # degrees of freedom from which on the noise is known well enough to say what is none
 DISCOVERY = 2.0  # standard errors from which on a keep was for a better score, and not for a shorter file
 
@@ -41,11 +43,9 @@ class Standing:
     """As it was known when the first change took its place; None where none has."""
     machines: set[str] = field(default_factory=set[str])
     """That any run was on."""
-    crossed: bool = False
-    """Whether runs of one file were on several: then the noise holds what differs between machines."""
-    _on: dict[int, set[str]] = field(default_factory=dict[int, set[str]])
-    """Machines of each candidate."""
-    _best_on: set[str] = field(default_factory=set[str])
+    _on: dict[int, ByMachine] = field(default_factory=dict[int, ByMachine])
+    """Scores of each candidate."""
+    _best_on: ByMachine = field(default_factory=ByMachine)
     _best_scores: list[float] = field(default_factory=list[float])
     _exact: bool = False
     """Whether runs of a best agreed, and nothing was ever known to vary: then the metric has no noise."""
@@ -70,9 +70,14 @@ class Standing:
         known = [mean for mean in (self._peak, self._best.mean if self._best else None) if mean is not None]
         return max(known) if known else None
 
-    def is_apart(self, experiment: int) -> bool:
-        """Whether a candidate's runs tell of other machines as much as of the file, and the best is to run again."""
-        return not self.crossed and self._best_on.isdisjoint(self._on.get(experiment, ()))
+    def shared(self, experiment: int) -> tuple[list[float], Level] | None:
+        """Of the machines that a candidate and the best both ran on: its scores and the best's level. None where there is none."""
+        ours = self._on.get(experiment, {})
+        machines = [machine for machine in ours if machine in self._best_on]
+        if not machines:
+            return None
+        scores, best = ([score for machine in machines for score in on[machine]] for on in (ours, self._best_on))
+        return scores, level_of(best)
 
     def forget(self, experiment: int) -> None:
         """Of a candidate that was not kept; what it told of the noise stays."""
@@ -81,10 +86,9 @@ class Standing:
 
     def ended(self, experiment: int, gain: float, of_best: bool, machine: str = "") -> None:
         """Takes in a run that counts."""
-        known = self._best_on if of_best else self._on.setdefault(experiment, set())
-        known.add(machine)
+        known = self._best_on if of_best else self._on.setdefault(experiment, {})
+        known.setdefault(machine, []).append(gain)
         self.machines.add(machine)
-        self.crossed = self.crossed or len(known) > 1
         self._ended += 1
         if of_best:
             self._told_of_best(gain)
@@ -111,7 +115,7 @@ class Standing:
         best, self._seen = self.best, self._ended
         if best is None:
             self._best = Level(gain, 1.0)
-        elif agree(self._best_scores):
+        elif agree(self._best_scores) and not self.greedy:
             self._best = replace(best, frozen=len(self._best_scores) >= FROZEN)
         else:
             self._best, squares = best.told(gain)
@@ -138,7 +142,7 @@ class Standing:
         `simpler`: because it is shorter, and so at the level of the best before it. `from_baseline`: whether that was the baseline.
         """
         before, gain, scores = self.best, self.gain(experiment), self.scores.pop(experiment, None)
-        self._seen, self._best_on, self._peak = self._ended, self._on.pop(experiment, set()), self.peak
+        self._seen, self._best_on, self._peak = self._ended, self._on.pop(experiment, {}), self.peak
         self._best_scores = list(scores or ())
         if before is not None and self.baseline is None and from_baseline:
             self.baseline = before

@@ -19,7 +19,7 @@ from autoresearch_mcp.record.events import (
     Verified,
 )
 from autoresearch_mcp.record.experiments import ExperimentState, RunState
-from autoresearch_mcp.record.noise import Noise
+from autoresearch_mcp.record.noise import Noise, group
 from autoresearch_mcp.record.standing import Standing
 
 NEAREST = 2  # misses that are remembered, the best scores first
@@ -71,8 +71,8 @@ class SessionState:
     """By experiment: how many others had seen data before it did."""
     replicates: int = 0
     """Runs that an agent asked for and no verdict needed."""
-    best_in_a_row: int = 0
-    """Runs of the best since any other's."""
+    best_in_a_row: list[str] = field(default_factory=list[str])
+    """Hardware of the best's runs since any other's."""
     discoveries: list[int] = field(default_factory=list[int])
     """After how many hypotheses something better was kept."""
     descriptions: Descriptions = field(default_factory=Descriptions)
@@ -147,10 +147,15 @@ class SessionState:
         """Where the branch must stand: at the best experiment, before one at the start."""
         return self.best.committed.commit if self.best else self.started.base_commit
 
-    def noise_near(self, experiment: ExperimentState) -> Noise:
-        """What is known of the noise at the level of an experiment: as it was when that was judged, or as it is now."""
-        current = experiment is self.best or experiment.verdict is None
-        return self.standing_on(experiment.hardware).noise if current else self.noises.get(experiment.number, Noise())
+    def noise_near(self, experiment: ExperimentState, hardware: str | None = None) -> Noise:
+        """What is known of the noise at the level of an experiment, on the hardware of its latest run or another: as it was when it
+        was judged, or as it is now.
+        """
+        hardware = experiment.hardware if hardware is None else hardware
+        if experiment is self.best or experiment.verdict is None:
+            return self.standing_on(hardware).noise
+        known = self.noises.get(experiment.number, Noise())
+        return known if hardware == experiment.hardware else group(experiment.by_hardware.get(hardware, []))
 
     def experiment(self, number: int) -> ExperimentState | None:
         """The experiment of that number; None where this session has none. Numbers grow, with gaps for other sessions'."""
@@ -194,7 +199,7 @@ class SessionState:
         self.saved += event.saved
         if not run.counts:
             return
-        self.best_in_a_row = self.best_in_a_row + 1 if experiment is self.best else 0
+        self.best_in_a_row = [*self.best_in_a_row, event.hardware] if experiment is self.best else []
         if event.score is None:
             if experiment.failed_looks:  # whoever stops what seems unlucky has tried it all the same
                 self._try(experiment)
@@ -246,7 +251,7 @@ class SessionState:
             if any(better):
                 self.discoveries.append(self.tried[experiment.number])
             self.kept.append(experiment)
-            self.best_in_a_row = 0
+            self.best_in_a_row = []
             self._note_best()
             self.since_best, self.near_misses = 0, []
             for place in experiment.committed.places:

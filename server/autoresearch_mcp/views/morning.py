@@ -1,6 +1,6 @@
 """What people read in the morning, in plain words. For them alone: it tells of the holdout."""
 
-from math import isinf
+from math import isfinite
 from typing import Any
 
 from autoresearch_mcp.loop.ablate import Left
@@ -8,7 +8,7 @@ from autoresearch_mcp.loop.reproduce import Reproduction
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.loop.verify import Verification
-from autoresearch_mcp.record.noise import Estimate
+from autoresearch_mcp.record.noise import Estimate, mean
 from autoresearch_mcp.text import format_score, one_line
 from autoresearch_mcp.views.figures import gain_in_words, shown_gain
 
@@ -51,6 +51,9 @@ def verified(session: Session, found: Verification) -> str:
         )
     else:
         lines.append("There is no score on a sealed holdout, so nothing tells how much of it is overfitting to val.")
+    if found.disturbed:
+        which = ", ".join(f"run {ended.run} ({ended.disturbed})" for ended in found.disturbed)
+        lines.append(f"Disturbed, and counted after two more tries: {which}. What follows is worth less for it.")
     lines.append(_conclusion(found))
     if found.holdout is not None:
         times = f"{found.looks} time{'s' if found.looks != 1 else ''}"
@@ -68,6 +71,7 @@ def as_json(session: Session, found: Verification) -> dict[str, Any]:
         "best": found.best.number,
         "runs": found.runs,
         "failed": {ended.run: ended.failure for ended in found.failed},
+        "disturbed": {ended.run: ended.disturbed for ended in found.disturbed},
         "hardware": found.hardware,
         "gain": figures(found.gain),
         "claimed": figures(found.claimed),
@@ -111,8 +115,11 @@ def _overfit(extra: Estimate) -> str:
 def reproduced(session: Session, found: Reproduction) -> str:
     """What running an experiment again says."""
     experiment, ended, metric = found.experiment, found.ended, session.task.metric.name
-    number, recorded = experiment.number, experiment.score or 0.0
-    was = f"experiment {number}, recorded with {format_score(recorded)} in {len(experiment.scores)} run(s)"
+    scores = experiment.by_hardware.get(ended.hardware) or experiment.scores
+    number, recorded = experiment.number, mean(scores) if scores else 0.0
+    was = f"experiment {number}, recorded with {format_score(recorded)} in {len(scores)} run{'s' if len(scores) != 1 else ''}"
+    if ended.disturbed:
+        was += f". This run was disturbed: {ended.disturbed}"
     if ended.score is None:
         output = session.workspace.runs_dir / str(found.started.run) / "output.log"
         return f"Not reproduced: {was}, now ended without a score ({ended.failure}). Its output: {output}"
@@ -120,6 +127,8 @@ def reproduced(session: Session, found: Reproduction) -> str:
     if found.torch_differs:
         versions = f"{found.started.torch or 'none'} now, {found.recorded.torch or 'not recorded'} then"
         return f"{now}.\nNot compared: torch is another ({versions}). That it runs and is scored does reproduce."
+    if found.away is None and ended.hardware in found.hardware:
+        return f"{now}.\nNot compared: all that was recorded was disturbed. That it runs and is scored does reproduce."
     if found.away is None:
         then = "; ".join(name or "not recorded" for name in found.hardware)
         return (
@@ -128,7 +137,7 @@ def reproduced(session: Session, found: Reproduction) -> str:
         )
     if ended.score in experiment.scores:
         return f"{now}.\nReproduced to the last digit."
-    if isinf(found.away.error):
+    if not isfinite(found.away.error):
         advice = "Nothing was ever repeated, so nobody knows how noisy a run is. Run: autoresearch-mcp calibrate"
         return f"{now}.\nNot compared, though it is away by {_said(found.away, recorded)}. {advice}"
     low, high = found.away.interval()
@@ -148,6 +157,8 @@ def ablated(session: Session, left: list[Left]) -> str:
         rows.append((numbers, worth, _stays(one), told))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3])) for row in rows]
+    if marked := sum(one.disturbed for one in left):
+        lines.append(f"Disturbed runs among these: {marked}; `log` says by what. The table is worth less for it.")
     removable = [str(one.changes[0].number) for one in left if len(one.changes) == 1 and _may_go(one)]
     if removable:
         lines.append(f"A branch without it: autoresearch-mcp finalize --drop {removable[0]}")
@@ -159,13 +170,15 @@ def ablated(session: Session, left: list[Left]) -> str:
 
 def _may_go(one: Left) -> bool:
     """Whether nothing speaks for a change: it does not help, and is not there for being shorter."""
-    return one.worth is not None and one.worth.interval()[0] <= 0 and not one.simpler
+    return one.worth is not None and isfinite(one.worth.error) and one.worth.interval()[0] <= 0 and not one.simpler
 
 
 def _stays(one: Left) -> str:
     if one.worth is None:
         return one.reason
     low, high = one.worth.interval()
+    if not isfinite(one.worth.error):
+        return "not known: more runs (--runs) tell"
     if high < 0:
         return "hurts"
     if low > 0:

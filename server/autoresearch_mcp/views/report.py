@@ -6,18 +6,22 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.loop.finalize import Final, gain_of
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.loop.verify import holdout_looks
+from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.text import format_score, one_line, quoted, visible
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, noise_in_words, saved_in_words, shown_gain
 from autoresearch_mcp.views.plot import draw
 
 FOLDER, PICTURE, PAGE = "report", "progress.png", "report.md"
+SIGNED = "Made by autoresearch-mcp"
 
 
 def place_of(session: Session) -> Path:
     """The folder that the report goes into: `report`, unless files of the user's are there, which are not ours to write."""
     workspace = session.workspace
+    page = workspace.root / FOLDER / PAGE
     theirs = workspace.run("ls_files", "--", FOLDER) or (workspace.root / FOLDER).is_file()
+    theirs = theirs or (page.exists() and SIGNED not in page.read_text(errors="replace"))
     return workspace.state_dir / FOLDER if theirs else workspace.root / FOLDER
 
 
@@ -44,7 +48,7 @@ def report(session: Session, final: Final) -> str:
         f"{task.goal} ({metric.name}, {better} is better.)",
         "",
         f"- **Result**: {baseline} before, {best} after, a gain of {gain}.",
-        f"- **Verified**: {_verified(state, final)}",
+        f"- **Verified**: {_verified(session, final)}",
         f"- **Tried**: {len(state.experiments)} experiments in {runs} runs ({tried}).",
         f"- **Noise**: {noise_in_words(state)}.",
         f"- **Branch**: `{final.branch}`, {len(final.changes)} commits on `{state.started.base_commit[:12]}`.",
@@ -55,9 +59,7 @@ def report(session: Session, final: Final) -> str:
     lines += ["|---|---|---|---|---|"]
     for experiment in final.changes:
         score = format_score(experiment.score or 0.0)
-        figures = (
-            gain_of(experiment.verdict.gain, experiment.score or 0.0) if experiment.verdict and experiment.verdict.gain else "-"
-        )
+        figures = _worth(experiment)
         description = quoted(one_line(experiment.committed.description, 200))
         lines.append(f"| {experiment.number} | {description} | {score} | {figures} | {len(experiment.scores)} |")
     if state.lessons:
@@ -77,17 +79,18 @@ def report(session: Session, final: Final) -> str:
         *again,
         "```",
         "",
-        f"Made by autoresearch-mcp {__version__} on {state.hardware or 'hardware that was not recorded'}; budget of a run "
+        f"{SIGNED} {__version__} on {state.hardware or 'hardware that was not recorded'}; budget of a run "
         f"{task.run.budget_seconds:g} s.",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _verified(state: SessionState, final: Final) -> str:
-    """What fresh runs said of what is reported here, and how often they were asked."""
+def _verified(session: Session, final: Final) -> str:
+    """What fresh runs said of what is reported here, each time that they were asked."""
+    state = session.state
     best, score = state.best, state.best_score or 0.0
     ours = [one for one in state.verified if best is not None and one.best == best.number and not final.unverified]
-    looks = sum(one.holdout_gain is not None for one in state.verified)
+    looks = holdout_looks(session)
     times = f" The holdout was looked at {looks} time{'s' if looks != 1 else ''}." if looks else ""
     if not ours:
         of = f"; the last verification was of experiment {state.verified[-1].best}" if state.verified else ""
@@ -97,9 +100,22 @@ def _verified(state: SessionState, final: Final) -> str:
     if not (gained := _figures(last.gain, last.gain_low, last.gain_high)):
         return f"no.{spoilt}{times}"
     told = f"{len(last.runs) // 2} fresh runs each gained {gain_of(gained, score)}"
+    before = [_figures(one.gain, one.gain_low, one.gain_high) for one in ours[:-1]]
+    if earlier := [gain_of(figures, score) for figures in before if figures]:
+        spoilt = f" Asked before, they gained {'; '.join(earlier)}.{spoilt}"
+    if last.disturbed:
+        spoilt = f" {len(last.disturbed)} of them were disturbed.{spoilt}"
     if sealed := _figures(last.holdout_gain, last.holdout_low, last.holdout_high):
         told += f"; on the sealed holdout {gain_of(sealed, score)}"
     return f"{told}.{spoilt}{times}"
+
+
+def _worth(experiment: ExperimentState) -> str:
+    """What a kept change was kept for."""
+    verdict = experiment.verdict
+    if verdict is None or not (verdict.gain or verdict.simpler):
+        return "-"
+    return "shorter, no worse" if verdict.simpler else gain_of(verdict.gain, experiment.score or 0.0)
 
 
 def _figures(*figures: float | None) -> list[float]:
