@@ -125,7 +125,7 @@ def _simplification(
     scores, stated, peak = standing.scores[experiment.number], task.metric.noise_floor, standing.peak
     assert peak is not None
     missing, unit = peak - mean(scores), standing.noise.deviation
-    if len(scores) >= OWN_RUNS and agree(scores) and unit != 0:
+    if unit and len(scores) >= OWN_RUNS and agree(scores):
         return None  # a seed of its own: those runs are one
     if missing <= stated and (len(scores) >= OWN_RUNS or unit == 0):
         equals = f"is no worse than the best estimate of this line, {format_score(state.sign * peak)}"
