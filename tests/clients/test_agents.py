@@ -194,7 +194,9 @@ def test_a_wait_that_the_agent_cuts_loses_nothing(agent: str, limit: dict[str, s
         answer((yield Call("keep")))
 
     anyio.run(lambda: play(agent, cut(), session, home, **limit))
-    assert len(open_session(session.workspace.root).experiment(1).runs) == 1
+    *before, last = open_session(session.workspace.root).experiment(1).runs
+    assert last.ended is not None and last.ended.score == 1.0
+    assert all(run.ended is not None and run.ended.disturbed for run in before), "only what others disturbed is made again"
 
 
 def test_claude_code_shows_the_prompt_as_a_slash_command(toy: Make, home: Path):

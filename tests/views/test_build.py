@@ -59,7 +59,7 @@ def test_while_the_best_is_repeated_it_stays_kept(toy: Make):
     assert build.result(session).status == "running"  # for whoever waits
     session.results.write()
     assert "\tkeep\t" in session.results.path.read_text()
-    session.stop()
+    session.stop(for_human=True)
     wait_for(lambda: not session.state.running)
 
 
