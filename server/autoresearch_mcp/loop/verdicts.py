@@ -11,7 +11,7 @@ from math import inf, isfinite
 from typing import Literal
 
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.record.noise import MOST_RUNS, Decision, Estimate, agree, decide, mean, significance
+from autoresearch_mcp.record.noise import MOST_RUNS, Decision, Estimate, Level, agree, decide, mean, significance
 from autoresearch_mcp.record.standing import Standing
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.task import Task
@@ -54,7 +54,7 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     if standing.best is None:
         where = f"{of} is on other hardware than the best ever ran on ({experiment.hardware})"
         return _together(state, experiment, where, elsewhere=True)
-    decided = _decided(state, task, standing, experiment)
+    decided = _decided(state, task, standing, experiment, standing.scores[experiment.number], standing.best)
     told = f"{of} is {_comparison(state, task, decided.gain)}"
     if decided.decision == "keep" and state.started.confidence != "single" and len(standing.machines) > 1:
         return _on_shared_machines(state, task, standing, experiment, Verdict("keep", told, gain=decided.gain))
@@ -80,9 +80,7 @@ def _on_shared_machines(
     shared = standing.shared(experiment.number)
     if shared is None:
         return _together(state, experiment, f"{earned.reason}, on another machine than the best ever ran on", elsewhere=False)
-    scores, best = shared
-    level = significance(state.tried[experiment.number], state.discoveries, float(state.started.confidence))
-    decided = decide(scores, best, standing.noise, level, task.metric.noise_floor)
+    decided = _decided(state, task, standing, experiment, *shared)
     if decided.decision == "keep":
         return earned
     where = f"{earned.reason}, but not where both files ran on one machine"
@@ -107,10 +105,11 @@ def _together(state: SessionState, experiment: ExperimentState, where: str, else
     return Verdict("discard", f"{where}, and they could not be compared: {why}. A human can try: autoresearch-mcp calibrate")
 
 
-def _decided(state: SessionState, task: Task, standing: Standing, experiment: ExperimentState) -> Decision:
-    confidence, best, stated = state.started.confidence, standing.best, task.metric.noise_floor
-    assert best is not None
-    scores = standing.scores[experiment.number]
+def _decided(
+    state: SessionState, task: Task, standing: Standing, experiment: ExperimentState, scores: list[float], best: Level
+) -> Decision:
+    """On these scores of an experiment against what is known of the best."""
+    confidence, stated = state.started.confidence, task.metric.noise_floor
     if confidence == "single":
         gain = Estimate(mean(scores) - best.mean, 0.0, inf)
         return Decision("keep" if gain.value > stated else "discard", gain=gain)
