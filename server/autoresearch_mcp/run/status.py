@@ -4,13 +4,17 @@ psutil asks the first thread alone, which a run can end before the others.
 """
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 PF_EXITING = 0x4  # in the flags of a thread, see proc(5)
+LOOKS = 5  # at a process whose first thread has ended, LOOK_EVERY apart: one that ends has not all its threads ending in one moment
+LOOK_EVERY = 0.02  # seconds
 
 
 def processes(users: Sequence[int]) -> list[int]:
@@ -39,6 +43,14 @@ def ended(pid: int) -> bool:
 
 def headless(pid: int) -> bool:
     """Whether a process goes on although its first thread has ended; not one whose other threads are ending too. Linux."""
+    for _ in range(LOOKS - 1):
+        if not _headless(pid):
+            return False
+        time.sleep(LOOK_EVERY)
+    return _headless(pid)
+
+
+def _headless(pid: int) -> bool:
     status = read_status(str(pid))
     if status.get("State", "X")[0] not in "ZX" or _ended(status):
         return False
@@ -50,13 +62,16 @@ def headless(pid: int) -> bool:
 
 
 def _exiting(path: str) -> bool:
-    """Whether a thread is on its way out: PF_EXITING in the flags of its stat file, see proc(5). True where it is gone."""
+    """Whether a thread is on its way out: PF_EXITING in the flags of its stat file, or a signal to end that it has not got round to
+    yet, see proc(5). True where it is gone.
+    """
     try:
         with open(path, "rb") as file:
-            flags = int(file.read().rpartition(b")")[2].split()[6])
+            fields = file.read().rpartition(b")")[2].split()
+        flags, pending = int(fields[6]), int(fields[28])
     except (OSError, IndexError, ValueError):
         return True
-    return bool(flags & PF_EXITING)
+    return bool(flags & PF_EXITING or pending & 1 << signal.SIGKILL - 1)
 
 
 def _ended(status: dict[str, str]) -> bool:
