@@ -22,7 +22,7 @@ from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.run import processes, sandbox
-from autoresearch_mcp.task import LEVELS
+from autoresearch_mcp.sections import LEVELS
 from conftest import ROOT, log_of, open_session, run, spec_of
 
 ATTACKS = sorted((Path(__file__).parent / "attacks").glob("*.py"))

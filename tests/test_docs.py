@@ -14,7 +14,8 @@ import typer
 from autoresearch_mcp.cli import app
 from autoresearch_mcp.connect import CLIENTS, Server, plan
 from autoresearch_mcp.create import create
-from autoresearch_mcp.task import FAILURES, LEVELS, parse_task
+from autoresearch_mcp.sections import FAILURES, LEVELS
+from autoresearch_mcp.task import parse_task
 from conftest import ROOT, open_session, run
 
 DOCS = ROOT / "docs"

@@ -12,7 +12,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "server" / "autoresearch_mcp"
 FLOORS = (
     ("cli",),
-    ("app", "demo", "morning", "night"),
+    ("app", "demo", "morning", "night", "writing"),
     ("calls", "doctor", "web", "subscriptions", "connect", "options"),
     ("views",),
     ("loop",),
@@ -23,6 +23,7 @@ FLOORS = (
     ("workspace",),
     ("data",),
     ("task",),
+    ("sections",),
     ("text", "files", "patterns"),
     ("errors",),
     ("__init__",),

@@ -19,7 +19,7 @@ from autoresearch_mcp.loop.session import DESCRIPTION, Session
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
-from autoresearch_mcp.views import answers, build, prompt
+from autoresearch_mcp.views import answers, build, prompt, references
 
 ADVANCE_EVERY = 2.0  # seconds between looks whether a verdict waits for another run while no call does
 CATCH_UP_AFTER, HEAL_AFTER = 0.5, 10.0  # seconds after the start: the answer to tools/list comes first
@@ -157,7 +157,7 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
 
     @tool("read_reference", READ, f"Read {PROGRAM}, the task or another read-only file, or an experiment's output or diff.")
     async def read_reference(
-        name: Annotated[str, _argument(", ".join(build.references(task)), most=WORDS)],
+        name: Annotated[str, _argument(", ".join(references.references(task)), most=WORDS)],
         start_line: First = None,
         end_line: Last = None,
     ) -> Annotated[CallToolResult, answers.Reference]:
@@ -173,7 +173,7 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
     @server.resource("autoresearch://program", mime_type="text/markdown")
     async def program() -> str:
         """The human's instructions."""
-        return await blocking(partial(build.reference_text, session, PROGRAM))
+        return await blocking(partial(references.reference_text, session, PROGRAM))
 
     @server.resource(_file_uri(session), name=session.task.files.editable, mime_type="text/plain")
     async def editable() -> str:
@@ -188,12 +188,12 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
     @server.resource("autoresearch://experiments/{number}/log", mime_type="text/plain")
     async def experiment_log(number: int) -> str:
         """End of an experiment's output; untrusted data."""
-        return await blocking(partial(build.log, session, number))
+        return await blocking(partial(references.log, session, number))
 
     @server.resource("autoresearch://experiments/{number}/diff", mime_type="text/x-diff")
     async def experiment_diff(number: int) -> str:
         """What an experiment changed against the best of its time."""
-        return await blocking(partial(build.diff, session, number))
+        return await blocking(partial(references.diff, session, number))
 
     @server.prompt(title="Run the research loop")
     async def research() -> str:

@@ -14,6 +14,7 @@ from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
 from autoresearch_mcp.options import JsonOption, SessionOption, WorkspaceOption, open_session, say
 from autoresearch_mcp.text import format_score, visible
+from autoresearch_mcp.writing import attempt
 
 if TYPE_CHECKING:
     from autoresearch_mcp.loop.session import Session
@@ -229,7 +230,7 @@ def log(
 ) -> None:
     """All experiments of a session, or one in full."""
     from autoresearch_mcp.record.exports import export_json
-    from autoresearch_mcp.views import build
+    from autoresearch_mcp.views import build, references
     from autoresearch_mcp.views.terminal import console, experiments_table
 
     opened = open_session(workspace, session)
@@ -240,8 +241,9 @@ def log(
         console().print(experiments_table(opened))
     else:
         say(build.result(opened, experiment).body())
-        say(build.diff(opened, experiment), end="")
-        say(build.log(opened, experiment))
+        say(references.diff(opened, experiment), end="")
+        say(references.log(opened, experiment))
+        say(f"scoring:\n{references.output_of_scoring(opened, opened.experiment(experiment))}")
 
 
 @app.command()
@@ -354,6 +356,7 @@ def _prepare_in_background(session: "Session") -> None:
         )
 
 
+app.command("try")(attempt)
 app.command()(verify)
 app.command()(ablate)
 app.command()(finalize)

@@ -4,13 +4,14 @@ import os
 import shutil
 import tempfile
 import tomllib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from autoresearch_mcp.errors import TaskError, WorkspaceError
 from autoresearch_mcp.files import try_lock
-from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, lacking, not_installed, parse_task
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, lacking, not_installed, parse_task, with_read_only
 from autoresearch_mcp.workspace import STATE, Workspace, cause_of, identity, open_repository
 
+PRIVATE = {".git", "__pycache__", STATE}  # folders whose files no folder or pattern of a task stands for
 LOCK = ".autoresearch-making"  # held while a folder is filled; two at once would take out each other's files
 
 
@@ -96,6 +97,7 @@ def is_free(directory: Path) -> bool:
 
 def _build(folder: Path, source: Path, task: Task, text: str) -> None:
     folder.chmod(0o755)
+    task = with_read_only(task, files_in(source, task))
     names = [task.files.editable, *task.files.read_only, *task.data.sources]
     for name in names:
         if not (source / name).is_file():
@@ -111,6 +113,18 @@ def _build(folder: Path, source: Path, task: Task, text: str) -> None:
     with repo.git.custom_environment(**identity(repo)):
         repo.git.commit("--no-verify", "--no-gpg-sign", "-q", "-m", f"Workspace of the task {task.name}")
     repo.close()
+
+
+def files_in(source: Path, task: Task) -> dict[str, list[str]]:
+    """By folder or pattern of files.read_only: the files below `source` that it stands for, no links."""
+    found: dict[str, list[str]] = {}
+    for pattern in task.files.read_only:
+        if (source / pattern).is_file():
+            continue
+        paths = (source / pattern).rglob("*") if (source / pattern).is_dir() else source.glob(pattern)
+        files = [path.relative_to(source) for path in paths if path.is_file() and not path.is_symlink()]
+        found[pattern] = sorted(str(PurePosixPath(path)) for path in files if not PRIVATE & {*path.parts})
+    return found
 
 
 def resolve_task(name: str) -> Path:

@@ -4,191 +4,22 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import shutil
 import sys
 import tomllib
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.patterns import check
+from autoresearch_mcp.sections import FAILURES, Check, Data, Files, Limits, Metric, Notify, Run, Sandbox, Secondary, Section
 
 TASK_FILE = "autoresearch.toml"
-OURS = "autoresearch-mcp"  # the distribution that this is
 PROGRAM = "program.md"  # the human's instructions to the agent
-
-FAILURES = [
-    "oom",
-    "nan",
-    "diverged",
-    "compile",
-    "export",
-    "not_causal",
-    "timeout_startup",
-    "timeout",
-    "killed",
-    "lost",
-    "pruned",
-    "error",
-    "refused",
-]  # how a run that gave no score is named
-LEVELS = ("none", "seatbelt", "landlock", "bubblewrap")  # of sandbox enforcement, weakest first
 FIXED_TOOLS = frozenset({"read_reference", "get_status"})  # names that the naming rule must not make
-
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
-Command = Annotated[list[str], Field(min_length=1)]
-
-
-def _inside(path: str) -> str:
-    """A relative POSIX path that stays inside the task's folder."""
-    pure = PurePosixPath(path)
-    reserved = pure.parts[:1] in ((".git",), (".autoresearch",))
-    if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or reserved:
-        raise ValueError(f"{path!r} must be a relative path inside the task's folder, with forward slashes")
-    return str(pure)
-
-
-RelativePath = Annotated[str, Field(max_length=255)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Files(Section):
-    editable: RelativePath
-    """The one file the agent edits."""
-    read_only: list[RelativePath] = []
-    """Files laid out beside it from pinned blobs; the agent can read them."""
-    editable_bytes: int = Field(default=128 * 2**10, gt=0, le=2**20)
-    """How large the editable file may be."""
-    literal_bytes: int = Field(default=16 * 2**10, gt=0)
-    """How much of it may be data, where it is Python: strings, bytes, numbers, comments and names, each name once."""
-
-    @field_validator("editable")
-    @classmethod
-    def _editable(cls, path: str) -> str:
-        return _inside(path)
-
-    @field_validator("read_only")
-    @classmethod
-    def _read_only(cls, paths: list[str]) -> list[str]:
-        return [_inside(path) for path in paths]
-
-
-class Run(Section):
-    command: Command | None = None
-    """Run in the sandbox before scoring; left out where there is nothing to run and the file itself is scored."""
-    outputs: list[RelativePath] = []
-    """Files the run leaves for the scoring command, taken over as regular files, bounded in size."""
-    output_bytes: int = Field(default=16 * 2**30, gt=0)
-    """How large one of these files may be."""
-    declares: RelativePath | None = None
-    """A file by which the run commits itself, before it is given data.train: the scoring command is shown it at once and may
-    refuse it. Needs metric.starts_early."""
-    budget_seconds: Seconds = 300
-    """Training time. It starts when data.train is handed over; without such data, with the command."""
-    startup_seconds: Seconds = 120
-    """How long the run may take before it asks for data, free of charge; what goes beyond is taken from the budget. With a baseline
-    it is three times the baseline's start-up plus 10 s, where that is less."""
-    check_seconds: Seconds = 60
-    """How long the check of what a run declares may take, free of charge; what goes beyond counts as start-up, for the run goes on
-    meanwhile. With a baseline it is three times the baseline's check plus 10 s, where that is less."""
-    grace_seconds: Seconds = 10
-    """How far past the budget a run may finish its last step."""
-    export_seconds: Seconds = 120
-    """From the end of training until the outputs are there."""
-    evaluate_seconds: Seconds = 300
-    """How long the scoring command may take. With a baseline it is four times the baseline's plus 10 s, where that is less."""
-    log_bytes: int = Field(default=8 * 2**20, ge=4096)
-    """How much of the run's output is kept."""
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
-    packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = []
-    """Distributions that a run may import, with what they need, besides torch, numpy, tiktoken and safetensors with theirs; any
-    other package is not there."""
-    progress: str | None = None
-    """Pattern with groups x and y that finds points of a learning curve in the log."""
-    prune: bool = True
-    """End a first run early whose curve, as `progress` finds it, is far below every end that earlier runs make plausible."""
-
-    @field_validator("declares")
-    @classmethod
-    def _declares(cls, path: str | None) -> str | None:
-        return None if path is None else _inside(path)
-
-    @field_validator("outputs")
-    @classmethod
-    def _outputs(cls, paths: list[str]) -> list[str]:
-        return [_inside(path) for path in paths]
-
-    @field_validator("packages")
-    @classmethod
-    def _packages(cls, names: list[str]) -> list[str]:
-        if OURS in [re.sub(r"[._-]+", "-", name).lower() for name in names]:
-            raise ValueError(f"{OURS} itself is not for runs: its data is what they are scored on; remove it")
-        return names
-
-    @field_validator("progress")
-    @classmethod
-    def _progress(cls, pattern: str | None) -> str | None:
-        if pattern is not None and not {"x", "y"} <= check(pattern):
-            raise ValueError("the pattern needs the named groups (?P<x>...) and (?P<y>...)")
-        return pattern
-
-
-class Metric(Section):
-    name: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")
-    """Of the score; it makes the tool `get_<name>`."""
-    direction: Literal["minimize", "maximize"]
-    """Which way is better."""
-    command: Command
-    """Prints the score as its last line: a number, or a JSON object with the key `score`."""
-    starts_early: bool = False
-    """Start the command with the run: it prints a line when it has loaded, before the budget starts, and then waits for lines on
-    its input: `declared` when run.declares is there, which it answers in a line of JSON, and `score` when the outputs are."""
-    baseline_runs: int = Field(default=3, ge=1, le=20)
-    """How often the baseline is run before the first change, to know the noise. Two that agree to the last digit are enough."""
-    confidence: Literal["single"] | Annotated[float, Field(ge=0.5, lt=1)] = 0.9
-    """How much of what is kept shall be real: repeats are made until the evidence suffices. "single": one run decides, whatever
-    luck it had, as in the original."""
-    noise_floor: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    """Differences up to this size count as equal, whatever repeated runs show."""
-
-    @property
-    def sign(self) -> int:
-        return 1 if self.direction == "maximize" else -1
-
-
-class Data(Section):
-    sources: list[RelativePath] = []
-    """Files of the task that `prepare` reads; they go into the workspace, not into a run."""
-    prepare: Command | None = None
-    """Makes the folder {data}; run once by `autoresearch-mcp prepare`."""
-    public: list[RelativePath] = []
-    """Files of {data} that a run sees from its start."""
-    train: list[RelativePath] = []
-    """Files of {data} that a run receives when it asks, which starts the budget."""
-    sealed: list[RelativePath] = []
-    """Files of {data} that only the scoring command can read."""
-
-    @field_validator("sources", "public", "train", "sealed")
-    @classmethod
-    def _paths(cls, paths: list[str]) -> list[str]:
-        return [_inside(path) for path in paths]
-
-
-class Sandbox(Section):
-    minimum: Literal["none", "seatbelt", "landlock", "bubblewrap"] = "none"
-    """The run is refused where the machine cannot enforce at least this."""
-    memory_mb: int | None = Field(default=None, gt=0)
-    """MiB that all processes of a run may hold together; where it is left out, nine tenths of the machine's memory."""
-    processes: int = Field(default=512, gt=0)
-    """How many processes a run may have at once."""
-    disk_mb: int = Field(default=16384, gt=0)
-    """MiB that a run may write."""
 
 
 class Task(Section):
@@ -204,13 +35,21 @@ class Task(Section):
     """What happens before the score: the command, its clock and its outputs."""
     metric: Metric
     """The number, and the trusted command that computes it."""
+    checks: list[Check] = Field(default=[])
+    """Commands that must pass before a change is kept: tests, a linter."""
+    secondary: list[Secondary] = Field(default=[])
+    """Figures shown beside the score, whose limits must hold before a change is kept."""
     data: Data = Data()
     """What is prepared once, outside the repository, and who may see which part of it."""
     sandbox: Sandbox = Sandbox()
     """What a run may use, and how well it must be confined."""
-    failures: dict[str, str] = {}
+    limits: Limits = Limits()
+    """When a session is done."""
+    notify: Notify = Notify()
+    """What tells you of it, and of what goes on before."""
+    failures: dict[str, str] = Field(default={})
     """Regular expressions by failure name: a run without a score is named by the first one that its log matches."""
-    presets: dict[str, dict[str, Any]] = {}
+    presets: dict[str, dict[str, Any]] = Field(default={})
     """Variants by name: tables of the keys that differ, laid over the rest where `preset` names them."""
 
     @field_validator("failures")
@@ -226,6 +65,10 @@ class Task(Section):
     def _names(self) -> "Task":
         if self.files.editable in (*self.files.read_only, TASK_FILE):
             raise ValueError(f"files.editable ({self.files.editable}) is also read-only; it must be one or the other")
+        names = [check.name for check in self.checks]
+        figures = [figure.name for figure in self.secondary]
+        if twice := next((name for name in (*names, *figures) if names.count(name) > 1 or figures.count(name) > 1), None):
+            raise ValueError(f"{twice!r} is the name of two; give each check and each secondary metric one of its own")
         if self.read_tool in FIXED_TOOLS or self.get_tool in FIXED_TOOLS:
             raise ValueError(f"the tools would be named {self.read_tool} and {self.get_tool}, which collides; rename one")
         return self
@@ -250,7 +93,7 @@ class Task(Section):
     @property
     def outdated(self) -> str | None:
         """Why a workspace of an earlier version cannot be scored any more; None where this one can."""
-        ours = any(part.startswith("autoresearch_mcp.evaluate.") for part in self.metric.command)
+        ours = "autoresearch_mcp.evaluate.bpb" in self.metric.command
         if not ours or self.run.declares is not None:
             return None
         return (
@@ -263,6 +106,22 @@ class Task(Section):
     def sha256(self) -> str:
         """Hash of what the task means; comments and layout of the TOML do not count."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+MOST_FILES = 2000  # that files.read_only may stand for
+
+
+def with_read_only(task: Task, files: dict[str, list[str]]) -> Task:
+    """The task with each folder or pattern of files.read_only replaced by the files that it stands for. Raises TaskError."""
+    named: dict[str, None] = {}
+    for entry in task.files.read_only:
+        listed = files.get(entry, [entry])
+        if not listed:
+            raise TaskError(f"files.read_only names {entry}, and no file is that, is in it or matches it. Correct it.")
+        named |= dict.fromkeys(path for path in listed if entry not in files or path not in (task.files.editable, TASK_FILE))
+    if len(named) > MOST_FILES:
+        raise TaskError(f"files.read_only stands for {len(named)} files; at most {MOST_FILES} are laid out for a run. Name fewer.")
+    return task.model_copy(update={"files": task.files.model_copy(update={"read_only": list(named)})})
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +154,9 @@ def parse_task(text: str, source: str = TASK_FILE) -> Task:
         merged = _merge(raw, presets[preset])
         where = f" (preset {preset})"
     try:
-        return Task.model_validate(merged)
+        task = Task.model_validate(merged)
+        seconds = task.metric.timeout_seconds or task.run.evaluate_seconds
+        return task.model_copy(update={"run": task.run.model_copy(update={"evaluate_seconds": seconds})})
     except ValidationError as error:
         problems: list[str] = []
         for item in error.errors()[:5]:
@@ -330,10 +191,32 @@ def _line_of(text: str, location: tuple[str, ...]) -> int | None:
     return best[1] if best else None
 
 
+WORD = re.compile(r"\{(\w+)\}")
+
+
 def expand(command: list[str], **values: str) -> list[str]:
-    """Fills {python}, {data} and the like into a command; other braces stay as they are."""
+    """Fills {python}, {data} and the like into a command. An argument that is nothing but `{name}` is the program of that name,
+    where there is one on PATH; other braces stay as they are.
+    """
     values = {"python": sys.executable, **values}
-    return [re.sub(r"\{(\w+)\}", lambda match: values.get(match.group(1), match.group(0)), part) for part in command]
+    return [program(part) or WORD.sub(lambda match: values.get(match.group(1), match.group(0)), part) for part in command]
+
+
+KNOWN = frozenset({"python", "preset", "data", "seed", "file"})  # what in braces is no program
+
+
+def program(part: str) -> str | None:
+    """Where the program lies that a part of a command names: `{node}`; None where it names none, or there is none."""
+    found = WORD.fullmatch(part)
+    return shutil.which(found.group(1)) if found and found.group(1) not in KNOWN else None
+
+
+def programs(task: Task) -> dict[str, str | None]:
+    """The programs that the commands of a task name in braces, and where they lie; None for one that is not there."""
+    commands = [task.run.command, task.metric.command, task.data.prepare, *(each.command for each in task.checks)]
+    parts = [part for command in commands if command for part in command]
+    named = [found.group(1) for part in parts if (found := WORD.fullmatch(part)) and found.group(1) not in KNOWN]
+    return {name: shutil.which(name) for name in named}
 
 
 def not_installed(task: Task) -> list[str]:

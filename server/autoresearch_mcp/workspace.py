@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.files import locked, write_atomic
-from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task, with_read_only
 
 if TYPE_CHECKING:
     import git
@@ -31,6 +31,8 @@ EXCLUDED = (f"/{STATE}/", "/results.tsv", "/progress.png", "/report/", "__pycach
 EXPERIMENTS = "refs/autoresearch/experiments"
 STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own
 # What another git process may have left in our environment would point our commands at its repository.
+LINK = "120000"  # the mode of a symbolic link
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git knows it without being told
 GIT_ENVIRONMENT = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE")
 _LOCK_EXISTS = re.compile(r"Unable to create '(?P<lock>[^']+\.lock)': File exists")
 # A worktree holds the bytes of the commits: revisions are hashes of them, whatever line ends the user's own files have.
@@ -177,12 +179,26 @@ class Workspace:
             ) from error
 
     def task_at(self, commit: str) -> Task:
+        """The task of a commit, its read-only folders and patterns as the files that they stand for there."""
         task = parse_task(self.blob(commit, TASK_FILE).decode("utf-8", errors="replace"), TASK_FILE)
+        task = with_read_only(task, self._files_at(commit, task))
         for path in (task.files.editable, *task.files.read_only):
             self.blob(commit, path)
-        if self._mode(commit, task.files.editable) == "120000":
+        if self._mode(commit, task.files.editable) == LINK:
             raise WorkspaceError(f"{task.files.editable} is a symbolic link. Name the file itself in {TASK_FILE}.")
         return task
+
+    def _files_at(self, commit: str, task: Task) -> dict[str, list[str]]:
+        """By folder or pattern of files.read_only: the files of a commit that it stands for, no links."""
+        found: dict[str, list[str]] = {}
+        for pattern in task.files.read_only:
+            if self._mode(commit, pattern) in ("100644", "100755", LINK):
+                continue
+            listed = str(self.run("diff_tree", "-r", "-z", "--no-renames", EMPTY_TREE, commit, "--", f":(glob){pattern}"))
+            fields = listed.split("\0")
+            pairs = zip(fields[::2], fields[1::2], strict=False)
+            found[pattern] = [path for status, path in pairs if status.split()[1] != LINK]
+        return found
 
     def pinned(self, task: Task, commit: str) -> dict[str, bytes]:
         """The task's read-only files by path, as they are at a commit."""

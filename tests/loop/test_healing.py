@@ -18,7 +18,7 @@ from autoresearch_mcp.executors.host import record
 from autoresearch_mcp.files import locked, try_lock
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.views import build
+from autoresearch_mcp.views import build, references
 from autoresearch_mcp.workspace import STALE, Workspace
 from conftest import TOY, UNTIL_TOLD, WAITS_FOR_DATA, WORK, git, is_over, let_go, log_of, open_session, replace, run, wait_for
 
@@ -185,7 +185,7 @@ def test_a_moved_workspace_simply_works(scored: Session, tmp_path: Path):
     moved.parent.mkdir()
     old.rename(moved)
     session = open_session(moved)
-    assert session.position().allowed[0] == "keep" and "no output" in build.log(session, 2)
+    assert session.position().allowed[0] == "keep" and "no output" in references.log(session, 2)
     session.keep()
     assert git(session.worktree.root, "status", "--porcelain") == ""  # linked with its repository in both directions
     assert git(session.worktree.root, "rev-parse", "--abbrev-ref", "HEAD") == session.state.started.branch
@@ -345,7 +345,7 @@ def test_instructions_that_are_not_committed_are_not_silently_ignored(tmp_path: 
         Session.start(workspace, open_ledger(workspace))
     git(workspace.root, "-c", "user.name=a", "-c", "user.email=b", "commit", "-qam", "my word")
     session = Session.start(workspace, open_ledger(workspace))
-    assert build.reference_text(session, "program.md") == "Only shorter sentences.\n"
+    assert references.reference_text(session, "program.md") == "Only shorter sentences.\n"
 
 
 # --- the lock ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ import pytest
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
 from autoresearch_mcp.loop.rules import PLATEAU
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.views import build
 from conftest import (
     TOY,
     UNTIL_TOLD,
@@ -392,8 +391,8 @@ def test_unknown_experiments_and_references(toy: Make):
     with pytest.raises(NotFoundError, match="numbered up to 1"):
         session.experiment(7)
     with pytest.raises(NotFoundError, match=r"score\.py"):
-        build.reference_text(session, "/etc/passwd")
-    assert build.reference_text(session, "score.py").startswith("print")
+        references.reference_text(session, "/etc/passwd")
+    assert references.reference_text(session, "score.py").startswith("print")
 
 
 def test_keep_and_discard_remember_what_was_learned(toy: Make):

@@ -8,7 +8,8 @@ import pytest
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.sizes import check_size, literal_bytes
-from autoresearch_mcp.task import Files, bundled_tasks, parse_task
+from autoresearch_mcp.sections import Files
+from autoresearch_mcp.task import bundled_tasks, parse_task
 from conftest import ROOT, replace, run
 
 FILES = Files(editable="train.py")

@@ -3,7 +3,7 @@
 import pytest
 
 from autoresearch_mcp.run.clock import Clock, limits
-from autoresearch_mcp.task import Run
+from autoresearch_mcp.sections import Run
 
 
 def test_each_phase_has_the_limit_that_the_task_gives_it(monkeypatch: pytest.MonkeyPatch):

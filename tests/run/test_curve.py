@@ -9,7 +9,7 @@ from autoresearch_mcp.record.curves import MOMENTS, Earlier
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.curve import TAIL, Curve
 from autoresearch_mcp.run.disturbance import Watch
-from autoresearch_mcp.task import Run
+from autoresearch_mcp.sections import Run
 
 LIMITS = Run(budget_seconds=20, progress=r"step (?P<x>\d+) loss (?P<y>\S+)")
 FALLING: list[float | None] = [6 - 3 * (moment + 1) / MOMENTS for moment in range(MOMENTS)]

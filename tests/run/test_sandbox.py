@@ -10,7 +10,7 @@ import pytest
 
 from autoresearch_mcp.run import sandbox
 from autoresearch_mcp.run.levels import REGISTRY, Confinement, Level
-from autoresearch_mcp.task import LEVELS
+from autoresearch_mcp.sections import LEVELS
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and Landlock are Linux's")
 CONFINED = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]

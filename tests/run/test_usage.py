@@ -13,7 +13,7 @@ import pytest
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run.usage import MAX_DEPTH, MAX_FILES, Usage, excess, usage
-from autoresearch_mcp.task import Sandbox
+from autoresearch_mcp.sections import Sandbox
 from conftest import TOY, ended, open_session, run, spec_of
 
 Make = Callable[..., Session]

@@ -58,7 +58,9 @@ def leave(spec: RunSpec, ended: RunEnded) -> None:
 
 
 def _append(spec: RunSpec, ended: RunEnded) -> None:
-    """Appends the row, unless one of this run is there: of a try whose success was not seen."""
+    """Appends the row, unless one of this run is there: of a try whose success was not seen. A trial has no ledger."""
+    if spec.ledger is None:
+        return
     ledger = Ledger(spec.ledger, make=False)
     try:
         ledger.state()  # all of it before the transaction: nobody else can write while that is open
@@ -74,6 +76,8 @@ def _append(spec: RunSpec, ended: RunEnded) -> None:
 
 def bring_up_to_date(spec: RunSpec) -> None:
     """results.tsv, as far as it can be written; the next step of the session writes it again."""
+    if spec.ledger is None:
+        return
     try:
         ledger = Ledger(spec.ledger, make=False)
         try:

@@ -31,6 +31,7 @@ class LocalExecutor:
             return
         try:
             outputs.remove(spec.folder)
+            outputs.remove(spec.home)
             lock = try_lock(spec.lock)
             assert lock is not None, "a new run's folder is ours alone"
             try:
@@ -75,7 +76,7 @@ class LocalExecutor:
         owners = users.owners((spec.work, spec.scoring))
         pair = users.hold(owners) if owners else None
         try:
-            left = end_strays(str(spec.folder), spec.mark, owners if pair else [])
+            left = end_strays(str(spec.home), spec.mark, owners if pair else [])
         finally:
             if pair is not None:
                 pair.release()
@@ -86,8 +87,8 @@ class LocalExecutor:
         outputs.remove_all(spec)
 
     def _lay_out(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
-        for folder in (spec.work, spec.scoring):
-            folder.mkdir()
+        for folder in (spec.files, spec.work, spec.scoring):
+            folder.mkdir(parents=True)
             for name, content in files.items():
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)

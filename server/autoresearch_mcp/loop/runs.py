@@ -17,7 +17,7 @@ from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.run import clock
+from autoresearch_mcp.run import clock, places
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task, torch_version
@@ -106,6 +106,8 @@ class Runs:
         return run
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
+        experiment = self._state.experiment(run.experiment)
+        assert experiment is not None
         spec = RunSpec(
             run=run.run,
             token=run.token,
@@ -119,6 +121,8 @@ class Runs:
             data=self.data.path if self.data.needed else None,
             enforcement=detect().level,
             earlier=list(earlier),
+            place=places.root() / f"{run.run}-{run.token}",
+            checks=bool(self._task.checks) and not any(past.ended and past.ended.checks for past in experiment.runs),
         )
         try:
             self._executor.start(spec, {**self.pinned, self._task.files.editable: content})

@@ -14,7 +14,8 @@ from pathlib import PurePosixPath
 from typing import cast
 
 from autoresearch_mcp.errors import NotAllowedError
-from autoresearch_mcp.task import TASK_FILE, Files
+from autoresearch_mcp.sections import Files
+from autoresearch_mcp.task import TASK_FILE
 
 LONGEST_FLOAT = 24  # characters, as Python itself writes one
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Literal
 
+from autoresearch_mcp.loop.bars import barred
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import MOST_RUNS, Decision, Estimate, Level, agree, decide, mean, significance
 from autoresearch_mcp.record.standing import Standing
@@ -36,7 +37,18 @@ class Verdict:
 
 def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:
     """The verdict that a scored experiment earns: keep what is better by the rule of noise.py, or by its own repeats no worse and
-    shorter; repeat what could be either."""
+    shorter; repeat what could be either; discard what a check or a limit bars, whatever its score. A baseline is not barred: it is
+    what there is, and its verdict says what is wrong with it."""
+    earned = _earned(state, task, experiment)
+    if earned.decision == "discard" or (why := barred(state, task, experiment)) is None:
+        return earned
+    if state.best is None:
+        return replace(earned, reason=f"{earned.reason}; but {why}. Tell your human")
+    return replace(earned, decision="discard", reason=f"{why}; {earned.reason}", which=None, simpler=False)
+
+
+def _earned(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:
+    """By the score alone."""
     assert experiment.score is not None
     score, runs, metric = format_score(experiment.score), len(experiment.scores), task.metric.name
     of = f"{metric} {score}" if runs == 1 else f"{metric} {score}, the mean of {runs} runs,"

@@ -93,6 +93,8 @@ class RunEnded(EventBody):
     seconds: dict[str, float] = {}
     """Measured outside the run, by phase: queued, startup, check, training, export, evaluation."""
     peak_memory_mb: float | None = None
+    checks: dict[str, str] = {}
+    """By name of each of the task's checks that was made: nothing where it passed, else an excerpt of why not; untrusted."""
     marks: dict[str, str] = {}
     """What the scoring command says of how the score was established, by name: {"causality": "proved"}."""
     enforcement: str = "none"

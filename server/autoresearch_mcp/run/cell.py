@@ -1,13 +1,15 @@
-"""Starts what belongs to a run, each confined to a folder: the run itself, its scoring command, and the lender of its data.
+"""Starts what belongs to a run, each confined to a folder: the run itself, its scoring command, what that has executed, the checks,
+and the lender of its data.
 
 Everything that a process of a run is given is decided here: what it may open, its environment, its descriptors.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -22,9 +24,11 @@ from autoresearch_mcp.run.levels import Confinement
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.task import expand, lacking
+from autoresearch_mcp.sections import Check, Network
+from autoresearch_mcp.task import expand, lacking, programs
 
 LENDING = 20.0  # seconds
+EDITED = ".edited"  # where a check finds the editable file as data: no name that an import could have
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """Without it cuBLAS may add in another order each time: https://docs.nvidia.com/cuda/cublas/#results-reproducibility."""
 
@@ -36,6 +40,7 @@ class Cell:
         self.spec, self.task = spec, spec.task
         self.slot = ""
         self.granted = granted()
+        self._made = 0
         self._users = users.take() if spec.enforcement == "landlock" else None
 
     @property
@@ -55,37 +60,96 @@ class Cell:
 
     def start_run(self, command: list[str], log: BoundedLog, control_socket: int) -> Child:
         """Raises RunFailedError."""
-        seed, preset, work = str(self.spec.seed), self.task.preset or "", self.spec.work
-        environment = self._environment(
-            work,
-            AUTORESEARCH_PRESET=preset,
-            AUTORESEARCH_BUDGET=str(self.task.run.budget_seconds),
-            AUTORESEARCH_SEED=seed,
-            AUTORESEARCH_SOCKET=str(control_socket),
-            AUTORESEARCH_DATA=str(work / "data"),
-        )
+        socket_named = {"AUTORESEARCH_SOCKET": str(control_socket)}
         try:
-            python = visible.make_environment(self.spec.environment, self.task.run.packages)
-            environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
-            command = expand(command, python=str(python), preset=preset, seed=seed)
-            listed = visible.entries(tuple(self.task.run.packages)).values()
-            hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
-            command = self._confined(command, work, [self.spec.environment, *listed], hidden)
-            return Child(command, work, environment, log, [control_socket], cores=self._cores)
-        except PackageNotFoundError as error:
-            raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
+            command, environment = self._as_run(command, self.spec.work, self.task.run.env, self.task.run.network, **socket_named)
+            return Child(command, self.spec.work, environment, log, [control_socket], cores=self._cores)
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
 
+    def start_called(self, command: list[str], log: BoundedLog, stdin: int, stdout: int) -> Child:
+        """What the scoring command has executed: as the run, in a folder made anew, with no data but what it is sent. Raises
+        OSError, RunFailedError.
+        """
+        folder = self._fresh("called")
+        command, environment = self._as_run(command, folder, self.task.run.env, "none")
+        return Child(command, folder, environment, log, stdin=stdin, stdout=stdout, cores=self._cores)
+
+    def start_check(self, check: Check, log: BoundedLog) -> Child:
+        """One of the task's checks, in a folder made anew: with the outputs of the run, and with the editable file where the task
+        says. Raises OSError, RunFailedError.
+        """
+        folder, name = self._fresh("check"), self.task.files.editable
+        for output in self.task.run.outputs:
+            (folder / output).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.spec.scoring / output, folder / output)
+        file = folder / name
+        if not check.executes:
+            file = folder / EDITED / name
+            file.parent.mkdir(parents=True)
+            (folder / name).rename(file)
+        values = {"file": str(file), "preset": self.task.preset or "", "seed": str(self.spec.seed)}
+        if check.executes:
+            command, environment = self._as_run(check.command, folder, check.env, "none", **values)
+        else:
+            readable = [*visible.installed(), *self._toolchains]
+            command = self._confined(expand(check.command, **values), folder, readable, by_run=True)
+            environment = self._environment(folder, check.env)
+        return Child(command, folder, environment, log, cores=self._cores)
+
+    def _fresh(self, kind: str) -> Path:
+        """A folder with the files as they were laid out, that nothing has worked in."""
+        self._made += 1
+        folder = self.spec.home / f"{kind}-{self._made}"
+        shutil.copytree(self.spec.files, folder)
+        return folder
+
+    def _as_run(
+        self, command: list[str], folder: Path, env: Mapping[str, str], network: Network, **values: str
+    ) -> tuple[list[str], dict[str, str]]:
+        """A command and its environment in the sandbox that runs have: the packages that they may import, no data, nothing sealed.
+        `values` in capitals are of the environment, the others of the command. Raises OSError, RunFailedError.
+        """
+        seed, preset = str(self.spec.seed), self.task.preset or ""
+        named = {name: value for name, value in values.items() if name.isupper()}
+        environment = self._environment(
+            folder,
+            env,
+            AUTORESEARCH_PRESET=preset,
+            AUTORESEARCH_BUDGET=str(self.task.run.budget_seconds),
+            AUTORESEARCH_SEED=seed,
+            AUTORESEARCH_DATA=str(folder / "data"),
+            **named,
+        )
+        try:
+            python = visible.make_environment(self.spec.environment, self.task.run.packages)
+        except PackageNotFoundError as error:
+            raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
+        environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
+        places = {name: value for name, value in values.items() if not name.isupper()}
+        command = expand(command, **({"python": str(python), "preset": preset, "seed": seed} | places))
+        listed = visible.entries(tuple(self.task.run.packages)).values()
+        hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
+        readable = [self.spec.environment, *listed, *self._toolchains]
+        return self._confined(command, folder, readable, hidden, network, by_run=True), environment
+
     def start_scoring(self) -> Scoring:
         """Raises RunFailedError."""
-        data, preset = self.spec.data, self.task.preset or ""
-        command = expand(self.task.metric.command, data=str(data or ""), preset=preset, seed=str(self.spec.seed))
-        command = self._confined(command, self.spec.scoring, [*visible.installed(), sandbox.PACKAGES, *([data] if data else [])])
+        data, preset, metric = self.spec.data, self.task.preset or "", self.task.metric
+        command = expand(metric.command, data=str(data or ""), preset=preset, seed=str(self.spec.seed))
+        readable = [*visible.installed(), sandbox.PACKAGES, *self._toolchains, *([data] if data else [])]
         try:
-            return Scoring(self.spec, command, self._environment(self.spec.scoring, **DETERMINISTIC), self._cores)
+            command = self._confined(command, self.spec.scoring, readable, network=metric.network)
+            environment = self._environment(self.spec.scoring, metric.env, **DETERMINISTIC)
+            return Scoring(self.spec, command, environment, self._cores)
         except OSError as error:
-            raise RunFailedError("crash", "error", f"metric.command cannot be started: {error}") from error
+            raise RunFailedError("crash", "scoring", f"metric.command cannot be started: {error}") from error
+
+    @property
+    def _toolchains(self) -> list[Path]:
+        """Where the programs lie that the task's commands name, and what it lists itself."""
+        found = [visible.installation(Path(place)) for place in programs(self.task).values() if place]
+        return [*found, *(Path(place).expanduser() for place in self.task.sandbox.readable)]
 
     async def open_data(self, data: Path) -> list[int]:
         """Descriptors of the training files that nobody can turn into writable ones, as far as the level allows. Raises
@@ -118,7 +182,16 @@ class Cell:
             raise OSError(result.stderr.decode(errors="replace").strip()[-300:] or "no descriptors came")
         return descriptors
 
-    def _confined(self, command: list[str], folder: Path, readable: Sequence[Path] = (), hidden: Sequence[Path] = ()) -> list[str]:
+    def _confined(
+        self,
+        command: list[str],
+        folder: Path,
+        readable: Sequence[Path] = (),
+        hidden: Sequence[Path] = (),
+        network: Network = "none",
+        by_run: bool = False,
+    ) -> list[str]:
+        """`by_run`: under the id of the run, where it has one, and not of its scoring."""
         (folder / "tmp").mkdir(exist_ok=True)
         bounds = self.task.sandbox
         user = None
@@ -129,14 +202,17 @@ class Cell:
             )
             raise RunFailedError("refused", "refused", reason)
         if self._users is not None:
-            user = self._users.run if folder == self.spec.work else self._users.scoring
+            user = self._users.run if by_run else self._users.scoring
             users.give(folder, user)
         limits = (bounds.processes, bounds.disk_mb << 20)
-        confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user, bool(self._cores))
+        pinned, loopback = bool(self._cores), network == "loopback"
+        confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user, pinned, loopback)
         return sandbox.wrap(self.spec.enforcement, command, confinement)
 
-    def _environment(self, folder: Path, **extra: str) -> dict[str, str]:
+    def _environment(self, folder: Path, env: Mapping[str, str] | None = None, **extra: str) -> dict[str, str]:
+        """Of the task's own settings those count that say nothing against what a run is told."""
+        extra = dict(env or {}) | extra
         if self.task.run.device == "cpu":
             extra["AUTORESEARCH_DEVICE"] = "cpu"
         extra |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
-        return sandbox.environment(folder, str(self.spec.folder), **self.granted.environment, **extra)
+        return sandbox.environment(folder, str(self.spec.home), **self.granted.environment, **extra)

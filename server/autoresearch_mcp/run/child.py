@@ -36,8 +36,11 @@ class Child:
         descriptors: Sequence[int] = (),
         stdin: int = subprocess.DEVNULL,
         cores: Sequence[int] = (),
+        stdout: int | None = None,
     ):
-        """`cores` are those that it is held to, with all that it starts; none for wherever this process may run."""
+        """`cores` are those that it is held to, with all that it starts; none for wherever this process may run. What it prints
+        goes into the log, unless `stdout` takes it; what it complains of does in any case.
+        """
         self._log = log
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)
@@ -49,7 +52,7 @@ class Child:
                 cwd=folder,
                 env=environment,
                 stdin=stdin,
-                stdout=write,
+                stdout=write if stdout is None else stdout,
                 stderr=write,
                 pass_fds=tuple(descriptors),
                 start_new_session=True,

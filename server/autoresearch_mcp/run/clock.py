@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from autoresearch_mcp.task import Run
+from autoresearch_mcp.sections import Run
 
-Phase = Literal["queued", "startup", "check", "training", "export", "evaluation", "done"]
+Phase = Literal["queued", "startup", "check", "training", "export", "evaluation", "checks", "done"]
 
 STARTUP_FACTOR, EVALUATE_FACTOR, MARGIN = 3, 4, 10.0  # of the baseline's; seconds
 
@@ -74,7 +74,7 @@ class Clock:
         """Seconds the current phase may last from when it was entered."""
         limits: dict[Phase, float] = {
             "startup": self.limits.startup_seconds + self.limits.budget_seconds - self._started,
-            "training": self.budget + self.limits.grace_seconds,
+            "training": self.budget + self.limits.grace,
             "export": self.limits.export_seconds,
             "evaluation": self.limits.evaluate_seconds,
         }

@@ -48,7 +48,7 @@ async def serve(ours: socket.socket, requests: Requests) -> None:
     """Answers until the run closes its end, or sends a line without end."""
     async with await UNIXSocketStream.from_socket(ours) as stream:
         try:
-            async for message in _messages(stream):
+            async for message in messages(stream):
                 await _answer(stream, message, requests)
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
@@ -86,7 +86,7 @@ def _line(**content: object) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-async def _messages(stream: UNIXSocketStream) -> AsyncIterator[Any]:
+async def messages(stream: UNIXSocketStream) -> AsyncIterator[Any]:
     """JSON values, one a line; nonsense comes out as None, and a line without end ends the talk."""
     buffer = b""
     while len(buffer) < MESSAGE_BYTES:

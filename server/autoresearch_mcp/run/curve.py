@@ -15,7 +15,7 @@ from autoresearch_mcp.record.curves import MOMENTS, Earlier, hopeless
 from autoresearch_mcp.run import failures
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.disturbance import Watch
-from autoresearch_mcp.task import Run
+from autoresearch_mcp.sections import Run
 
 TAIL, LINE = 1 << 13, 400  # bytes of the output, and characters of a line, that are searched for a point
 SECONDS = 0.1  # that searching may take, at each moment

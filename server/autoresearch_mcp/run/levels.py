@@ -16,7 +16,7 @@ from typing import Protocol
 
 from autoresearch_mcp.run import syscalls, users, visible
 from autoresearch_mcp.run.inside import confine
-from autoresearch_mcp.task import LEVELS
+from autoresearch_mcp.sections import LEVELS
 
 # What must be readable for Python and torch to run, besides programs and libraries.
 SYSTEM_FILES = (
@@ -54,6 +54,8 @@ class Confinement:
     """The id it has to itself, which the folder was given to; see users.py."""
     pinned: bool = False
     """Whether it must stay on the cores that it is started on."""
+    loopback: bool = False
+    """Whether its processes may talk to each other over the network."""
 
     @property
     def shown(self) -> tuple[Path, ...]:
@@ -179,9 +181,13 @@ class Bubblewrap:
         return [
             *self._namespaces(confinement),
             "--",
-            *_confine("none", confinement, _filter(unix_sockets=True, own_files=True, pinned=confinement.pinned)),
+            *_confine("none", confinement, self._rules(confinement)),
             *command,
         ]
+
+    def _rules(self, confinement: Confinement) -> list[str]:
+        """The namespace holds a loopback device of its own and no other, so sockets of the internet's kind lead nowhere else."""
+        return _filter(unix_sockets=True, own_files=True, pinned=confinement.pinned, internet=confinement.loopback)
 
     def _namespaces(self, confinement: Confinement) -> list[str]:
         arguments = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "autoresearch"]
@@ -216,8 +222,9 @@ def _confine(rules: str, confinement: Confinement, options: Sequence[str] = ()) 
     return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, "--mark", str(confinement.mark), *options, "--"]
 
 
-def _filter(*, unix_sockets: bool, own_files: bool, pinned: bool) -> list[str]:
-    program = syscalls.program(platform.machine(), unix_sockets=unix_sockets, own_files=own_files, pinned=pinned)
+def _filter(*, unix_sockets: bool, own_files: bool, pinned: bool, internet: bool = False) -> list[str]:
+    machine = platform.machine()
+    program = syscalls.program(machine, unix_sockets=unix_sockets, own_files=own_files, pinned=pinned, internet=internet)
     return ["--filter", base64.b64encode(program).decode()]
 
 

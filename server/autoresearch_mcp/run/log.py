@@ -8,10 +8,11 @@ class BoundedLog:
     dropped.
     """
 
-    def __init__(self, path: Path, limit: int):
+    def __init__(self, path: Path, limit: int, more: bool = False):
+        """`more`: what is there already stays, and this goes behind it."""
         self.path, self.limit = path, limit
-        self._file = open(path, "w+b", buffering=0)  # noqa: SIM115 (closed by close)
-        self._size = self.dropped = 0
+        self._file = open(path, "r+b" if more and path.exists() else "w+b", buffering=0)  # noqa: SIM115 (closed by close)
+        self._size, self.dropped = self._file.seek(0, 2), 0
 
     def write(self, data: bytes) -> None:
         for start in range(0, len(data), self.limit // 4):

@@ -58,8 +58,10 @@ def take_over(folder: Path, name: str, target: Path, limit: int) -> None:
 
 def remove_all(spec: RunSpec) -> None:
     """Removes the folders of a run: scored and done with, a night of them would fill the disk. Its logs and its result stay."""
-    for folder in (spec.work, spec.scoring, spec.environment):
+    for folder in (spec.work, spec.scoring, spec.environment, spec.files):
         remove(folder)
+    if spec.place is not None:
+        remove(spec.place)
 
 
 def remove(folder: Path, patience: float = PATIENCE) -> bool:

@@ -66,6 +66,13 @@ def end_descendants(own: Collection[int] = (), users: Sequence[int] = ()) -> lis
     return _end(lambda: _descendants(own), users)
 
 
+def end_tree(pid: int) -> None:
+    """Ends a process and all that descends from it now. What had left the tree is ended with the run."""
+    for found in (pid, *descendants(pid)):
+        with contextlib.suppress(OSError):
+            os.kill(found, signal.SIGKILL)
+
+
 def end_strays(folder: str, mark: int, users: Sequence[int]) -> list[str]:
     """Ends every process of a run whose supervisor is gone. Returns what is left all the same."""
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from autoresearch_mcp.run import users
 from autoresearch_mcp.run.levels import REGISTRY, Confinement, Level
 from autoresearch_mcp.run.processes import MARK
-from autoresearch_mcp.task import LEVELS, Task
+from autoresearch_mcp.sections import LEVELS
+from autoresearch_mcp.task import Task, programs
 
 OVERRIDE = "AUTORESEARCH_SANDBOX"  # names a level to use instead of the strongest; for tests and for diagnosis
 
@@ -46,6 +47,13 @@ def detect() -> Enforcement:
 
 def refusal(task: Task, level: str) -> str | None:
     """Why the task may not run at this level; None where it may."""
+    if "loopback" in (task.run.network, task.metric.network) and level in ("seatbelt", "landlock"):
+        return (
+            f'the task has network = "loopback", and this machine enforces {level}, which cannot keep a run from the rest of the '
+            f"machine's network. {REGISTRY[level].advice or 'Run it on Linux, with bubblewrap'}"
+        )
+    if missing := [name for name, place in programs(task).items() if place is None]:
+        return f"the task's commands name {', '.join(missing)}, which is not on PATH. Install it, or correct the name"
     if LEVELS.index(level) >= LEVELS.index(task.sandbox.minimum):
         return None
     return (

@@ -1,7 +1,8 @@
-"""Scoring: runs the task's scoring command on a run's outputs, in a process of its own, and takes the score from its last line.
+"""Scoring: runs the task's scoring command on a run's outputs, in a process of its own, and takes the score from its answer.
 
-That line is a number, or {"score": number, "holdout": number, "details": {name: number}, "marks": {name: text}}, or {"refused":
-reason, "failure": name}. Where a run declares itself first, that is answered by {"marks": {name: text}} or a refusal.
+That is the last line it prints, or what it writes to a file of its own: a number, or {"score": number, "holdout": number,
+"details": {name: number}, "marks": {name: text}}, or {"refused": reason, "failure": name}. Where a run declares itself first, that
+is answered by {"marks": {name: text}} or a refusal.
 
 The command is the task's and trusted, but it may echo what a run wrote; so whatever it prints comes out as a score or as a failure
 with a name, within bounds. And it may echo what is sealed; so where a task has sealed data, what it prints beside its answer, a
@@ -10,27 +11,36 @@ traceback for one, is shown to nobody but a human: it stays in the run's scoring
 
 import json
 import math
+import os
+import socket
+import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import anyio
 
 from autoresearch_mcp.errors import EvaluationError, RefusedError, RunFailedError
-from autoresearch_mcp.run.child import Child
+from autoresearch_mcp.run.child import LAST_LINE_BYTES, Child
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.task import FAILURES
+from autoresearch_mcp.sections import FAILURES
 from autoresearch_mcp.text import plain, sound, tail
 
 POLL = 0.02  # seconds between looks at the process
 READY = 60.0  # seconds that a command which starts early has for loading
 CHECK = 120.0  # seconds that it has for a declaration
+ANSWER = ("score", "holdout", "details", "marks", "refused", "failure")
 DETAILS, DETAIL_NAME, REASON = 32, 40, 2000  # how many figures beside the score; characters of a name, of a refusal
 LARGEST = 1e100  # score
 MARK = 40  # characters of what a mark says
+ANSWERS, CALLS = "AUTORESEARCH_ANSWER", "AUTORESEARCH_CALLS"  # numbers of open files, in the environment; see evaluate/child.py
 DECLARED, SCORE = b"declared\n", b"score\n"  # what a command that started early is told
+
+
+Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
 
 
 @dataclass
@@ -47,7 +57,7 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
         raise EvaluationError(f"the scoring command ended with exit status {returncode}")
     lines = output.decode("utf-8", errors="replace").strip().splitlines()
     if not lines:
-        raise EvaluationError("the scoring command printed nothing; its last line must be the score")
+        raise EvaluationError("the scoring command gave no answer; its last line must be the score")
     try:
         answer: Any = json.loads(lines[-1])
     except ValueError as error:
@@ -55,9 +65,23 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
     except RecursionError as error:
         raise EvaluationError("the scoring command's last line is JSON nested too deeply to read") from error
     answer = cast("dict[str, Any]", answer) if isinstance(answer, dict) else {"score": answer}
+    if unknown := [_shown(name, DETAIL_NAME) for name in answer if name not in ANSWER]:
+        raise EvaluationError(
+            f"the scoring command's answer has {', '.join(unknown[:5])}; known are {', '.join(ANSWER)}, and figures go into details"
+        )
     _refuse(answer)
     holdout = None if answer.get("holdout") is None else _score(answer["holdout"], "holdout")
     return Score(_score(answer.get("score"), "score"), holdout, _details(answer), _marks(answer))
+
+
+def median(scores: Sequence[Score]) -> Score:
+    """Of several answers on the same outputs: the median of every figure that all of them give."""
+    first = scores[0]
+    sealed = [score.holdout for score in scores if score.holdout is not None]
+    common = [name for name in first.details if all(name in score.details for score in scores)]
+    details = {name: statistics.median(score.details[name] for score in scores) for name in common}
+    holdout = statistics.median(sealed) if len(sealed) == len(scores) else None
+    return Score(statistics.median(score.score for score in scores), holdout, details, first.marks)
 
 
 def parse_declared(line: bytes) -> dict[str, str]:
@@ -141,7 +165,15 @@ class Scoring:
         self._log = BoundedLog(spec.scoring_log, spec.task.run.log_bytes)
         self._waits, self._loaded = spec.task.metric.starts_early, False
         stdin = subprocess.PIPE if self._waits else subprocess.DEVNULL
-        self.child = Child(command, spec.scoring, environment, self._log, stdin=stdin, cores=cores)
+        self._answer = tempfile.TemporaryFile() if spec.task.metric.answer == "descriptor" else None  # noqa: SIM115 (closed by end)
+        self.calls, theirs = socket.socketpair()
+        with theirs:
+            environment = environment | {CALLS: str(theirs.fileno())}
+            given = [theirs.fileno()]
+            if self._answer is not None:
+                environment[ANSWERS] = str(self._answer.fileno())
+                given.append(self._answer.fileno())
+            self.child = Child(command, spec.scoring, environment, self._log, given, stdin=stdin, cores=cores)
 
     async def ready(self) -> None:
         """Returns when a command that starts early has loaded, so that it takes no compute from what comes next."""
@@ -171,16 +203,23 @@ class Scoring:
     def _failed(self, error: EvaluationError) -> RunFailedError:
         """Names what the scoring command did, and where nothing is sealed, what it printed."""
         if self._spec.task.data.sealed:
-            return RunFailedError("crash", "error", f"scoring failed; a human can read why in its {self._spec.scoring_log.name}")
-        return RunFailedError("crash", "error", f"{error}\n{tail(self._spec.scoring_log)}")
+            return RunFailedError("crash", "scoring", f"scoring failed; a human can read why in its {self._spec.scoring_log.name}")
+        return RunFailedError("crash", "scoring", f"{error}\n{tail(self._spec.scoring_log)}")
 
     def end(self) -> None:
         """Ends the process, whatever it does. May be called again."""
         self.child.end()
+        self.calls.close()
+        if self._answer is not None:
+            self._answer.close()
         self._log.close()
 
-    async def score(self, stopped: Callable[[], RunFailedError | None]) -> Score:
-        """The score of the outputs that now lie in the scoring folder. Raises RunFailedError, also what `stopped` says."""
+    async def score(
+        self, stopped: Callable[[], RunFailedError | None], serve: Callable[[socket.socket], Coroutine[Any, Any, None]]
+    ) -> Score:
+        """The score of the outputs that now lie in the scoring folder. Raises RunFailedError, also what `stopped` says. `serve`
+        answers what the command asks meanwhile.
+        """
         limit = self._spec.task.run.evaluate_seconds
         try:
             stop: RunFailedError | None = None
@@ -188,6 +227,7 @@ class Scoring:
             with anyio.move_on_after(limit) as patience:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.child.pump)
+                    tasks.start_soon(serve, self.calls)
                     while self.child.returncode is None and not (stop := stopped()):  # noqa: ASYNC110 (nothing signals it)
                         await anyio.sleep(POLL)
                     tasks.cancel_scope.cancel()
@@ -196,13 +236,17 @@ class Scoring:
                 raise RunFailedError("timeout", "timeout", f"scoring took longer than {limit:.0f} s")
             if stop is not None:
                 raise stop
-            return parse_score(self.child.tail, self.child.returncode)
+            return parse_score(self._answered(), self.child.returncode)
         except RefusedError as error:
             raise RunFailedError("refused", error.failure, str(error)) from error
         except EvaluationError as error:
             raise self._failed(error) from error
         finally:
             self.end()
+
+    def _answered(self) -> bytes:
+        """What the command says, where the task says that it says it."""
+        return self.child.tail if self._answer is None else os.pread(self._answer.fileno(), LAST_LINE_BYTES, 0)
 
     def _tell(self, word: bytes, last: bool = False) -> None:
         """Tells a command that started early what is there. One that has died already says so by its status."""

@@ -21,11 +21,16 @@ class RunSpec(BaseModel):
     task: Task
     folder: Path
     """Of this run; holds what the properties below name."""
-    ledger: Path
+    ledger: Path | None
+    """What the result goes into; None for a trial, whose result lies in its folder alone."""
     results: Path
     data: Path | None
     enforcement: str
     """Sandbox level, as the server's self-check found it."""
+    place: Path | None = None
+    """Where its processes work, outside every project; in its folder where this is left out."""
+    checks: bool = False
+    """Whether the task's checks are made, once it has a score."""
     earlier: list[Earlier] = []
     """What its learning curve is compared with while it is on, to end it if it is hopeless; empty for a run that is never ended."""
 
@@ -50,23 +55,34 @@ class RunSpec(BaseModel):
         if folder == self.folder or not (folder / SPEC).exists():
             return self
         state = folder.parent.parent
-        moved = {"folder": folder, "ledger": state / self.ledger.name, "results": state.parent / self.results.name}
+        ledger = state / self.ledger.name if self.ledger else None
+        moved = {"folder": folder, "ledger": ledger, "results": state.parent / self.results.name}
         return self.model_copy(update=moved)
+
+    @property
+    def home(self) -> Path:
+        """Holds all folders that its processes work in; a workspace that is moved leaves it where it is."""
+        return self.place or self.folder
+
+    @property
+    def files(self) -> Path:
+        """The editable and the read-only files as they were laid out: no process works here, others are made from it."""
+        return self.home / "files"
 
     @property
     def work(self) -> Path:
         """What the run sees and may write: the editable file, the read-only files, public data."""
-        return self.folder / "work"
+        return self.home / "work"
 
     @property
     def scoring(self) -> Path:
         """What the scoring command sees: the same files from the pinned blobs, and the run's outputs."""
-        return self.folder / "scoring"
+        return self.home / "scoring"
 
     @property
     def environment(self) -> Path:
         """Links to the packages that the run may import."""
-        return self.folder / "python"
+        return self.home / "python"
 
     @property
     def log(self) -> Path:
@@ -75,6 +91,10 @@ class RunSpec(BaseModel):
     @property
     def scoring_log(self) -> Path:
         return self.folder / "scoring.log"
+
+    @property
+    def checks_log(self) -> Path:
+        return self.folder / "checks.log"
 
     @property
     def progress(self) -> Path:

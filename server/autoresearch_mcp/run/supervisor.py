@@ -20,7 +20,8 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import control, failures, outputs, sandbox, slots
+from autoresearch_mcp.run import checks, control, failures, outputs, sandbox, slots
+from autoresearch_mcp.run.called import Called
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -29,7 +30,7 @@ from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_descendants, reap_adopted
 from autoresearch_mcp.run.progress import Progress
-from autoresearch_mcp.run.scoring import Score, Scoring
+from autoresearch_mcp.run.scoring import Score, Scoring, median
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import Usage, excess, shares, usage
 from autoresearch_mcp.text import shown_score
@@ -52,6 +53,8 @@ class Supervisor:
         self.clock = Clock(spec.task.run, self._others.look)
         self._curve = Curve(spec.task.run, spec.earlier)
         self._scoring: Scoring | None = None
+        self._called: Called | None = None
+        self._checks: dict[str, str] = {}
         self._children: list[int] = []
         self._left: list[str] = []  # processes that could not be ended
         self._peak_memory_mb = 0.0
@@ -116,7 +119,7 @@ class Supervisor:
         }
         if isinstance(result, Score):
             fields |= {"outcome": "scored", "score": result.score, "holdout": result.holdout}
-            fields |= {"details": result.details, "marks": result.marks}
+            fields |= {"details": result.details, "marks": result.marks, "checks": self._checks}
         else:
             excerpt = failures.excerpt(self.spec, result, note)
             fields |= {"outcome": result.outcome, "failure": result.failure, "excerpt": excerpt}
@@ -276,7 +279,22 @@ class Supervisor:
         self._follow()
         for name in self.task.run.outputs:
             await self._take_over(name)
-        return await self._start_scoring().score(self._given_up)
+        scores = [await self._score() for _ in range(self.task.metric.repeats)]
+        if self.spec.checks and self.task.checks:
+            self.clock.enter("checks")
+            self._checks = await checks.make(self._cell, self._children, self._given_up)
+        return median(scores)
+
+    async def _score(self) -> Score:
+        """What the scoring command says once. Raises RunFailedError."""
+        scoring, sealed = self._start_scoring(), bool(self.task.data.sealed)
+        log = BoundedLog(self.spec.scoring_log if sealed else self.spec.log, self.task.run.log_bytes, more=True)
+        self._called = Called(self._cell, log)
+        try:
+            return await scoring.score(self._given_up, self._called.serve)
+        finally:
+            self._called, self._scoring = None, None
+            log.close()
 
     async def _take_over(self, name: str) -> None:
         """A file of the run's, into the scoring folder, out of its reach. Raises RunFailedError."""
@@ -328,7 +346,7 @@ class Supervisor:
             if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
                 self._failed = self._failed or excess(used, self.task.sandbox)
-            reap_adopted(set(self._children))
+            reap_adopted({*self._children, *(self._called.pids if self._called else ())})
             self._others.look_sometimes(self.clock.phase)
             await anyio.to_thread.run_sync(self._write_progress)
             await anyio.sleep(REPORT)

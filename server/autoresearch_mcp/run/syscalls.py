@@ -103,6 +103,7 @@ class When:
 
 Action = int | When
 
+LOOPBACK = (2, 10, 16)  # AF_INET, AF_INET6, and AF_NETLINK, by which programs ask what interfaces there are
 AF_UNIX, SOCK_STREAM, SOCK_SEQPACKET, SOCK_TYPES = 1, 1, 5, 0xF
 NAMESPACES, CLONE_PARENT = 0x7E020000, 0x8000  # CLONE_PARENT would make a child of the supervisor's, not of the run's
 CLONE_FILES, CLONE_THREAD = 0x400, 0x10000  # a thread with open files of its own would hide them: /proc shows the first thread's
@@ -126,7 +127,7 @@ QUERY = 0xFFFFFFFF  # personality() that only asks; as pid of kill(), everybody
 OTHERS = When(0, (0,))  # only of the caller itself, which is written 0
 
 
-def _conditions(unix_sockets: bool, own_files: bool, pinned: bool) -> dict[str, Action]:
+def _conditions(unix_sockets: bool, own_files: bool, pinned: bool, internet: bool) -> dict[str, Action]:
     device = When(1, (DEVICE,), REFUSE, ALLOW, DEVICE)
     stream = When(1, (SOCK_STREAM, SOCK_SEQPACKET), mask=SOCK_TYPES)  # one of datagrams could be sent on to any address
     mode = ALLOW if own_files else PRETEND
@@ -140,7 +141,7 @@ def _conditions(unix_sockets: bool, own_files: bool, pinned: bool) -> dict[str, 
         "fchmod": When(1, (0,), mode, REFUSE, SPECIAL_MODES),
         "fchmodat": When(2, (0,), mode, REFUSE, SPECIAL_MODES),
         "clone": When(0, (0,), When(0, (CLONE_THREAD,), REFUSE, ALLOW, CLONE_THREAD | CLONE_FILES), mask=NAMESPACES | CLONE_PARENT),
-        "socket": When(0, (AF_UNIX,)) if unix_sockets else REFUSE,
+        "socket": When(0, (AF_UNIX, *(LOOPBACK if internet else ()))) if unix_sockets else REFUSE,
         "socketpair": When(0, (AF_UNIX,), ALLOW if unix_sockets else stream),
         "ioctl": When(1, IOCTL, REFUSE, When(1, FILE_ATTRIBUTES, REFUSE, When(1, BTRFS, UNSUPPORTED, ALLOW, 0xFF00), 0xFF00)),
         "fcntl": When(1, FCNTL),
@@ -174,9 +175,11 @@ def table(text: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def actions(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False) -> dict[int, Action]:
+def actions(
+    machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False, internet: bool = False
+) -> dict[int, Action]:
     """What happens to each call that is not simply refused, by its number."""
-    conditions = _conditions(unix_sockets, own_files, pinned)
+    conditions = _conditions(unix_sockets, own_files, pinned, internet)
     answers = [(ALLOWED, ALLOW), (PRETENDED, PRETEND), (NOT_THERE, MISSING), (ATTRIBUTES, UNSUPPORTED)]
     answers += [(CONNECTING, ALLOW)] if unix_sockets else []
     found: dict[int, Action] = {number: action for text, action in answers for number in table(text)[machine].values()}
@@ -190,16 +193,17 @@ NUMBER, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # where the numbers of another ABI begin
 
 
-def program(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False) -> bytes:
+def program(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False, internet: bool = False) -> bytes:
     """The filter as an array of struct sock_filter.
 
     unix_sockets: whether sockets may be made and connected, as where nobody outside can be reached by them. Landlock does not rule
     over connecting to a path, so there they are refused; a pair stays. own_files: whether all files that the caller could change
     the mode of are its run's own; where they are not, changing a mode is answered by success and not made. pinned: whether the
     caller stays on the cores that it has; then choosing among them is answered likewise, since a library that places its threads
-    shall not fail over it. KeyError for a machine that is none of MACHINES.
+    shall not fail over it. internet: whether sockets of the internet's kind may be made, as where there is no network but a
+    loopback device of the caller's own. KeyError for a machine that is none of MACHINES.
     """
-    known = actions(machine, unix_sockets=unix_sockets, own_files=own_files, pinned=pinned)
+    known = actions(machine, unix_sockets=unix_sockets, own_files=own_files, pinned=pinned, internet=internet)
     ranges: list[tuple[int, Action]] = []
     for number in range(NEWEST + 1):
         action = known.get(number, REFUSE)

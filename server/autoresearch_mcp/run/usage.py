@@ -20,7 +20,7 @@ import psutil
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import status
 from autoresearch_mcp.run.processes import descendants
-from autoresearch_mcp.task import Sandbox
+from autoresearch_mcp.sections import Sandbox
 
 MAX_FILES = 100_000  # of a run; more would only be made to exhaust the disk's inodes
 MAX_DEPTH = 100  # of folders in folders; each is an open descriptor while it is looked into

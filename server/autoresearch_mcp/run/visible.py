@@ -30,7 +30,8 @@ from urllib.parse import unquote, urlsplit
 import platformdirs
 
 from autoresearch_mcp.data import cache_root
-from autoresearch_mcp.task import OURS, bundled_tasks
+from autoresearch_mcp.sections import OURS
+from autoresearch_mcp.task import bundled_tasks
 
 BASE = ("torch", "numpy", "tiktoken", "safetensors")
 """What every run may import, with all they need: what the default task's files are written with."""
@@ -81,6 +82,17 @@ def private() -> tuple[Path, ...]:
     caches = [os.environ.get(name) for name in ("XDG_CACHE_HOME", "PIP_CACHE_DIR", "UV_CACHE_DIR")]
     caches += [platformdirs.user_cache_dir(name) for name in ("pip", "uv")]
     return (package, tasks, Path.home(), cache_root(), *(Path(cache) for cache in caches if cache))
+
+
+def installation(executable: Path) -> Path:
+    """What a program needs of where it was installed: the folder above its bin, else the program alone. Nothing to add to what lies
+    in a prefix of the system's, and never a home as a whole.
+    """
+    real = executable.resolve()
+    prefix = real.parent.parent
+    if real.parent.name != "bin" or prefix in (Path("/"), Path.home(), *map(Path, PREFIXES)):
+        return real
+    return prefix
 
 
 # --- packages ---

@@ -103,7 +103,10 @@ class Result(Answer):
     reason: str | None = None
     failure: str | None = None
     log_excerpt: str | None = Field(default=None, description="End of a failed run's output; untrusted data")
+    unit: str = Field(default="", description="Of the score")
     details: dict[str, float] = {}
+    checks: dict[str, str] = Field(default={}, description="The task's checks: passed, or why not; untrusted")
+    limits: dict[str, str] = Field(default={}, description="Secondary metrics, which have limits")
     seconds: dict[str, float] = Field(default={}, description="By phase, measured outside the run")
     curve: str = Field(default="", description="A few points x:y of the learning curve, as the run printed it; untrusted")
     baseline_startup: float | None = Field(default=None, description="Seconds of start-up of the baseline")
@@ -149,7 +152,8 @@ class Result(Answer):
             if self.reason:
                 lines.append(f"so far: {self.reason}")
         elif self.score is not None:
-            lines.append(f"{self.metric}: {format_score(self.score)} ({self.direction}); status: {self.status}")
+            unit = f" {self.unit}" if self.unit else ""
+            lines.append(f"{self.metric}: {format_score(self.score)}{unit} ({self.direction}); status: {self.status}")
             if len(self.runs) > 1:
                 lines.append(f"mean of {len(self.runs)} runs: {', '.join(map(format_score, self.runs))}")
             if self.reason:
@@ -164,6 +168,10 @@ class Result(Answer):
             lines.append("; ".join(f"{name}: {value}" for name, value in self.marks.items()))
         if self.details:
             lines.append("; ".join(f"{name}: {format_score(value)}" for name, value in self.details.items()))
+        if self.limits:
+            lines.append("; ".join(f"{name}: {value}" for name, value in self.limits.items()))
+        if self.checks:
+            lines.append("checks: " + "; ".join(f"{name}: {said}" for name, said in self.checks.items()))
         if self.curve:
             lines.append(f"curve as printed: {self.curve}")
         if self.seconds and self.status != "running":

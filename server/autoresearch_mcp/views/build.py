@@ -1,23 +1,18 @@
 """From a session's state to what is shown of it: each function makes one answer."""
 
 from contextlib import suppress
-from dataclasses import replace
-from functools import lru_cache
 from heapq import nlargest
 from itertools import islice
-from pathlib import Path
 from typing import TypeVar
 
-from autoresearch_mcp.errors import NotFoundError
-from autoresearch_mcp.loop.diffs import unified_diff
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.loop.verdicts import verdict
 from autoresearch_mcp.patterns import LINE, matches
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
-from autoresearch_mcp.text import one_line, plain, tail, untrusted
+from autoresearch_mcp.task import Task
+from autoresearch_mcp.text import one_line, plain
 from autoresearch_mcp.views.answers import (
     Answer,
     FileView,
@@ -30,8 +25,19 @@ from autoresearch_mcp.views.answers import (
     Status,
     Theme,
 )
-from autoresearch_mcp.views.figures import best_in_words, noise_in_words, runs_of_best, shown, shown_gain, startup, startups
+from autoresearch_mcp.views.figures import (
+    best_in_words,
+    checks_in_words,
+    limits_in_words,
+    noise_in_words,
+    runs_of_best,
+    shown,
+    shown_gain,
+    startup,
+    startups,
+)
 from autoresearch_mcp.views.paging import Page, page
+from autoresearch_mcp.views.references import diff_of_best, log_path, reference_page, references
 
 CURVE_POINTS = 3
 CURVE_BYTES, CURVE_SECONDS = 2 << 20, 1.0  # of the log's end that are searched for them, and how long
@@ -47,8 +53,6 @@ CONFIDENT = (
     ", several times, so that the noise is known. The server repeats runs by itself until the evidence suffices: keep takes only "
     "what is better beyond luck, or in repeated runs no worse with fewer lines."
 )
-
-OF_EXPERIMENTS = ("log:<experiment>", "diff:<experiment>", "diff:best")  # what else read_reference can show
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -124,6 +128,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         status="running" if session.waits(experiment.number) else experiment.status,
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
+        unit=session.task.metric.unit,
         score=experiment.score,
         runs=experiment.scores if len(experiment.scores) > 1 else [],
         baseline_startup=startup(state.baseline),
@@ -142,6 +147,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
     elif last is not None:
         answer.details, answer.seconds = last.details, last.seconds
         answer.marks, answer.disturbed = last.marks, last.disturbed
+        answer.checks, answer.limits = checks_in_words(experiment), limits_in_words(session.task, experiment)
         answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
@@ -157,7 +163,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
 def curve(session: Session, experiment: ExperimentState) -> str:
     """A few points of the learning curve that the run printed."""
     pattern = session.task.run.progress
-    path = _log_path(session, experiment)
+    path = log_path(session, experiment)
     if pattern is None or path is None or not path.exists():
         return ""
     points: list[tuple[float, float]] = []
@@ -172,83 +178,17 @@ def curve(session: Session, experiment: ExperimentState) -> str:
     return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
 
 
-def log(session: Session, number: int | None = None) -> str:
-    """The end of an experiment's latest output, marked as untrusted."""
-    experiment = session.experiment(number)
-    return untrusted(_output(session, experiment), f"experiment {experiment.number}")
-
-
-def diff(session: Session, number: int | None = None) -> str:
-    """What an experiment changed against the best of its time."""
-    committed = session.experiment(number).committed
-    return _diff(session, committed.parent, committed.commit)
-
-
-def diff_of_best(session: Session) -> str:
-    """What all kept experiments together changed against the baseline; empty before there are two."""
-    state = session.state
-    return _diff(session, state.baseline.committed.commit, state.head_commit) if state.baseline else ""
-
-
-def _diff(session: Session, old: str, new: str) -> str:
-    return _diff_of_texts(session.text_at(old), session.text_at(new), session.task.files.editable)
-
-
-@lru_cache(maxsize=16)
-def _diff_of_texts(old: str, new: str, path: str) -> str:
-    return unified_diff(old, new, path).text
-
-
-def _output(session: Session, experiment: ExperimentState) -> str:
-    path = _log_path(session, experiment)
-    return (tail(path, 8000, 200) if path else "") or "(no output)"
-
-
-def _log_path(session: Session, experiment: ExperimentState) -> Path | None:
-    """Where the latest run of the experiment prints."""
-    spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
-    return spec.log if spec else None
-
-
 # --- references -------------------------------------------------------------------------------------------------------
-
-
-def references(task: Task) -> list[str]:
-    """Names of what read_reference can show."""
-    return [PROGRAM, TASK_FILE, *task.files.read_only, *OF_EXPERIMENTS]
 
 
 def reference(session: Session, name: str, start: int | None = None, end: int | None = None) -> Reference:
     """Lines of a file of the task, or of an experiment's output or diff. Raises NotFoundError."""
     name = name.strip()
-    shown = _reference_page(session, name, start, end)
+    shown = reference_page(session, name, start, end)
     answer = Reference(name=name, content=shown.text)
     if not shown.whole:
         answer.total_lines, answer.start_line, answer.end_line = shown.total, shown.first, shown.last
     return _placed(answer, session, shown, "read_reference")
-
-
-def reference_text(session: Session, name: str) -> str:
-    """A file of the task as the session pinned it. Raises NotFoundError."""
-    known = references(session.task)
-    if name not in known or name in OF_EXPERIMENTS:
-        raise NotFoundError(f"There is no reference {name!r}. Choose one of: {', '.join(known)}.")
-    return session.workspace.blob(session.state.started.base_commit, name).decode("utf-8", errors="replace")
-
-
-def _reference_page(session: Session, name: str, start: int | None, end: int | None) -> Page:
-    kind, _, which = name.partition(":")
-    if kind not in ("log", "diff") or not which:
-        return page(reference_text(session, name), start, end)
-    if kind == "diff" and which == "best":
-        return page(diff_of_best(session) or "(the best is the baseline)", start, end)
-    if not (which.isascii() and which.isdigit() and len(which) < 10):
-        raise NotFoundError(f"{name!r} names no experiment. Use {kind}:<number>, like {kind}:3.")
-    experiment = session.experiment(int(which))
-    if kind == "diff":
-        return page(diff(session, experiment.number), start, end)
-    output = page(_output(session, experiment), start, end)
-    return replace(output, text=untrusted(output.text, f"experiment {experiment.number}"))
 
 
 # --- the session ------------------------------------------------------------------------------------------------------

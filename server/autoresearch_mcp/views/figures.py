@@ -1,9 +1,11 @@
 """Figures of runs as they are shown, in a few words: gains and their intervals, noise, start-up, repeats. Pure."""
 
+from autoresearch_mcp.loop.bars import failed_checks, figure
 from autoresearch_mcp.loop.verdicts import plus_minus
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, shown_difference
 
 
@@ -43,6 +45,23 @@ def noise_in_words(state: SessionState) -> str:
         where += f", {machines} machines and what differs between them"
     degrees = f"{noise.degrees:.0f} degree{'s' if round(noise.degrees) != 1 else ''} of freedom"
     return f"{format_score(shown_difference(noise.deviation, score))} a run ({degrees}){where}"
+
+
+def checks_in_words(experiment: ExperimentState) -> dict[str, str]:
+    """By name of each check that was made: passed, or why not."""
+    failed = failed_checks(experiment)
+    made = {name for run in experiment.runs if run.ended for name in run.ended.checks}
+    return {name: failed.get(name, "passed") for name in sorted(made)}
+
+
+def limits_in_words(task: Task, experiment: ExperimentState) -> dict[str, str]:
+    """By name of each secondary metric: its mean over the runs, with its unit."""
+    found = {metric: figure(experiment, metric.name) for metric in task.secondary}
+    return {
+        metric.name: format_score(value) + (f" {metric.unit}" if metric.unit else "")
+        for metric, value in found.items()
+        if value is not None
+    }
 
 
 def saved_in_words(state: SessionState) -> str:

@@ -2,9 +2,9 @@
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.task import PROGRAM
-from autoresearch_mcp.views import build
+from autoresearch_mcp.views import build, references
 
 
 def research(session: Session) -> str:
     """The MCP prompt `research`, and the beginning of what `autoresearch-mcp night` starts an agent with."""
-    return f"{build.reference_text(session, PROGRAM)}\n\n# Where the loop stands\n\n{build.status(session).text()}"
+    return f"{references.reference_text(session, PROGRAM)}\n\n# Where the loop stands\n\n{build.status(session).text()}"

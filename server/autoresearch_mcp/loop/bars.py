@@ -1,0 +1,64 @@
+"""What keeps a change from being kept although its score earns it: checks that failed, secondary metrics beyond their limits. Pure.
+
+A limit of a secondary metric is held against the mean of the experiment's runs; one relative to the baseline, against the mean of
+the baseline's, which does not move, so that nothing drifts by small steps. No test decides here: limits are the human's word.
+"""
+
+from autoresearch_mcp.record.experiments import ExperimentState
+from autoresearch_mcp.record.noise import mean
+from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.sections import Secondary
+from autoresearch_mcp.task import Task
+from autoresearch_mcp.text import format_score
+
+EXCERPT = 300  # characters of a failed check's excerpt in a verdict
+
+
+def barred(state: SessionState, task: Task, experiment: ExperimentState) -> str | None:
+    """Why a scored experiment cannot be kept, whatever its score; None where it can."""
+    for name, excerpt in failed_checks(experiment).items():
+        return f"its check `{name}` failed: {' '.join(excerpt.split())[:EXCERPT]}"
+    for metric in task.secondary:
+        value = figure(experiment, metric.name)
+        if value is None:
+            return f"the scoring command gives no {metric.name}, which has a limit: a human must mend the one or the other"
+        if (bound := _beyond(state, metric, value)) is not None:
+            return f"{metric.name} {format_score(value)}{_unit(metric)} is beyond its limit, {bound}"
+    return None
+
+
+def failed_checks(experiment: ExperimentState) -> dict[str, str]:
+    """By name: excerpts of the checks that failed in any run of it."""
+    made = [run.ended.checks for run in experiment.runs if run.ended]
+    return {name: excerpt for checks in made for name, excerpt in checks.items() if excerpt}
+
+
+def figure(experiment: ExperimentState, name: str) -> float | None:
+    """The mean of one of the details over the runs that have a score; None where one lacks it."""
+    scored = [run.ended.details for run in experiment.runs if run.ended and run.ended.score is not None]
+    values = [details.get(name) for details in scored]
+    known = [value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else None
+
+
+def _beyond(state: SessionState, metric: Secondary, value: float) -> str | None:
+    """The limit that a value is beyond, in words; None where it holds all of them."""
+    unit = _unit(metric)
+    if metric.at_most is not None and value > metric.at_most:
+        return f"at most {metric.at_most:g}{unit}"
+    if metric.at_least is not None and value < metric.at_least:
+        return f"at least {metric.at_least:g}{unit}"
+    first = figure(state.baseline, metric.name) if state.baseline else None
+    if metric.worse_percent is None or first is None:
+        return None
+    sign = 1 if metric.direction == "maximize" else -1
+    bound = first - sign * abs(first) * metric.worse_percent / 100
+    if sign * (value - bound) < 0:
+        return (
+            f"{format_score(bound)}{unit}: no more than {metric.worse_percent:g} % worse than the baseline's {format_score(first)}"
+        )
+    return None
+
+
+def _unit(metric: Secondary) -> str:
+    return f" {metric.unit}" if metric.unit else ""
