@@ -12,14 +12,14 @@ from conftest import ROOT
 PACKAGE = ROOT / "server" / "autoresearch_mcp"
 FLOORS = (
     ("cli",),
-    ("app", "demo", "morning", "night", "writing"),
+    ("app", "demo", "morning", "night", "writing", "unavailable"),
     ("calls", "doctor", "web", "subscriptions", "connect", "options"),
     ("views",),
     ("loop",),
     ("executors",),
     ("run",),
     ("record", "evaluate"),
-    ("create",),
+    ("create", "new_task"),
     ("workspace",),
     ("data",),
     ("task",),

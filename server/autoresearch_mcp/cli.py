@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -14,7 +15,7 @@ from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
 from autoresearch_mcp.options import JsonOption, SessionOption, WorkspaceOption, open_session, say
 from autoresearch_mcp.text import format_score, visible
-from autoresearch_mcp.writing import attempt
+from autoresearch_mcp.writing import attempt, new_task
 
 if TYPE_CHECKING:
     from autoresearch_mcp.loop.session import Session
@@ -103,9 +104,14 @@ def serve(
     from autoresearch_mcp.loop.session import Session, open_ledger
     from autoresearch_mcp.workspace import Workspace
 
-    opened = Workspace(workspace)
-    log_to(opened.state_dir / "server.log")
-    started = Session.start(opened, open_ledger(opened), session)
+    try:
+        opened = Workspace(workspace)
+        log_to(opened.state_dir / "server.log")
+        started = Session.start(opened, open_ledger(opened), session)
+    except AutoresearchError as error:
+        if over_http or sys.stdin.isatty():
+            raise
+        _serve_unavailable(error, lambda: Session.start(again := Workspace(workspace), open_ledger(again), session))
     if started.data.missing() and not started.data.in_preparation:
         _prepare_in_background(started)
     from autoresearch_mcp.app import build_server
@@ -334,6 +340,15 @@ def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> 
         raise typer.Exit(1)
 
 
+def _serve_unavailable(error: AutoresearchError, attempt: Callable[[], object]) -> NoReturn:
+    """Tells the client what is wrong, until it goes; the exit status says it too."""
+    from autoresearch_mcp.unavailable import build_unavailable
+
+    say(f"autoresearch-mcp: {error}", file=sys.stderr, flush=True)
+    build_unavailable(str(error), attempt).run("stdio")
+    raise SystemExit(1)
+
+
 def _make_where_missing(workspace: Path, task: str, preset: str) -> None:
     from autoresearch_mcp.create import create, is_free
 
@@ -356,6 +371,7 @@ def _prepare_in_background(session: "Session") -> None:
         )
 
 
+app.command("new-task")(new_task)
 app.command("try")(attempt)
 app.command()(verify)
 app.command()(ablate)

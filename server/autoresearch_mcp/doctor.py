@@ -1,11 +1,13 @@
 """Looks at everything a run depends on, and says for each thing what was found and how to mend it."""
 
+import ast
 import importlib.metadata
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -15,13 +17,16 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.data import DataFolder, cache_root
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.loop.trial import run_trial
 from autoresearch_mcp.run.disturbance import SETTING, load
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.task import TASK_FILE, Task, not_installed
+from autoresearch_mcp.task import TASK_FILE, Task, not_installed, programs
+from autoresearch_mcp.text import format_score
 from autoresearch_mcp.workspace import STATE, Workspace
 
 PACKAGES = ("mcp", "torch", "numpy", "tiktoken", "gitpython", "pydantic", "anyio")
 FREE_DISK = 2 * 2**30
+QUICK = 10.0  # seconds that a run may take for doctor to try it
 
 
 class Check(BaseModel):
@@ -122,7 +127,7 @@ def _workspace(directory: Path) -> list[Check]:
             data = workspace.data()
             found, fix = f"{_named(data.task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
             checks = [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory)]
-            return [*checks, *_imports(data.task), *_places(workspace)]
+            return [*checks, *_imports(data.task), *_programs(data.task), *_metric(directory, data), *_places(workspace)]
         session = Session.open(workspace, ledger)
         gone = session.recovery.restore_refs()
         session.read()
@@ -135,6 +140,7 @@ def _workspace(directory: Path) -> list[Check]:
         f"ledger verified ({events} events)"
     )
     checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory), *_imports(session.task)]
+    checks += [*_programs(session.task), *_stale(session), *_metric(directory, session.data)]
     if session.task.outdated:
         checks.append(Check(name="harness", level="error", found=session.task.outdated))
     if gone:
@@ -161,6 +167,71 @@ def _imports(task: Task) -> list[Check]:
     fix = f"{sys.executable} -m pip install {' '.join(missing)}"
     found = f"not installed: {', '.join(missing)} ([run] packages)"
     return [Check(name="run.packages", level="error", found=found, fix=fix)] if missing else []
+
+
+def _programs(task: Task) -> list[Check]:
+    """The programs that the task's commands name, and where they lie; nothing where they name none."""
+    found = programs(task)
+    if missing := [name for name, place in found.items() if place is None]:
+        fix = "install them, or correct the names in braces"
+        return [Check(name="programs", level="error", found=f"not on PATH: {', '.join(missing)}", fix=fix)]
+    said = ", ".join(f"{name}: {place}" for name, place in found.items())
+    return [Check(name="programs", level="ok", found=said)] if found else []
+
+
+def _stale(session: Session) -> list[Check]:
+    """What the user committed since the session began, which it does not see; nothing where there is nothing."""
+    if not (names := session.stale()):
+        return []
+    found = f"{', '.join(names)} changed since session {session.tag} began, which goes on with what it has"
+    fix = f"for the new ones: autoresearch-mcp serve --session NAME --workspace {session.workspace.root}"
+    return [Check(name="session", level="warning", found=found, fix=fix)]
+
+
+def _metric(directory: Path, data: DataFolder) -> list[Check]:
+    """Runs and scores the file as it lies there, twice, where that takes no longer than QUICK seconds."""
+    fix, task = f"autoresearch-mcp try --workspace {directory}", data.task
+    if data.missing():
+        return []
+    if task.run.command and task.run.budget_seconds > QUICK:
+        found = f"not tried: a run may take {task.run.budget_seconds:g} s"
+        return [Check(name="metric", level="ok", found=found, fix=f"to try it: {fix} --runs 2")]
+    trial = run_trial(directory.expanduser().absolute(), 2)
+    for tried in trial.runs:
+        if tried.ended.score is None:
+            said = (tried.ended.excerpt or tried.scoring).strip()
+            blame = f"{said.splitlines()[0] if said else 'no score'} ({tried.ended.failure})"
+            return [Check(name="metric", level="error", found=blame, fix=f"see all that it printed: {fix}")]
+    if trial.changed:
+        found = f"running or scoring changes {', '.join(trial.changed)}"
+        return [Check(name="metric", level="error", found=found, fix="let the command write into its own folder alone")]
+    checks = [Check(name="metric", level="ok", found=f"{task.metric.name} {' and '.join(map(format_score, trial.scores))}")]
+    for name, said in trial.runs[-1].ended.checks.items():
+        if said:
+            found = f"{name} fails on the file as it is: {said.splitlines()[0]}"
+            checks.append(Check(name="check", level="error", found=found, fix=f"mend it; to see more: {fix}"))
+    lacking = [metric.name for metric in task.secondary if metric.name not in trial.runs[-1].ended.details]
+    if lacking:
+        found = f"the scoring command's details lack {', '.join(lacking)}, which [[secondary]] names"
+        checks.append(Check(name="secondary", level="error", found=found, fix="give them, or correct the names"))
+    return checks + _imported(directory, task)
+
+
+def _imported(directory: Path, task: Task) -> list[Check]:
+    """A scoring script that imports the editable file: then that decides what is printed. As far as a look at its source shows."""
+    module = Path(task.files.editable).stem
+    for name in task.files.read_only:
+        if name not in task.metric.command or not name.endswith(".py"):
+            continue
+        with suppress(OSError, SyntaxError, UnicodeDecodeError):
+            for node in ast.walk(ast.parse((directory / name).read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                if module in names:
+                    found = f"{name} imports {task.files.editable}, which so runs where the score is said, and can say its own"
+                    fix = "call it in a sandboxed child: autoresearch_mcp.evaluate.child (docs/tasks.md)"
+                    return [Check(name="metric", level="warning", found=found, fix=fix)]
+    return []
 
 
 def _places(workspace: Workspace) -> list[Check]:

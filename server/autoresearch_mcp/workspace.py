@@ -14,6 +14,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,6 +200,11 @@ class Workspace:
             pairs = zip(fields[::2], fields[1::2], strict=False)
             found[pattern] = [path for status, path in pairs if status.split()[1] != LINK]
         return found
+
+    def changed_since(self, commit: str, names: Iterable[str]) -> list[str]:
+        """Which of these files the last commit of the user's own branch has otherwise than `commit`."""
+        listed = str(self.run("diff_tree", "-r", "-z", "--name-only", "--no-renames", commit, "HEAD", "--", *names))
+        return [name for name in listed.split("\0") if name]
 
     def pinned(self, task: Task, commit: str) -> dict[str, bytes]:
         """The task's read-only files by path, as they are at a commit."""

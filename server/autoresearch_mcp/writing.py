@@ -1,6 +1,7 @@
-"""What people do who write a task: try it without an agent. Commands of the command line, as cli.py adds them."""
+"""What people do who write a task: begin one, try it without an agent. Commands of the command line, as cli.py adds them."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -63,9 +64,53 @@ def attempt(
     say("seconds:    " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in last.ended.seconds.items()))
     say(f"sandbox:    {last.ended.enforcement}; peak memory {last.ended.peak_memory_mb or 0:.0f} MiB; {last.ended.hardware}")
     if trial.noise is not None:
-        noise = "none: the scores are equal" if trial.noise == 0 else f"{format_score(trial.noise)}{unit} a run (standard deviation)"
+        noise = (
+            "none: the scores are equal" if trial.noise == 0 else f"{format_score(trial.noise)}{unit} a run (standard deviation)"
+        )
         say(f"noise:      {noise}; mean {format_score(trial.mean)}{unit} of {len(trial.scores)} runs")
     if trial.changed:
         say(f"changed:    {', '.join(trial.changed)}: no run and no scoring may change what it is made from", file=sys.stderr)
     if failed or trial.changed:
         raise typer.Exit(1)
+
+
+def new_task(
+    directory: Annotated[Path, typer.Argument(help="Folder of the task: a new one, or one that has the file.")],
+    file: Annotated[str | None, typer.Option(help="The file that the agent shall improve.")] = None,
+    goal: Annotated[str | None, typer.Option(help="What for, in a sentence.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What the number is called.")] = None,
+    direction: Annotated[str | None, typer.Option(help="minimize or maximize.")] = None,
+    score: Annotated[str | None, typer.Option(help="Command that prints the number; a script to begin with if left out.")] = None,
+    run: Annotated[str | None, typer.Option(help="Command to run before; nothing is run if left out.")] = None,
+    output: Annotated[list[str] | None, typer.Option(help="A file that the run leaves for scoring.")] = None,
+    read_only: Annotated[list[str] | None, typer.Option(help="A file, folder or pattern that scoring needs.")] = None,
+    budget: Annotated[float, typer.Option(min=0.1, help="Seconds a run may take.")] = 60.0,
+    unit: Annotated[str, typer.Option(help="Of the number.")] = "",
+) -> None:
+    """Write a first task: asks for what is not said, adds files, changes none."""
+    from autoresearch_mcp.new_task import SCORE, Wish, files_of, write
+
+    folder = directory.expanduser().absolute()
+    asks = sys.stdin.isatty()
+
+    def known(given: str | None, question: str, default: str) -> str:
+        if given is not None:
+            return given
+        return typer.prompt(question, default=default) if asks else default
+
+    first = next((path.name for path in sorted(folder.glob("*.*")) if path.is_file() and path.name != SCORE), "notes.md")
+    chosen = known(file, "File to improve", first)
+    called = known(metric, "Name of the number", "score")
+    way = known(direction, "Which way is better (minimize or maximize)", "maximize")
+    wanted = known(goal, "Goal, in a sentence", f"{'Raise' if way == 'maximize' else 'Lower'} {called} of {chosen}.")
+    scored = known(score, f"Command that prints it (empty: {SCORE} is written to begin with)", "")
+    ran = known(run, "Command to run before (empty: none)", "")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")[:40] or "task"
+    wish = Wish(name, wanted, chosen, called, way, scored, ran, output or (), read_only or (), budget, unit)
+    for path in write(folder, files_of(folder, wish)):
+        say(f"written:    {path}")
+    say(f"look:       autoresearch-mcp try --workspace {directory}")
+    if (folder / ".git").exists():
+        say(f"then:       commit them, and: autoresearch-mcp connect claude-code --workspace {directory}")
+    else:
+        say(f"then:       autoresearch-mcp init WORKSPACE --task {directory}")

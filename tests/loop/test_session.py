@@ -5,6 +5,7 @@ import pytest
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, PatchError
 from autoresearch_mcp.loop.rules import PLATEAU
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.views import references
 from conftest import (
     TOY,
     UNTIL_TOLD,

@@ -24,10 +24,14 @@ from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, plain
 
 Step = Literal["apply_patch", "run_experiment", "keep", "discard", "stop_experiment"]
-Phase = Literal["baseline", "ready", "edited", "running", "repeating", "scored", "failed"]
+Phase = Literal["baseline", "ready", "edited", "running", "repeating", "scored", "failed", "done"]
 
 PLATEAU = 8  # experiments in a row without a keep, after which the advice is to look elsewhere
 FRESH_PLACES = 6  # named in that advice
+SCORING_BROKEN = (
+    "the scoring command is broken, which is no fault of the file: tell your human, who can see why with `autoresearch-mcp try`; "
+    "when it is mended, a new session (serve --session NAME) has it"
+)
 NO_FAULT = ("lost", "killed", "timeout_startup")  # failures that say nothing of a file whose training never began
 
 
@@ -86,8 +90,17 @@ def current(state: SessionState) -> ExperimentState | None:
     return awaiting[-1] if awaiting else None
 
 
-def position(state: SessionState, task: Task, file: File) -> Position:
-    """Which steps are allowed now, and which is suggested."""
+def position(state: SessionState, task: Task, file: File, done: str = "") -> Position:
+    """Which steps are allowed now, and which is suggested. `done`: why the session is over, in words; empty while it is not."""
+    now = _position(state, task, file)
+    if not done or now.phase in ("running", "repeating", "scored"):
+        return now
+    if current(state) or file.edited:
+        return Position("done", ("discard",), f"call discard, to leave the file as the best has it: {done}")
+    return Position("done", ("status", "history"), done)
+
+
+def _position(state: SessionState, task: Task, file: File) -> Position:
     get, read, name = task.get_tool, task.read_tool, task.files.editable
     experiment = current(state)
     if (running := state.running) and running[0][1].of_human:
@@ -116,6 +129,8 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         return Position("baseline", ("run_experiment",), step)
     if experiment and file.sha256 != experiment.committed.file_sha256:
         return Position("failed", ("run_experiment", "apply_patch", "discard"), "call run_experiment to run your mended change")
+    if experiment and experiment.failure == "scoring" and _is_unchanged_baseline(state, experiment, file):
+        return Position("failed", ("run_experiment",), SCORING_BROKEN)
     if experiment and experiment.failure == "pruned":
         return Position(
             "failed", ("discard", "apply_patch"), f"call discard: experiment {experiment.number} could not come near the best"
@@ -135,6 +150,8 @@ def position(state: SessionState, task: Task, file: File) -> Position:
         tried = state.by_file.get(file.sha256, [])
         if all(earlier.failure in NO_FAULT for earlier in tried) and not _known_result(tried):
             return Position("baseline", ("run_experiment", "apply_patch"), "call run_experiment again, to run the baseline")
+        if tried and all(earlier.failure == "scoring" for earlier in tried):
+            return Position("baseline", ("run_experiment",), SCORING_BROKEN)
         return Position("baseline", ("apply_patch", read), f"{name} gives no score as it is: call apply_patch to mend it")
     if file.edited:
         return Position(
@@ -159,14 +176,15 @@ def widen(state: SessionState, task: Task, file: File) -> str:
     return advice + ", or the same score with less code"
 
 
-def require(step: Step, state: SessionState, task: Task, file: File) -> None:
+def require(step: Step, state: SessionState, task: Task, file: File, done: str = "") -> None:
     """Raises NotAllowedError, with the reason and the next step, where the step is not allowed now."""
-    reason = _refusal(step, state, task, file)
+    now = position(state, task, file, done)
+    reason = _refusal(step, state, task, file, now)
     if reason is not None:
-        raise NotAllowedError(f"{reason} Next: {position(state, task, file).next}.")
+        raise NotAllowedError(f"{reason} Next: {now.next}.")
 
 
-def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | None:
+def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Position) -> str | None:
     """Why the step is not allowed; None where it is."""
     experiment = current(state)
     match step:
@@ -178,9 +196,9 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File) -> str | N
                 return "The run that is on is a human's, to examine what was found."
             return "What all is measured against is running: it is not stopped." if _measures(state, running) else None
         case "apply_patch":
-            return None if step in position(state, task, file).allowed else "apply_patch is not allowed now."
-        case "run_experiment":  # what may run is for `what_to_repeat` to say: it depends on the file, and on who insists
-            return None
+            return None if step in now.allowed else "apply_patch is not allowed now."
+        case "run_experiment":  # else what may run is for `what_to_repeat` to say: it depends on the file, and on who insists
+            return "The session is done." if now.phase == "done" else None
         case "keep":
             if experiment is None or experiment.running:
                 return "keep is not allowed now: there is no result to judge."
@@ -224,6 +242,13 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
             _require_repeatable(state, experiment, step)
             return experiment
         raise NotAllowedError(f"Experiment {experiment.number} awaits its verdict. Next: {step}.")
+    if (
+        experiment
+        and experiment.failure == "scoring"
+        and digest == _sha256_of_base(file)
+        and _is_unchanged_baseline(state, experiment, file)
+    ):
+        return experiment
     if experiment and digest == experiment.committed.file_sha256:
         if experiment.failed_looks:
             raise NotAllowedError(

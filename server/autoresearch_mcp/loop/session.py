@@ -6,18 +6,19 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 """
 
 import re
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.executors.local import LocalExecutor
-from autoresearch_mcp.files import locked
-from autoresearch_mcp.loop import patches, rules, verdicts
+from autoresearch_mcp.files import locked, sha256
+from autoresearch_mcp.loop import hooks, limits, patches, rules, verdicts
 from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.loop.recovery import Recovery
 from autoresearch_mcp.loop.rows import LEARNED, latest_tag, record_start
@@ -36,7 +37,7 @@ from autoresearch_mcp.record.noise import shrunk
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.task import Task
+from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task
 from autoresearch_mcp.text import one_line
 from autoresearch_mcp.workspace import Workspace
 
@@ -124,6 +125,18 @@ class Session:
         """The editable file as it is now. Raises WorkspaceError where it is no UTF-8 text file."""
         return self.worktree.text(self._expected())
 
+    def stale(self) -> list[str]:
+        """Files that this session has pinned, and that the user has committed anew since: it goes on with what it has."""
+        names = (TASK_FILE, PROGRAM, *self.task.files.read_only)
+        return self.workspace.changed_since(self.state.started.base_commit, names)
+
+    def program(self) -> str:
+        """The first digits of the SHA-256 of the program.md that the session works by; empty where it has none."""
+        try:
+            return sha256(self.workspace.blob(self.state.started.base_commit, PROGRAM))[:12]
+        except WorkspaceError:
+            return ""
+
     def file(self) -> rules.File:
         """The editable file as the rules see it."""
         state = self.state
@@ -137,7 +150,19 @@ class Session:
 
     def position(self) -> rules.Position:
         """Which steps are allowed now."""
-        return rules.position(self.state, self.task, self.file())
+        now = rules.position(self.state, self.task, self.file(), self.done())
+        if "run_experiment" not in now.allowed or not self.data.missing():
+            return now
+        step = f"the data is not there yet: a human must run `autoresearch-mcp prepare --workspace {self.workspace.root}`"
+        if self.data.in_preparation:
+            step = "the data is being prepared: call status in a minute"
+        return replace(now, next=f"{step}, and then {now.next}", routine=False)
+
+    def done(self) -> str:
+        """Why the session is over, by the limits of its task, and what it has brought; empty while it goes on."""
+        state = self.state
+        limit = limits.reached(state, self.task, time.time())
+        return f"the session is done: {limit}. {limits.summary(state, self.task)}" if limit else ""
 
     def experiment(self, number: int | None = None) -> ExperimentState:
         """An experiment of this session, the latest one for None. Raises NotFoundError."""
@@ -164,7 +189,7 @@ class Session:
     def apply_patch(self, patch: str) -> tuple[Diff, FileText]:
         """Changes the editable file; returns what changed and the new text. Raises PatchError, NotAllowedError."""
         with self._step("apply_patch"):
-            rules.require("apply_patch", self.state, self.task, self.file())
+            rules.require("apply_patch", self.state, self.task, self.file(), self.done())
             before, name = self.read().text, self.task.files.editable
             after = patches.apply_patch(patch, name, before, root=str(self.worktree.root))
             check_size(self.task.files, after)
@@ -178,7 +203,7 @@ class Session:
             state = self.state
             if state.running:
                 return state.running[0][0].number, "a run is on already; this is its state"
-            rules.require("run_experiment", state, self.task, self.file())
+            rules.require("run_experiment", state, self.task, self.file(), self.done())
             description = one_line(description, DESCRIPTION)
             if not description:
                 raise NotAllowedError("description is empty. Say in a few words what this experiment tries, then call again.")
@@ -219,7 +244,7 @@ class Session:
         """Records the verdict and restores the file to the best experiment's. Raises NotAllowedError."""
         with self._step("discard"):
             state, file = self.state, self.file()
-            rules.require("discard", state, self.task, file)
+            rules.require("discard", state, self.task, file, self.done())
             undone = unified_diff(file.best, file.text, self.task.files.editable)
             experiment = rules.current(state)
             if experiment is None:
@@ -239,9 +264,27 @@ class Session:
             self.executor.stop(spec)
         return experiment
 
+    def notify(self, event: hooks.Event, content: dict[str, Any], wait: bool = False) -> None:
+        """Runs the human's hook of an event, where the task has one; `end` is told once a session."""
+        if event == "end" and not hooks.once(self.workspace.state_dir, self.tag):
+            return
+        told = {"session": self.tag, "summary": limits.summary(self.state, self.task)} | content
+        hooks.fire(self.task, self.workspace.root, self.workspace.state_dir, event, told, wait)
+
+    def _tell_of(self, experiment: ExperimentState, given: Literal["keep", "discard"]) -> None:
+        state = self.state
+        told = {"experiment": experiment.number, "description": experiment.committed.description, "score": experiment.score}
+        told["best"] = state.best_score
+        if given == "keep" and len(state.kept) > 1:
+            self.notify("keep", told)
+        elif given == "discard" and state.since_best and state.since_best % hooks.PLATEAU == 0:
+            self.notify("plateau", {"since_best": state.since_best, "best": state.best_score})
+
     def advance(self) -> None:
         """Makes the run that a verdict waits for, if none is on: repeats are the server's. Cheap where there is none to make."""
         self.refresh()
+        if self.task.notify.on_end and self.position().phase == "done":
+            self.notify("end", {"reason": self.done()})
         if rules.due(self.state, self.task) is None:
             return
         with self._step("advance"):
@@ -304,6 +347,7 @@ class Session:
                 )
             )
         notes = [self.recovery.settle(), self.results.write()]
+        self._tell_of(experiment, given)
         return "; ".join(note for note in notes if note)
 
 

@@ -107,6 +107,8 @@ class Seen:
     """Where the run that is on stands; no sign of the agent's."""
     result: bool = False
     """Whether there is a best experiment."""
+    done: str = field(default="", compare=False)
+    """Why the session is over, by the limits of its task."""
 
 
 class Night:
@@ -160,6 +162,9 @@ class Night:
             self._kinds[ended.kind] += 1
             self._before = ended.reason()
             self._patience, following = after(self._patience, ended)
+            if ended.kind in ("stalled", "failed"):
+                with suppress(AutoresearchError, OSError):
+                    self.session.notify("stall", {"reason": self._before})
             then = "the night is given up" if following.pause is None else f"the next start is in {following.pause:.0f} s"
             self.diary.note(
                 f"start {self._starts} was over after {_span(seconds)}: {self._before}; {then}{last_lines(ended.output)}"
@@ -223,7 +228,8 @@ class Night:
             if best and best.score is not None:
                 brought += f"; best {format_score(best.score)}"
             line = progress_line(session) if running else ""
-            return Seen(session.ledger.length, last_call(session), running, brought, line, best is not None)
+            done = session.done() if session.position().phase == "done" else ""
+            return Seen(session.ledger.length, last_call(session), running, brought, line, best is not None, done)
         except (AutoresearchError, OSError) as error:
             if str(error) != self._fault:
                 self._fault = str(error)
@@ -240,7 +246,7 @@ class Night:
             with suppress(OSError):
                 stop.unlink()
             self._stops += 1
-        return self._stops > 0 or anyio.current_time() - self._began >= self._seconds
+        return bool(self._stops or self._seen.done) or anyio.current_time() - self._began >= self._seconds
 
     async def _listen(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
@@ -260,8 +266,10 @@ class Night:
         )
 
     def _finish(self, advice: str) -> None:
-        why = advice or ("it was asked to end" if self._stops else "its hours are up")
+        why = advice or ("it was asked to end" if self._stops else self._seen.done or "its hours are up")
         self.diary.note(f"the night is over: {why}\n{self._account()}")
+        with suppress(AutoresearchError, OSError):
+            self.session.notify("end", {"reason": why}, wait=True)
 
     def _show(self, more: str) -> None:
         self.diary.show("; ".join(part for part in (self._account(), more) if part))

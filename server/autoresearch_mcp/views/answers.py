@@ -220,6 +220,7 @@ class History(Answer):
     metric: str
     direction: str
     counts: dict[str, int] = {}
+    program: str = Field(default="", description="Which program.md they ran under: the first digits of its hash")
     best: list[Row] = Field(default=[], description="Experiments that were kept, the latest first: the path to the best")
     latest: list[Row] = []
     matches: list[Row] | None = Field(default=None, description="With search: the experiments that match")
@@ -228,7 +229,10 @@ class History(Answer):
     def body(self) -> str:
         total = sum(self.counts.values())
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items()) or "none yet"
-        lines = [f"{total} experiments: {counts}; {self.metric}, {self.direction}"]
+        lines = [
+            f"{total} experiments: {counts}; {self.metric}, {self.direction}"
+            + (f"; program.md {self.program}" if self.program else "")
+        ]
         sections = {"kept": self.best, "latest": self.latest}
         if self.matches is not None:
             sections = {"matches": self.matches}
@@ -268,8 +272,14 @@ class Status(Answer):
     metric: str
     direction: str
     preset: str | None = None
-    budget_seconds: float
-    phase: str = Field(description="baseline, ready, edited, running, scored or failed")
+    unit: str = Field(default="", description="Of the metric")
+    budget_seconds: float | None = Field(default=None, description="Of a run; left out where nothing runs but the scoring")
+    timeout_seconds: float = Field(default=0.0, exclude=True)
+    program: str = Field(default="", description="Which program.md the session works by: the first digits of its hash")
+    stale: list[str] = Field(default=[], description="Files that a human changed since the session began; it has them as they were")
+    limits: str = Field(default="", description="When the session is done")
+    cost: float | None = Field(default=None, description="Of all runs so far, as the human counts it")
+    phase: str = Field(description="baseline, ready, edited, running, repeating, scored, failed or done")
     experiments: int
     kept: int
     baseline_score: float | None = None
@@ -294,7 +304,8 @@ class Status(Answer):
     def body(self) -> str:
         lines = [
             f"Goal: {self.goal}",
-            f"You edit {self.file} alone. Metric: {self.metric}, {self.direction}. Budget of a run: {self.budget_seconds:g} s.",
+            f"You edit {self.file} alone. Metric: {self.metric}{f' in {self.unit}' if self.unit else ''}, {self.direction}. "
+            + _time_of(self.budget_seconds, self.timeout_seconds),
             f"Rules: {self.rules}",
             f"Session {self.session} on branch {self.branch}: {self.experiments} experiments, {self.kept} kept.",
         ]
@@ -315,10 +326,23 @@ class Status(Answer):
         if self.learned:
             lines += ["Learned:", *(f"  {text}" for text in self.learned)]
         lines.append(f"Sandbox: {self.enforcement}. To read with read_reference: {', '.join(self.references)}.")
+        if self.program:
+            lines.append(f"program.md: {self.program}.")
+        if self.stale:
+            lines.append(
+                f"Changed since the session began: {', '.join(self.stale)}. It goes on as it began; a human who wants the "
+                "new ones starts another: serve --session NAME."
+            )
+        if self.limits:
+            lines.append(f"Limits: {self.limits}." + (f" Cost so far: {self.cost:g}." if self.cost is not None else ""))
         if not self.data_ready:
             lines.append("The data is not ready: it is being prepared, or a human must run `autoresearch-mcp prepare`.")
         lines.append(f"Phase: {self.phase}.")
         return "\n".join(lines)
+
+
+def _time_of(budget: float | None, timeout: float) -> str:
+    return f"Nothing runs; scoring may take {timeout:g} s." if budget is None else f"Budget of a run: {budget:g} s."
 
 
 def _theme_text(theme: Theme) -> str:

@@ -5,6 +5,7 @@ from heapq import nlargest
 from itertools import islice
 from typing import TypeVar
 
+from autoresearch_mcp.loop import limits
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.loop.verdicts import verdict
 from autoresearch_mcp.patterns import LINE, matches
@@ -210,7 +211,13 @@ def status(session: Session) -> Status:
         metric=task.metric.name,
         direction=task.metric.direction,
         preset=task.preset,
-        budget_seconds=task.run.budget_seconds,
+        unit=task.metric.unit,
+        budget_seconds=task.run.budget_seconds if task.run.command else None,
+        timeout_seconds=task.run.evaluate_seconds,
+        program=session.program(),
+        stale=session.stale(),
+        limits=limits.in_words(task),
+        cost=limits.cost(state, task) if task.limits.cost_per_run else None,
         experiments=len(state.experiments),
         kept=len(state.kept),
         baseline_score=state.baseline_score,
@@ -268,6 +275,7 @@ def history(session: Session, search: str | None = None) -> History:
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
         counts=state.counts,
+        program=session.program(),
         best=[_row(state, e) for e in reversed(state.kept[-BEST:])],
         latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
         learned=lessons(state, LEARNED),
