@@ -14,8 +14,9 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
 from autoresearch_mcp.options import JsonOption, SessionOption, WorkspaceOption, open_session, say
-from autoresearch_mcp.text import format_score, visible
-from autoresearch_mcp.writing import attempt, new_task
+from autoresearch_mcp.task import PROGRAM
+from autoresearch_mcp.text import format_score
+from autoresearch_mcp.writing import attempt, doctor, new_task, programs
 
 if TYPE_CHECKING:
     from autoresearch_mcp.loop.session import Session
@@ -141,7 +142,7 @@ def connect(
     only_print: Annotated[bool, typer.Option("--print", help="Show what would be written; write nothing.")] = False,
 ) -> None:
     """Tell a client of this workspace's server, and leave its agent no other tool. Merges; keeps backups."""
-    from autoresearch_mcp.connect import CLIENTS, Server, plan, stdio_command, write
+    from autoresearch_mcp.connect import CLIENTS, Server, plan, skill, stdio_command, write
 
     if not only_print:  # settings in an empty folder would keep serve from making the workspace there
         _make_where_missing(workspace, "default", "auto")
@@ -151,7 +152,10 @@ def connect(
 
         token = Workspace(workspace).bearer_token()
     place = folder or workspace
+    program = workspace / PROGRAM
     edits = plan(client, Server(stdio_command(workspace), url, token), place)
+    if program.is_file():
+        edits += skill(client, place, program.read_text(encoding="utf-8", errors="replace"))
     if only_print:
         for edit in edits:
             say(f"# {edit.path}\n{edit.after}")
@@ -317,29 +321,6 @@ def stop(
     say(f"stopping experiment {opened.stop(for_human=True).number}")
 
 
-@app.command()
-def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
-    """Check git, Python packages, device, sandbox, workspace and data, and say how to mend what is wrong."""
-    from autoresearch_mcp.doctor import examine
-
-    checks = examine(workspace)
-    if as_json:
-        say(json.dumps([check.model_dump() for check in checks], indent=1))
-    else:
-        from rich.console import Console
-        from rich.text import Text
-
-        console = Console(highlight=False, soft_wrap=True)
-        colours = {"ok": "green", "warning": "yellow", "error": "red"}
-        for check in checks:
-            console.print(Text(f"{check.level:<8}", style=colours[check.level]), end=" ")
-            console.print(f"{check.name + ':':<11} {visible(check.found)}", markup=False)
-            if check.fix:
-                console.print(f"{'':<21}fix: {visible(check.fix)}", markup=False)
-    if any(check.level == "error" for check in checks):
-        raise typer.Exit(1)
-
-
 def _serve_unavailable(error: AutoresearchError, attempt: Callable[[], object]) -> NoReturn:
     """Tells the client what is wrong, until it goes; the exit status says it too."""
     from autoresearch_mcp.unavailable import build_unavailable
@@ -371,8 +352,10 @@ def _prepare_in_background(session: "Session") -> None:
         )
 
 
+app.command()(doctor)
 app.command("new-task")(new_task)
 app.command("try")(attempt)
+app.command()(programs)
 app.command()(verify)
 app.command()(ablate)
 app.command()(finalize)

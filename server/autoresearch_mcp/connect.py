@@ -32,6 +32,18 @@ CLAUDE_TOOLS = """
 """.split()  # noqa: SIM905 (a list of names reads better so)
 
 
+SKILL = f"""\
+---
+name: {NAME}
+description: >-
+  Research loop that improves one file against one metric with the tools of the MCP server {NAME}. Use when asked to run
+  experiments, to improve the metric, to go on with the research, or to work through the night.
+---
+
+"""
+"""What makes a program.md a skill: https://agentskills.io/specification."""
+
+
 @dataclass(frozen=True)
 class Server:
     """How a client reaches our server: a command over stdio, or a URL with a bearer token."""
@@ -162,18 +174,20 @@ class Client:
     """How to start it in `folder` afterwards, with its `options`."""
     options: tuple[str, ...] = ()
     """What it must be given on its command line, beside its files."""
+    skills: str = ""
+    """Where it looks for a project's Agent Skills (https://agentskills.io/specification); empty where it knows none."""
 
     def how_to_start(self, folder: Path) -> str:
         return " ".join((self.start.format(folder=folder.absolute()), *map(shlex.quote, self.options)))
 
 
 CLIENTS = {
-    "claude-code": Client(claude_code, "cd {folder} && claude", ("--allowedTools", f"mcp__{NAME}__*")),
-    "codex": Client(codex, "codex", ("--profile", NAME)),
+    "claude-code": Client(claude_code, "cd {folder} && claude", ("--allowedTools", f"mcp__{NAME}__*"), ".claude/skills"),
+    "codex": Client(codex, "codex", ("--profile", NAME), ".agents/skills"),
     "claude-desktop": Client(claude_desktop, "quit Claude Desktop and open it again"),
-    "cursor": Client(cursor, "open {folder} in Cursor, or: cd {folder} && cursor-agent"),
-    "vscode": Client(vscode, "code {folder}, agent mode; select the tools of autoresearch alone"),
-    "gemini": Client(gemini, "cd {folder} && gemini"),
+    "cursor": Client(cursor, "open {folder} in Cursor, or: cd {folder} && cursor-agent", skills=".cursor/skills"),
+    "vscode": Client(vscode, "code {folder}, agent mode; select the tools of autoresearch alone", skills=".github/skills"),
+    "gemini": Client(gemini, "cd {folder} && gemini", skills=".gemini/skills"),
 }
 
 
@@ -194,6 +208,18 @@ def plan(client: str, server: Server, folder: Path, home: Path | None = None) ->
     if client not in CLIENTS:
         raise AutoresearchError(f"There are no settings for {client!r}. Choose one of: {', '.join(CLIENTS)}.")
     return [_edit(wanted, server) for wanted in CLIENTS[client].settings(server, folder.absolute(), home or Path.home())]
+
+
+def skill(client: str, folder: Path, program: str) -> list[Edit]:
+    """program.md as an Agent Skill for a client that knows them, so that a person starts the research by its name."""
+    if not CLIENTS[client].skills:
+        return []
+    path = folder.absolute() / CLIENTS[client].skills / NAME / "SKILL.md"
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise AutoresearchError(f"{path} cannot be read: {error}. Move it away and run connect again.") from error
+    return [Edit(path, before, SKILL + program, private=False)]
 
 
 def write(edits: list[Edit]) -> list[Path]:

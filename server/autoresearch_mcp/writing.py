@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from autoresearch_mcp.options import JsonOption, say
+from autoresearch_mcp.options import JsonOption, WorkspaceOption, say
 from autoresearch_mcp.text import format_score, visible
 
 FolderOption = Annotated[Path, typer.Option("--workspace", help="Folder with an autoresearch.toml; it need be no workspace.")]
@@ -114,3 +114,51 @@ def new_task(
         say(f"then:       commit them, and: autoresearch-mcp connect claude-code --workspace {directory}")
     else:
         say(f"then:       autoresearch-mcp init WORKSPACE --task {directory}")
+
+
+def programs(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
+    """Compare the sessions of a workspace by the program.md that they worked by: gain an hour, with its interval."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from autoresearch_mcp.loop.session import open_ledger
+    from autoresearch_mcp.views.programs import programs
+    from autoresearch_mcp.views.terminal import console
+    from autoresearch_mcp.workspace import Workspace
+
+    opened = Workspace(workspace)
+    found = programs(opened, open_ledger(opened).state().sessions)
+    if as_json:
+        say(json.dumps([asdict(program) for program in found], indent=1))
+        return
+    table = Table(title=f"{len(found)} programs")
+    for name in ("program.md", "sessions", "experiments", "kept", "hours", "gain an hour ± 95 %", "verified"):
+        table.add_column(name, justify="left" if name in ("program.md", "sessions") else "right")
+    for program in found:
+        numbers = (str(program.experiments), str(program.kept), f"{program.hours:.2f}", program.rate_in_words)
+        verified = f"{program.verified} of {len(program.sessions)}"
+        table.add_row(program.digest or "none", ", ".join(program.sessions), *numbers, verified)
+    console().print(table)
+
+
+def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
+    """Check git, Python packages, device, sandbox, workspace and data, and say how to mend what is wrong."""
+    from autoresearch_mcp.doctor import examine
+
+    checks = examine(workspace)
+    if as_json:
+        say(json.dumps([check.model_dump() for check in checks], indent=1))
+    else:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(highlight=False, soft_wrap=True)
+        colours = {"ok": "green", "warning": "yellow", "error": "red"}
+        for check in checks:
+            console.print(Text(f"{check.level:<8}", style=colours[check.level]), end=" ")
+            console.print(f"{check.name + ':':<11} {visible(check.found)}", markup=False)
+            if check.fix:
+                console.print(f"{'':<21}fix: {visible(check.fix)}", markup=False)
+    if any(check.level == "error" for check in checks):
+        raise typer.Exit(1)
