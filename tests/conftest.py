@@ -14,11 +14,12 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+import needs
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import disturbance
+from autoresearch_mcp.run import disturbance, sandbox
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import parse_task
@@ -125,6 +126,20 @@ def one_thread() -> Iterator[None]:
 def notes(tmp_path: Path) -> Session:
     """A session of the bundled notes task: nothing runs, a text file is scored."""
     return open_session(create(tmp_path / "workspace", "notes").root)
+
+
+@pytest.fixture
+def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Puts a level in force; skips the test where this machine cannot enforce it."""
+
+    def apply(level: str) -> None:
+        if level != "none":
+            needs.require(level)
+        monkeypatch.setenv(sandbox.OVERRIDE, level)
+        sandbox.detect.cache_clear()
+
+    yield apply
+    sandbox.detect.cache_clear()
 
 
 def open_session(root: Path, tag: str | None = None) -> Session:

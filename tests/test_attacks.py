@@ -17,11 +17,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-import needs
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.run import processes, sandbox
+from autoresearch_mcp.run import processes
 from autoresearch_mcp.sections import LEVELS
 from conftest import ROOT, log_of, open_session, run, spec_of
 
@@ -58,20 +57,6 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     victim.kill()
     for sock in (listener, local, abstract):
         sock.close()
-
-
-@pytest.fixture
-def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Puts a level in force; skips the test where this machine cannot enforce it."""
-
-    def apply(level: str) -> None:
-        if level != "none":
-            needs.require(level)
-        monkeypatch.setenv(sandbox.OVERRIDE, level)
-        sandbox.detect.cache_clear()
-
-    yield apply
-    sandbox.detect.cache_clear()
 
 
 def hostile_session(folder: Path, train: str, proved: bool = False) -> Session:

@@ -70,6 +70,7 @@ class DataFolder:
             else:
                 if force:
                     shutil.rmtree(self.path, ignore_errors=True)
+                self.path.mkdir(parents=True, exist_ok=True)
                 command = expand(self.task.data.prepare, data=str(self.path), preset=self.task.preset or "")
                 environment = os.environ | {"AUTORESEARCH_PRESET": self.task.preset or ""}
                 code = subprocess.run(command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL).returncode
