@@ -1,8 +1,10 @@
 """Fixtures: workspaces of real tasks in temporary folders, real git, real SQLite, real processes."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +16,11 @@ import pytest
 from mcp.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-import needs
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import disturbance, sandbox
+from autoresearch_mcp.run import disturbance, places, sandbox
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import parse_task
@@ -75,12 +76,15 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setenv("AUTORESEARCH_CACHE", str(cache))
     patch.setenv(disturbance.SETTING, "100")
+    patch.setenv(places.SETTING, runs := tempfile.mkdtemp(prefix="autoresearch-tests-", dir=places.SHARED))
+    os.chmod(runs, 0o711)
     patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     for name in [name for name in os.environ if name.startswith(("GIT_AUTHOR_", "GIT_COMMITTER_"))]:
         patch.delenv(name)
     yield
     patch.undo()
+    shutil.rmtree(runs, ignore_errors=True)
 
 
 @pytest.fixture
@@ -131,6 +135,7 @@ def notes(tmp_path: Path) -> Session:
 @pytest.fixture
 def force(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Puts a level in force; skips the test where this machine cannot enforce it."""
+    import needs  # here, because pytest loads it as a plugin
 
     def apply(level: str) -> None:
         if level != "none":

@@ -91,7 +91,7 @@ def _list(values: Sequence[str]) -> str:
 def _text(value: str) -> str:
     """A TOML string."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(character if character >= " " else f"\\u{ord(character):04x}" for character in escaped) + '"'
+    return '"' + "".join(character if character.isprintable() else f"\\u{ord(character):04x}" for character in escaped) + '"'
 
 
 def _toml(wish: Wish, score: list[str], read_only: list[str]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from autoresearch_mcp import connect
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.run import disturbance
 from clients import programs
 from clients.endpoint import Call, Model, Script, Shown, endpoint
 from conftest import git, open_session
@@ -85,7 +86,8 @@ async def play(
 ) -> tuple[Model, str]:
     """Lets the agent play the script on the session's workspace: with the recipe of `connect`, or with the server named and no more."""
     root, model = session.workspace.root, Model(script)
-    command = [sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)]
+    quiet = f"{disturbance.SETTING}=100"  # clients start servers without the environment of these tests
+    command = ["/usr/bin/env", quiet, sys.executable, "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)]
     if delay:
         command = ["/bin/sh", "-c", f"sleep {delay}; exec {shlex.join(command)}"]
     if recipe:

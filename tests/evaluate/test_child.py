@@ -65,7 +65,7 @@ def test_outputs_come_back_as_data(attempt: Callable[..., Tried]):
         ("def work(*_):\n    raise SystemExit(0)\n", "error", "it ended before it had answered"),
         ("print(100)\ndef work(*_):\n    return float('nan')\n", "error", "no JSON"),
         ("def work(*_):\n    while True: pass\n", "timeout", "too long"),
-        ("import os\ndef work(*_):\n    os.write(3, b'999\\n' * 9)\n    return 'x' * (1 << 27)\n", "error", "more than 64 MiB"),
+        ("def work(*_):\n    return 'x' * (1 << 27)\n", "error", "more than 64 MiB"),
         ("import sys\nsys.modules['json'] = None\ndef work(*_):\n    return object()\n", "error", "ended"),
         ("x = ", "error", "ended"),
     ],

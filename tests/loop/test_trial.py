@@ -49,7 +49,10 @@ def test_a_broken_scoring_command_is_named_by_try_and_by_doctor(task_folder: Cal
 
 
 def test_a_misspelt_script_and_a_missing_file_are_named(task_folder: Callable[..., Path]):
-    assert "scoer.py" in run_trial(task_folder(NOTHING_RUNS.replace('"score.py"]\n\n', '"scoer.py"]\n\n'))).runs[0].scoring
+    assert (
+        "scoer.py"
+        in run_trial(task_folder(NOTHING_RUNS.replace('["{python}", "score.py"]', '["{python}", "scoer.py"]'))).runs[0].scoring
+    )
     folder = task_folder(NOTHING_RUNS)
     (folder / "score.py").unlink()
     with pytest.raises(TaskError, match=r"score\.py, and no file is that|score\.py, which cannot be read"):
@@ -57,7 +60,7 @@ def test_a_misspelt_script_and_a_missing_file_are_named(task_folder: Callable[..
 
 
 def test_a_program_that_is_not_there_is_named(task_folder: Callable[..., Path]):
-    with pytest.raises(TaskError, match=r"\{no_such\}, a program that is not on PATH"):
+    with pytest.raises(TaskError, match=r"\{no_such\}, which is not on PATH"):
         run_trial(task_folder(NOTHING_RUNS.replace('"{python}"', '"{no_such}"')))
 
 

@@ -2,12 +2,14 @@
 
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
-from conftest import ended, replace, run
+from conftest import ended, open_session, replace, run
 
 SCORE = """
 import json
@@ -40,10 +42,10 @@ IMPORTS = "import work\nassert work.double(2) == 4, work.double(2)\n"
 
 
 @pytest.fixture
-def checked(task_folder: Callable[..., object], toy: Callable[..., Session]) -> Callable[..., Session]:
+def checked(task_folder: Callable[..., Path], tmp_path: Path) -> Callable[..., Session]:
     def make(toml: str, work: str = "def double(x):\n    return 2 * x\n", test: str = IMPORTS) -> Session:
-        task_folder(toml, score__py=SCORE, test_it__py=test)
-        return toy(work, toml)
+        folder = task_folder(toml, work__py=work, score__py=SCORE, test_it__py=test)
+        return open_session(create(tmp_path / "workspace", str(folder)).root)
 
     return make
 
@@ -112,7 +114,7 @@ def test_a_check_is_made_once_an_experiment(checked: Callable[..., Session]):
     [
         ("at_most = 45", "is beyond its limit, at most 45 bytes"),
         ("at_least = 200", "is beyond its limit, at least 200 bytes"),
-        ('worse_percent = 10\ndirection = "minimize"', "no more than 10 % worse than the baseline's 35"),
+        ('worse_percent = 10\ndirection = "minimize"', "no more than 10 % worse than the baseline's 32"),
     ],
 )
 def test_a_secondary_metric_beyond_its_limit_bars_a_keep(checked: Callable[..., Session], limit: str, says: str):

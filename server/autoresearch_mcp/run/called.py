@@ -31,12 +31,12 @@ class Called:
     def __init__(self, cell: Cell, log: BoundedLog):
         """`log` takes what they print beside their answers."""
         self._cell, self._log = cell, log
-        self._at_work: dict[int, Child] = {}
+        self._at_work: dict[int, tuple[Child, anyio.CancelScope]] = {}
         self._started = 0
 
     @property
     def pids(self) -> list[int]:
-        return [child.pid for child in self._at_work.values()]
+        return [child.pid for child, _ in self._at_work.values()]
 
     async def serve(self, ours: socket.socket) -> None:
         """Answers until the scoring command closes its end; ends what is still at work then."""
@@ -77,8 +77,8 @@ class Called:
             os.close(stdin)
             os.close(stdout)
         self._started += 1
-        self._at_work[self._started] = child
-        tasks.start_soon(child.pump)
+        self._at_work[self._started] = child, (scope := anyio.CancelScope())
+        tasks.start_soon(_pump, child, scope)
         try:
             await stream.send_fds(_line(number=self._started), [theirs, ours])
         finally:
@@ -86,11 +86,18 @@ class Called:
             os.close(ours)
 
     def _end(self, number: int) -> None:
-        child = self._at_work.pop(number, None)
-        if child is not None:
-            end_tree(child.pid)
-            with suppress(OSError):
-                child.end()
+        if number not in self._at_work:
+            return
+        child, scope = self._at_work.pop(number)
+        end_tree(child.pid)
+        scope.cancel()
+        with suppress(OSError):
+            child.end()
+
+
+async def _pump(child: Child, scope: anyio.CancelScope) -> None:
+    with scope:
+        await child.pump()
 
 
 def _line(**content: object) -> bytes:
