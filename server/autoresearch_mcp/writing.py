@@ -61,6 +61,8 @@ def attempt(
     for title, text in (("printed", last.output), ("scoring", last.scoring)):
         if text.strip():
             say(f"{title}:".ljust(12) + visible(text.rstrip("\n")).replace("\n", "\n            "))
+    for refusal in last.refused:
+        say(f"refused:    {refusal}")
     say("seconds:    " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in last.ended.seconds.items()))
     say(f"sandbox:    {last.ended.enforcement}; peak memory {last.ended.peak_memory_mb or 0:.0f} MiB; {last.ended.hardware}")
     if trial.noise is not None:

@@ -39,6 +39,8 @@ class Tried:
     scoring: str
     """The end of what the scoring command printed, sealed or not: this is for whoever wrote it."""
     checks: str
+    refused: list[str]
+    """What the sandbox refused: system calls, of files and programs with their path."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def _run(
         data=data.path if data.needed else None,
         enforcement=detect().level,
         checks=True,
+        watch=True,
     )
     try:
         executor.start(spec, files)
@@ -148,7 +151,8 @@ def _run(
         if ended is None:
             never = {"queued": 0.0}
             ended = RunEnded(run=spec.run, outcome="crash", failure="lost", seconds=never, excerpt=tail(spec.host_log))
-        return Tried(ended, *(_end_of(log) for log in (spec.log, spec.scoring_log, spec.checks_log)))
+        refused = spec.refused.read_text().splitlines() if spec.refused.exists() else []
+        return Tried(ended, _end_of(spec.log), _end_of(spec.scoring_log), _end_of(spec.checks_log), refused)
     except KeyboardInterrupt:
         executor.stop(spec)
         raise

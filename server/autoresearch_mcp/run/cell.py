@@ -4,6 +4,7 @@ and the lender of its data.
 Everything that a process of a run is given is decided here: what it may open, its environment, its descriptors.
 """
 
+import dataclasses
 import os
 import shutil
 import socket
@@ -20,8 +21,9 @@ from autoresearch_mcp.run import sandbox, users, visible
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.inside import lend
-from autoresearch_mcp.run.levels import Confinement
+from autoresearch_mcp.run.levels import REGISTRY, SYSTEM_FILES, Confinement
 from autoresearch_mcp.run.log import BoundedLog
+from autoresearch_mcp.run.refusals import Refusals
 from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Check, Network
@@ -41,6 +43,7 @@ class Cell:
         self.slot = ""
         self.granted = granted()
         self._made = 0
+        self.refusals = Refusals(spec.home) if spec.watch and spec.enforcement in ("landlock", "bubblewrap") else None
         self._users = users.take() if spec.enforcement == "landlock" else None
 
     @property
@@ -63,7 +66,7 @@ class Cell:
         socket_named = {"AUTORESEARCH_SOCKET": str(control_socket)}
         try:
             command, environment = self._as_run(command, self.spec.work, self.task.run.env, self.task.run.network, **socket_named)
-            return Child(command, self.spec.work, environment, log, [control_socket], cores=self._cores)
+            return Child(command, self.spec.work, environment, log, [control_socket, *self._told], cores=self._cores)
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
 
@@ -73,7 +76,7 @@ class Cell:
         """
         folder = self._fresh("called")
         command, environment = self._as_run(command, folder, self.task.run.env, "none")
-        return Child(command, folder, environment, log, stdin=stdin, stdout=stdout, cores=self._cores)
+        return Child(command, folder, environment, log, self._told, stdin=stdin, stdout=stdout, cores=self._cores)
 
     def start_check(self, check: Check, log: BoundedLog) -> Child:
         """One of the task's checks, in a folder made anew: with the outputs of the run, and with the editable file where the task
@@ -95,7 +98,7 @@ class Cell:
             readable = [*visible.installed(), *self._toolchains]
             command = self._confined(expand(check.command, **values), folder, readable, by_run=True)
             environment = self._environment(folder, check.env)
-        return Child(command, folder, environment, log, cores=self._cores)
+        return Child(command, folder, environment, log, self._told, cores=self._cores)
 
     def _fresh(self, kind: str) -> Path:
         """A folder with the files as they were laid out, that nothing has worked in."""
@@ -141,9 +144,14 @@ class Cell:
         try:
             command = self._confined(command, self.spec.scoring, readable, network=metric.network)
             environment = self._environment(self.spec.scoring, metric.env, **DETERMINISTIC)
-            return Scoring(self.spec, command, environment, self._cores)
+            return Scoring(self.spec, command, environment, self._cores, self._told)
         except OSError as error:
             raise RunFailedError("crash", "scoring", f"metric.command cannot be started: {error}") from error
+
+    @property
+    def _told(self) -> list[int]:
+        """Descriptors that every process is given beside its own: by which a trial's say what they are refused."""
+        return [self.refusals.theirs.fileno()] if self.refusals else []
 
     @property
     def _toolchains(self) -> list[Path]:
@@ -207,6 +215,9 @@ class Cell:
         limits = (bounds.processes, bounds.disk_mb << 20)
         pinned, loopback = bool(self._cores), network == "loopback"
         confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user, pinned, loopback)
+        if self.refusals is not None and (calls := REGISTRY[self.spec.enforcement].calls(confinement)) is not None:
+            told = self.refusals.begin(calls, confinement.rules, SYSTEM_FILES)
+            confinement = dataclasses.replace(confinement, tell=told)
         return sandbox.wrap(self.spec.enforcement, command, confinement)
 
     def _environment(self, folder: Path, env: Mapping[str, str] | None = None, **extra: str) -> dict[str, str]:

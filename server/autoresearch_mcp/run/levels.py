@@ -56,6 +56,8 @@ class Confinement:
     """Whether it must stay on the cores that it is started on."""
     loopback: bool = False
     """Whether its processes may talk to each other over the network."""
+    tell: tuple[int, int] | None = None
+    """A socket over which it hands over what is asked before anything is refused, and its number; see refusals.py."""
 
     @property
     def shown(self) -> tuple[Path, ...]:
@@ -87,6 +89,10 @@ class Level(Protocol):
         """The command that runs `command` so confined."""
         ...
 
+    def calls(self, confinement: Confinement) -> dict[str, bool] | None:
+        """What `syscalls.program` is told of it; None where there is no filter."""
+        ...
+
 
 class Nothing:
     name = "none"
@@ -98,6 +104,9 @@ class Nothing:
 
     def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
         return [*_confine("none", confinement), *command] if sys.platform == "linux" else command
+
+    def calls(self, confinement: Confinement) -> dict[str, bool] | None:
+        return None
 
 
 class Seatbelt:
@@ -113,6 +122,9 @@ class Seatbelt:
 
     def wrap(self, command: list[str], confinement: Confinement) -> list[str]:
         return [str(self.tool), "-p", self._profile(confinement), *command]
+
+    def calls(self, confinement: Confinement) -> dict[str, bool] | None:
+        return None
 
     def _profile(self, confinement: Confinement) -> str:
         def quoted(path: object) -> str:
@@ -163,8 +175,10 @@ class Landlock:
         rules += ["--list", sysconfig.get_path("stdlib")]  # Python finds modules by name there; packages may lie below
         rules += [part for path in writable for part in ("--write", path)]
         rules += _rights(confinement)
-        rules += _filter(unix_sockets=False, own_files=confinement.user is not None, pinned=confinement.pinned)
-        return [*_confine("landlock", confinement, rules), *command]
+        return [*_confine("landlock", confinement, [*rules, *_filter(self.calls(confinement), confinement)]), *command]
+
+    def calls(self, confinement: Confinement) -> dict[str, bool]:
+        return {"unix_sockets": False, "own_files": confinement.user is not None, "pinned": confinement.pinned}
 
 
 class Bubblewrap:
@@ -181,13 +195,13 @@ class Bubblewrap:
         return [
             *self._namespaces(confinement),
             "--",
-            *_confine("none", confinement, self._rules(confinement)),
+            *_confine("none", confinement, _filter(self.calls(confinement), confinement)),
             *command,
         ]
 
-    def _rules(self, confinement: Confinement) -> list[str]:
+    def calls(self, confinement: Confinement) -> dict[str, bool]:
         """The namespace holds a loopback device of its own and no other, so sockets of the internet's kind lead nowhere else."""
-        return _filter(unix_sockets=True, own_files=True, pinned=confinement.pinned, internet=confinement.loopback)
+        return {"unix_sockets": True, "own_files": True, "pinned": confinement.pinned, "internet": confinement.loopback}
 
     def _namespaces(self, confinement: Confinement) -> list[str]:
         arguments = ["bwrap", "--unshare-all", "--die-with-parent", "--cap-drop", "ALL", "--hostname", "autoresearch"]
@@ -222,10 +236,10 @@ def _confine(rules: str, confinement: Confinement, options: Sequence[str] = ()) 
     return [sys.executable, "-I", "-S", str(LAUNCHER), rules, *bounds, "--mark", str(confinement.mark), *options, "--"]
 
 
-def _filter(*, unix_sockets: bool, own_files: bool, pinned: bool, internet: bool = False) -> list[str]:
-    machine = platform.machine()
-    program = syscalls.program(machine, unix_sockets=unix_sockets, own_files=own_files, pinned=pinned, internet=internet)
-    return ["--filter", base64.b64encode(program).decode()]
+def _filter(calls: dict[str, bool], confinement: Confinement) -> list[str]:
+    program = syscalls.program(platform.machine(), **calls, asks=confinement.tell is not None)
+    told = ["--tell", f"{confinement.tell[0]},{confinement.tell[1]}"] if confinement.tell else []
+    return [*told, "--filter", base64.b64encode(program).decode()]
 
 
 def _rights(confinement: Confinement) -> list[str]:

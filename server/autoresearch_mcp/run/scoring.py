@@ -160,7 +160,9 @@ class Scoring:
     and then waits for what `declared` and `score` send: so loading takes neither the run's time nor anybody's after it.
     """
 
-    def __init__(self, spec: RunSpec, command: list[str], environment: dict[str, str], cores: Sequence[int] = ()):
+    def __init__(
+        self, spec: RunSpec, command: list[str], environment: dict[str, str], cores: Sequence[int] = (), told: Sequence[int] = ()
+    ):
         self._spec = spec
         self._log = BoundedLog(spec.scoring_log, spec.task.run.log_bytes)
         self._waits, self._loaded = spec.task.metric.starts_early, False
@@ -169,7 +171,7 @@ class Scoring:
         self.calls, theirs = socket.socketpair()
         with theirs:
             environment = environment | {CALLS: str(theirs.fileno())}
-            given = [theirs.fileno()]
+            given = [theirs.fileno(), *told]
             if self._answer is not None:
                 environment[ANSWERS] = str(self._answer.fileno())
                 given.append(self._answer.fileno())

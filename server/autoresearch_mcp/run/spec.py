@@ -29,6 +29,8 @@ class RunSpec(BaseModel):
     """Sandbox level, as the server's self-check found it."""
     place: Path | None = None
     """Where its processes work, outside every project; in its folder where this is left out."""
+    watch: bool = False
+    """Whether it is told what the sandbox refuses, which takes longer: for trials."""
     checks: bool = False
     """Whether the task's checks are made, once it has a score."""
     earlier: list[Earlier] = []
@@ -95,6 +97,11 @@ class RunSpec(BaseModel):
     @property
     def checks_log(self) -> Path:
         return self.folder / "checks.log"
+
+    @property
+    def refused(self) -> Path:
+        """What the sandbox refused, a line each; of a trial alone."""
+        return self.folder / "refused.txt"
 
     @property
     def progress(self) -> Path:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 MACHINES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """By platform.machine(), the kernel's AUDIT_ARCH. Elsewhere there is no filter, and no level that needs one."""
 
-ALLOW, KILL = 0x7FFF0000, 0x80000000
+ALLOW, KILL, ASK = 0x7FFF0000, 0x80000000, 0x7FC00000  # ASK: SECCOMP_RET_USER_NOTIF, see refusals.py
 REFUSE, MISSING, UNSUPPORTED, PRETEND = (0x00050000 | code for code in (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, 0))
 
 # Names with their numbers on x86-64 and AArch64, "-" where there is none. Facts of asm/unistd_64.h and asm-generic/unistd.h.
@@ -87,6 +87,7 @@ ATTRIBUTES = """
     setxattr 188 5, lsetxattr 189 6, fsetxattr 190 7, getxattr 191 8, lgetxattr 192 9, fgetxattr 193 10, listxattr 194 11,
     llistxattr 195 12, flistxattr 196 13, removexattr 197 14, lremovexattr 198 15, fremovexattr 199 16
 """
+WATCHED = ("open", "openat", "execve", "execveat")
 NEWEST = 462  # the last call when the list was made: what comes later is missing, not refused, so that libraries fall back
 
 
@@ -186,6 +187,24 @@ def actions(
     return found | {number: conditions[name] for name, number in table(CONDITIONAL)[machine].items()}
 
 
+def judge(action: Action, arguments: Sequence[int]) -> int:
+    """What the filter does with a call of these arguments."""
+    while isinstance(action, When):
+        action = action.then if arguments[action.argument] & action.mask in action.values else action.otherwise
+    return action
+
+
+def asking(known: dict[int, Action], machine: str) -> dict[int, Action]:
+    """The same, but whatever could be refused, or opens or starts a file, is asked about."""
+    watched = {number for name, number in (table(ALLOWED)[machine] | table(CONDITIONAL)[machine]).items() if name in WATCHED}
+    every = {number: known.get(number, REFUSE) for number in range(NEWEST + 1)}
+    return {number: ASK if number in watched or _may_refuse(action) else action for number, action in every.items()}
+
+
+def _may_refuse(action: Action) -> bool:
+    return _may_refuse(action.then) or _may_refuse(action.otherwise) if isinstance(action, When) else action == REFUSE
+
+
 # --- the filter -------------------------------------------------------------------------------------------------------
 
 LOAD, AND, JUMP, RETURN, JUMP_EQUAL, JUMP_AT_LEAST = 0x20, 0x54, 0x05, 0x06, 0x15, 0x35  # classic BPF
@@ -193,7 +212,9 @@ NUMBER, ARCH, ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 X32 = 0x40000000  # where the numbers of another ABI begin
 
 
-def program(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False, internet: bool = False) -> bytes:
+def program(
+    machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool = False, internet: bool = False, asks: bool = False
+) -> bytes:
     """The filter as an array of struct sock_filter.
 
     unix_sockets: whether sockets may be made and connected, as where nobody outside can be reached by them. Landlock does not rule
@@ -201,9 +222,11 @@ def program(machine: str, *, unix_sockets: bool, own_files: bool, pinned: bool =
     the mode of are its run's own; where they are not, changing a mode is answered by success and not made. pinned: whether the
     caller stays on the cores that it has; then choosing among them is answered likewise, since a library that places its threads
     shall not fail over it. internet: whether sockets of the internet's kind may be made, as where there is no network but a
-    loopback device of the caller's own. KeyError for a machine that is none of MACHINES.
+    loopback device of the caller's own. asks: whether a listener answers what could be refused. KeyError for a machine that is
+    none of MACHINES.
     """
     known = actions(machine, unix_sockets=unix_sockets, own_files=own_files, pinned=pinned, internet=internet)
+    known = asking(known, machine) if asks else known
     ranges: list[tuple[int, Action]] = []
     for number in range(NEWEST + 1):
         action = known.get(number, REFUSE)

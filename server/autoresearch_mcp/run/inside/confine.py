@@ -1,7 +1,7 @@
 """Applies kernel rules to itself and becomes the given command; they hold for it and all it starts, for good.
 
     python -I -S confine.py none|landlock --processes N --file-bytes N [--mark N] [--filter BASE64] [--user ID] [--group ID]...
-                            [--capability N]... [--read|--list|--write PATH]... -- COMMAND...
+                            [--capability N]... [--tell FD,N] [--read|--list|--write PATH]... -- COMMAND...
 
 It runs inside the sandbox, alone of all our files, so it uses the standard library only and imports nothing of ours.
 Landlock: https://docs.kernel.org/userspace-api/landlock.html. Seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html.
@@ -18,7 +18,10 @@ import struct
 import sys
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-OPTIONS = ("--processes", "--file-bytes", "--mark", "--user", "--group", "--capability", "--filter", "--read", "--list", "--write")
+OPTIONS = (
+    "--processes", "--file-bytes", "--mark", "--user", "--group", "--capability", "--tell", "--filter", "--read", "--list",
+    "--write",
+)  # fmt: skip
 THREADS = 8  # tasks that a run may have for each process: the kernel counts threads
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
@@ -79,6 +82,22 @@ def seccomp(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program)
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
     _checked(LIBC.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, header, 0, 0), "seccomp")
+
+
+SECCOMP, SET_MODE_FILTER, NEW_LISTENER = {"x86_64": 317, "aarch64": 277}, 1, 8
+
+
+def asking_seccomp(program: bytes, teller: int, number: int) -> None:
+    """The same for a filter that asks: hands its listener over the socket `teller`, with a number that tells whose it is."""
+    import socket  # before the filter is on: what it opens would wait for the listener that nobody has yet
+
+    buffer = ctypes.create_string_buffer(program)
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))
+    with socket.socket(fileno=teller) as told:
+        call = SECCOMP[os.uname().machine]
+        listener = _checked(LIBC.syscall(call, SET_MODE_FILTER, NEW_LISTENER, header), "seccomp")
+        socket.send_fds(told, [bytes([number])], [listener])
+        os.close(listener)
 
 
 # --- user id and capabilities ---
@@ -158,8 +177,12 @@ def main(arguments: list[str]) -> None:
         readable = [*named["--read"], f"/proc/{os.getpid()}"]
         landlock(readable, named["--list"], named["--write"])  # while all paths can be reached
         drop_rights(user, numbers["--group"], numbers["--capability"])
-    for program in named["--filter"]:
-        seccomp(base64.b64decode(program))
+    for program in map(base64.b64decode, named["--filter"]):
+        if named["--tell"]:
+            teller, number = map(int, named["--tell"][0].split(","))
+            asking_seccomp(program, teller, number)
+        else:
+            seccomp(program)
     os.execvp(command[0], command)
 
 
