@@ -26,7 +26,7 @@ RECEIVE, SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCT
 NOTICE, ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii")
 GO_ON = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 PATH = {"open": 0, "execve": 0, "openat": 1, "execveat": 1, "creat": 0, "connect": -1}  # which argument is a path
-AT_HAND = ("/proc", "/sys", "/dev", "/tmp")  # the sandbox has its own
+AT_HAND = ("/proc", "/sys", "/dev")  # the sandbox has its own
 MOST, LONGEST = 30, 4096  # refusals that are told; bytes of a path
 
 
