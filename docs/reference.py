@@ -11,13 +11,13 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import typer
 from pydantic import BaseModel
 
-from autoresearch_mcp import cli
+from autoresearch_mcp import cli, sections
 from autoresearch_mcp import task as tasks
 from autoresearch_mcp.app import build_server
 from autoresearch_mcp.create import create
@@ -96,19 +96,23 @@ def _parameter(parameter: Any) -> tuple[str, str, str]:
 
 
 def toml_keys() -> Iterator[str]:
-    meanings = docstrings(Path(tasks.__file__))
-    top = {name: field for name, field in tasks.Task.model_fields.items() if not _is_section(field.annotation)}
+    meanings = docstrings(Path(tasks.__file__)) | docstrings(Path(sections.__file__))
+    top = {name: field for name, field in tasks.Task.model_fields.items() if _section(field.annotation) is None}
     yield "### The task\n"
     yield from _keys(tasks.Task, list(top), meanings)
     for name, field in tasks.Task.model_fields.items():
-        if _is_section(field.annotation):
-            section: type[BaseModel] = field.annotation  # type: ignore[assignment]
-            yield f"### [{name}]\n\n{meanings['Task', name]}\n"
+        if section := _section(field.annotation):
+            heading = f"[{name}]" if section is field.annotation else f"[[{name}]]"
+            yield f"### {heading}\n\n{meanings['Task', name]}\n"
             yield from _keys(section, list(section.model_fields), meanings)
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, tasks.Section)
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The table, or the list's, that a key of the task holds."""
+    for kind_of in (annotation, *get_args(annotation)):
+        if isinstance(kind_of, type) and issubclass(kind_of, sections.Section):
+            return kind_of
+    return None
 
 
 def _keys(model: type[BaseModel], names: list[str], meanings: dict[tuple[str, str], str]) -> Iterator[str]:

@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 WRITTEN = [page for page in PAGES if page.name != "reference.md"]  # by hand
 README_LINES = 130  # three screens
 FENCE = re.compile(r"^ *```(?P<language>\w*) *(?P<name>\S*)\n(?P<body>.*?)^ *```$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"autoresearch-mcp ([a-z]+(?: .*)?)")
+COMMAND = re.compile(r"autoresearch-mcp ([a-z-]+(?: .*)?)")
 GROUP: Any = typer.main.get_command(app)
 
 

@@ -23,7 +23,7 @@ def ask(**message):
 """
 WITH_DATA = (
     TOY
-    + '\n[data]\nprepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / \'train.txt\').write_text(\'words\'); (p / \'key.txt\').write_text(\'secret\')", "{data}"]\ntrain = ["train.txt"]\nsealed = ["key.txt"]\n'
+    + '\n[data]\nprepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / \'train.txt\').write_text(\'words\'); (p / \'key.txt\').write_text(\'secret\')", "{data}"]\ntrain = ["train.txt"]\nsealed = ["key.txt"]\n'
 )
 
 

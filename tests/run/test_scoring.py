@@ -26,7 +26,7 @@ def scored_by(code: str) -> str:
 def test_the_last_line_is_the_score():
     assert parse_score(b"step 1\n3.5\n", 0) == Score(3.5)
     assert parse_score(b"7", 0) == Score(7.0)
-    line = {"score": 1, "holdout": 2, "details": {"speed": 3}, "marks": {"causality": "proved"}, "more": "is not read"}
+    line = {"score": 1, "holdout": 2, "details": {"speed": 3}, "marks": {"causality": "proved"}}
     assert parse_score(json.dumps(line).encode(), 0) == Score(1.0, 2.0, {"speed": 3.0}, {"causality": "proved"})
     assert parse_declared(b'{"marks": {"a": 1, "b\\u001b[31m": "\\u001b[2Jlong"}}') == {"a": "1", "b": "long"}
 
@@ -64,7 +64,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
         ('{"refused": "half \\ud800 of a pair", "failure": "oom"}', "oom", r"half \? of a pair"),
         ('{"score": "\\ud800"}', None, "must be a number"),
         ('{"score": 1, "details": {"\\ud800": "x"}}', None, "as \\?; it must"),
-        ("\u2028", None, "printed nothing"),
+        ("\u2028", None, "gave no answer"),
     ],
     ids=lambda value: str(value)[:40].encode("ascii", "replace").decode(),
 )
@@ -120,7 +120,7 @@ def test_nonsense_for_an_answer_to_a_declaration_is_a_failure_too(line: str):
 
 SEALED = """
 [data]
-prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'key.txt').write_text('secret')", "{data}"]
+prepare = ["{python}", "-c", "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(exist_ok=True); (p / 'key.txt').write_text('secret')", "{data}"]
 sealed = ["key.txt"]
 """
 
@@ -131,7 +131,7 @@ def test_where_data_is_sealed_nothing_that_scoring_prints_is_shown(toy: Make):
     session = toy(toml=scored_by(code).replace(f'"{code}"]', f'"{code}", "{{data}}"]') + SEALED)
     session.data.prepare(session.workspace.root)
     run(session)
-    assert (ended(session).outcome, ended(session).failure) == ("crash", "error")
+    assert (ended(session).outcome, ended(session).failure) == ("crash", "scoring")
     assert "secret" not in ended(session).excerpt and "scoring.log" in ended(session).excerpt
     assert "secret" in spec_of(session, 1).scoring_log.read_text()
 
@@ -156,7 +156,7 @@ def test_scoring_that_answers_nonsense_is_recorded_under_a_name(toy: Make):
     code = "import json; print(json.dumps({'score': 1, 'details': [1]}))"
     session = toy(toml=scored_by(code))
     run(session)
-    assert (ended(session).outcome, ended(session).failure) == ("crash", "error")
+    assert (ended(session).outcome, ended(session).failure) == ("crash", "scoring")
     assert "must be an object" in ended(session).excerpt
 
 

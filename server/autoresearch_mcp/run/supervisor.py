@@ -20,17 +20,17 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import checks, control, failures, outputs, sandbox, slots
-from autoresearch_mcp.run.called import Called
+from autoresearch_mcp.run import control, failures, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.curve import Curve
 from autoresearch_mcp.run.disturbance import Watch
+from autoresearch_mcp.run.judging import Judging
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_descendants, reap_adopted
 from autoresearch_mcp.run.progress import Progress
-from autoresearch_mcp.run.scoring import Score, Scoring, median
+from autoresearch_mcp.run.scoring import Score
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import Usage, excess, shares, usage
 from autoresearch_mcp.text import shown_score
@@ -52,10 +52,9 @@ class Supervisor:
         self._others = Watch(self._cell.granted, spec.task.run.budget_seconds)
         self.clock = Clock(spec.task.run, self._others.look)
         self._curve = Curve(spec.task.run, spec.earlier)
-        self._scoring: Scoring | None = None
-        self._called: Called | None = None
-        self._checks: dict[str, str] = {}
         self._children: list[int] = []
+        self._judging = Judging(self._cell, self._children)
+        self._checks: dict[str, str] = {}
         self._left: list[str] = []  # processes that could not be ended
         self._peak_memory_mb = 0.0
         self._ended_from_outside = False
@@ -133,9 +132,7 @@ class Supervisor:
         self._left = (await anyio.to_thread.run_sync(end_descendants, self._children, self._cell.users))[:8]
         if self._left:
             print(f"run {self.spec.run}: these processes could not be ended: {', '.join(self._left)}", file=sys.stderr)
-        if self._scoring is not None:
-            self._scoring.end()
-            self._scoring = None
+        self._judging.end()
         reap_adopted(set(self._children))
 
     # --- the run ---
@@ -156,7 +153,7 @@ class Supervisor:
         if self.task.run.command is None:
             return await self._evaluate()
         if self.task.metric.starts_early:
-            scoring = self._start_scoring()
+            scoring = self._judging.start()
             if not self.task.data.train:  # else the clock waits with the data
                 await scoring.ready()
         child = await self._run_command(self.task.run.command)
@@ -210,14 +207,14 @@ class Supervisor:
     async def declare(self) -> dict[str, str]:
         """What the scoring command says of the run's declaration. It is taken over first, so that nothing can change it."""
         name = self.task.run.declares
-        if name is None or self._scoring is None:
+        if name is None or (scoring := self._judging.scoring) is None:
             raise NotAllowedError("this task has nothing to declare")
         if self._declared or self.clock.phase != "startup":
             raise NotAllowedError("a run declares once, before it asks for data")
         self.clock.enter("check")
         try:
-            await self._take_over(name)
-            marks = await self._scoring.declared()
+            await self._judging.take_over(name)
+            marks = await scoring.declared()
         except RunFailedError as failed:
             self._failed = self._failed or failed
             raise
@@ -238,8 +235,8 @@ class Supervisor:
         except RunFailedError as failed:
             self._failed = self._failed or failed
             raise
-        if self._scoring is not None:
-            await self._scoring.ready()
+        if self._judging.scoring is not None:
+            await self._judging.scoring.ready()
         if self.clock.phase == "startup":
             self.clock.enter("training")
         return control.Handover(self.task.data.train, descriptors, self.clock.budget)
@@ -274,46 +271,15 @@ class Supervisor:
             raise NotAllowedError("the result could not be put on record")
         return shown_score(result.score)
 
-    # --- scoring ---
-
     async def _evaluate(self) -> Score:
-        """Takes the outputs over and runs the scoring command on them. Raises RunFailedError."""
+        """Has what the run leaves scored and checked. Raises RunFailedError."""
         self.clock.enter("evaluation")
         self._follow()
-        for name in self.task.run.outputs:
-            await self._take_over(name)
-        scores = [await self._score() for _ in range(self.task.metric.repeats)]
+        score = await self._judging.score(self._given_up)
         if self.spec.checks and self.task.checks:
             self.clock.enter("checks")
-            self._checks = await checks.make(self._cell, self._children, self._given_up)
-        return median(scores)
-
-    async def _score(self) -> Score:
-        """What the scoring command says once. Raises RunFailedError."""
-        scoring, sealed = self._start_scoring(), bool(self.task.data.sealed)
-        log = BoundedLog(self.spec.scoring_log if sealed else self.spec.log, self.task.run.log_bytes, more=True)
-        self._called = Called(self._cell, log)
-        try:
-            return await scoring.score(self._given_up, self._called.serve)
-        finally:
-            self._called, self._scoring = None, None
-            log.close()
-
-    async def _take_over(self, name: str) -> None:
-        """A file of the run's, into the scoring folder, out of its reach. Raises RunFailedError."""
-        target, limit = self.spec.scoring / name, self.task.run.output_bytes
-        try:
-            await anyio.to_thread.run_sync(outputs.take_over, self.spec.work, name, target, limit)
-        except OSError as error:
-            reason = f"the run left no usable {error.filename or 'output'}: {error.strerror or error}"
-            raise RunFailedError("crash", "error", reason) from error
-
-    def _start_scoring(self) -> Scoring:
-        """The scoring command: the one that started early, else a new one."""
-        if self._scoring is None:
-            self._scoring = self._cell.start_scoring()
-            self._children.append(self._scoring.child.pid)
-        return self._scoring
+            self._checks = await self._judging.check(self._given_up)
+        return score
 
     # --- beside the run ---
 
@@ -342,14 +308,14 @@ class Supervisor:
     async def _report(self) -> None:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
         while True:
-            scoring = self._scoring
+            scoring = self._judging.scoring
             self._follow()
             used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
             self._failed = self._failed or excess(by_scoring, self.task.sandbox, "scoring")
-            if scoring is self._scoring:  # else the scoring command, started meanwhile, may have counted as the run's
+            if scoring is self._judging.scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
                 self._failed = self._failed or excess(used, self.task.sandbox)
-            reap_adopted({*self._children, *(self._called.pids if self._called else ())})
+            reap_adopted({*self._children, *self._judging.called})
             self._others.look_sometimes(self.clock.phase)
             await anyio.to_thread.run_sync(self._write_progress)
             await anyio.sleep(REPORT)
