@@ -93,7 +93,7 @@ class Task(Section):
     @property
     def outdated(self) -> str | None:
         """Why a workspace of an earlier version cannot be scored any more; None where this one can."""
-        ours = "autoresearch_mcp.evaluate.bpb" in self.metric.command
+        ours = any(part.startswith("autoresearch_mcp.evaluate.") for part in self.metric.command)
         if not ours or self.run.declares is not None:
             return None
         return (

@@ -249,7 +249,7 @@ def test_a_large_file_takes_no_memory(place: Path):
         ("open('result.txt', 'w').write('nan')\n", "no number|finite"),
         ("open('result.txt', 'w').write('1e999')\n", "finite"),
         ("open('result.txt', 'w').write('true')\n", "must be a number"),
-        ("open('result.txt', 'w').write('')\n", "printed nothing"),
+        ("open('result.txt', 'w').write('')\n", "gave no answer"),
     ],
 )
 def test_a_run_without_a_usable_result_is_no_score(toy: Make, work: str, reason: str):

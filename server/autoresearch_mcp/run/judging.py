@@ -1,10 +1,12 @@
 """What happens to a run's outputs: they are taken over out of its reach, scored, as often as the task says, and checked."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio.to_thread
 
 from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.files import file_sha256
 from autoresearch_mcp.run import checks, outputs
 from autoresearch_mcp.run.called import Called
 from autoresearch_mcp.run.cell import Cell
@@ -21,12 +23,26 @@ class Judging:
     def __init__(self, cell: Cell, children: list[int]):
         self._cell, self._children = cell, children
         self.scoring: Scoring | None = None
+        self._laid_out = self._hashes()
         self._called: Called | None = None
 
     @property
     def called(self) -> list[int]:
         """Processes that the scoring command has executed, and that are at work."""
         return self._called.pids if self._called else []
+
+    def _hashes(self) -> dict[Path, str]:
+        """Of the files that scoring and checks are made with."""
+        spec = self._cell.spec
+        names = (spec.task.files.editable, *spec.task.files.read_only)
+        paths = [folder / name for folder in (spec.files, spec.scoring) for name in names]
+        return {path: file_sha256(path) for path in paths if path.is_file()}
+
+    def _require_unchanged(self) -> None:
+        """Where nothing keeps a run from the files that it is scored with, it is at least noticed. Raises RunFailedError."""
+        if (found := self._hashes()) != self._laid_out:
+            names = sorted({path.name for path, _ in found.items() ^ self._laid_out.items()})
+            raise RunFailedError("refused", "refused", f"the run changed what it is scored with: {', '.join(names)}")
 
     def start(self) -> Scoring:
         """The scoring command: the one that started early, else a new one. Raises RunFailedError."""
@@ -47,6 +63,7 @@ class Judging:
 
     async def score(self, stopped: Stopped) -> Score:
         """Takes the outputs over and runs the scoring command on them. Raises RunFailedError."""
+        await anyio.to_thread.run_sync(self._require_unchanged)
         for name in self._cell.task.run.outputs:
             await self.take_over(name)
         return median([await self._score_once(stopped) for _ in range(self._cell.task.metric.repeats)])
