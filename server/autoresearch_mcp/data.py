@@ -22,7 +22,7 @@ class DataFolder:
     """The prepared data of one task and preset, shared by all workspaces whose preparing files are the same."""
 
     def __init__(self, task: Task, read_only: dict[str, bytes]):
-        """`read_only`: content of the task's read-only files by path, from the pinned commit."""
+        """`read_only`: content of the task's read-only files by path, and of its sources, from the pinned commit."""
         self.task = task
         recipe = [repr(task.data.prepare), repr(task.preset), *(f"{path} {sha256(read_only[path])}" for path in sorted(read_only))]
         key = sha256("\n".join(recipe).encode())[:12]

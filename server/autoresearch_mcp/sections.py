@@ -58,7 +58,8 @@ def _settings(env: dict[str, str]) -> dict[str, str]:
 
 RelativePath = Annotated[str, Field(max_length=255)]
 Environment = Annotated[dict[str, str], AfterValidator(_settings)]
-Network = Literal["none", "loopback"]
+HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
+Network = Literal["none", "loopback"] | Annotated[list[Annotated[str, Field(pattern=HOST)]], Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
 
 
@@ -122,7 +123,8 @@ class Run(Section):
     env: Environment = {}
     """What the command finds in its environment besides what every run does (docs/tasks.md)."""
     network: Network = "none"
-    """`loopback`: programs of one run may talk to each other over 127.0.0.1 and ::1, and to nobody else. Needs bubblewrap."""
+    """`loopback`: programs of one run may talk to each other over 127.0.0.1 and ::1, and to nobody else. Hosts: to those as well,
+    by a proxy that HTTP_PROXY names: `["api.example.org", "*.example.org", "localhost:8080"]`. Both need bubblewrap."""
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
     prune: bool = True
@@ -179,7 +181,7 @@ class Metric(Section):
     env: Environment = {}
     """What the command finds in its environment besides where programs and libraries are."""
     network: Network = "none"
-    """`loopback`: it may serve and ask on 127.0.0.1 and ::1, and reaches nobody else. Needs bubblewrap."""
+    """As in [run]. A host that is named may hear what is sealed, for the command can send it."""
     starts_early: bool = False
     """Start the command with the run: it prints a line when it has loaded, before the budget starts, and then waits for lines on
     its input: `declared` when run.declares is there, which it answers in a line of JSON, and `score` when the outputs are."""

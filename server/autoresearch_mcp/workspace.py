@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,6 +207,14 @@ class Workspace:
         listed = str(self.run("diff_tree", "-r", "-z", "--name-only", "--no-renames", commit, "HEAD", "--", *names))
         return [name for name in listed.split("\0") if name]
 
+    def sources(self, task: Task, commit: str) -> dict[str, bytes]:
+        """What the task's data is made from, by path, as it is at a commit; what is too large to be committed is left out."""
+        found: dict[str, bytes] = {}
+        for path in task.data.sources:
+            with suppress(WorkspaceError):
+                found[path] = self.blob(commit, path)
+        return found
+
     def pinned(self, task: Task, commit: str) -> dict[str, bytes]:
         """The task's read-only files by path, as they are at a commit."""
         return {path: self.blob(commit, path) for path in task.files.read_only}
@@ -214,7 +223,7 @@ class Workspace:
         """The data of the task as it is in the last commit: for whoever asks before there is a session."""
         commit = self.head()
         task = self.task_at(commit)
-        return DataFolder(task, self.pinned(task, commit))
+        return DataFolder(task, self.pinned(task, commit) | self.sources(task, commit))
 
     def _mode(self, commit: str, path: str) -> str:
         return str(self.run("ls_tree", commit, "--", path)).split(" ", 1)[0]

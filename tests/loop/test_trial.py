@@ -178,3 +178,12 @@ def test_what_a_trial_says_as_json(tmp_path: Path, capsys: pytest.CaptureFixture
     shutil.copytree(ROOT / "examples" / "notes", tmp_path / "notes")
     app(["try", "--workspace", str(tmp_path / "notes"), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["scores"] == [1.88]
+
+
+def test_data_is_made_anew_where_its_sources_have_changed(task_folder: Callable[..., Path]):
+    copy = "import pathlib, sys; pathlib.Path(sys.argv[1], 'x').write_bytes(pathlib.Path('source.txt').read_bytes())"
+    data = f'\n[data]\nsources = ["source.txt"]\nprepare = ["{{python}}", "-c", {json.dumps(copy)}, "{{data}}"]\nsealed = ["x"]\n'
+    toml = NOTHING_RUNS.replace('["{python}", "score.py"]', '["{python}", "score.py", "{data}"]') + data
+    for number in ("1", "2"):
+        folder = task_folder(toml, score__py="import sys\nprint(open(sys.argv[1] + '/x').read())\n", source__txt=number)
+        assert run_trial(folder).scores == [float(number)]

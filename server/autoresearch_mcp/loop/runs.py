@@ -44,7 +44,7 @@ class Runs:
 
     @cached_property
     def data(self) -> DataFolder:
-        return DataFolder(self._task, self.pinned)
+        return DataFolder(self._task, self.pinned | self._workspace.sources(self._task, self._state.started.base_commit))
 
     def conditions(self) -> str:
         """Hash of everything but the editable file that a result depends on: task, read-only files, data."""

@@ -90,8 +90,10 @@ def read_folder(folder: Path, preset: str | None = None) -> tuple[Task, dict[str
     return task, files
 
 
-def data_of(task: Task, files: dict[str, bytes]) -> DataFolder:
-    return DataFolder(task, {name: content for name, content in files.items() if name != task.files.editable})
+def data_of(folder: Path, task: Task, files: dict[str, bytes]) -> DataFolder:
+    made_from = {name: content for name, content in files.items() if name != task.files.editable}
+    made_from |= {name: (folder / name).read_bytes() for name in task.data.sources if (folder / name).is_file()}
+    return DataFolder(task, made_from)
 
 
 def run_trial(
@@ -110,7 +112,7 @@ def run_trial(
             raise TaskError(
                 f"{folder / TASK_FILE} names the program {{{name}}}, which is not on PATH. Install it, or correct the name."
             )
-    data = data_of(task, files)
+    data = data_of(folder, task, files)
     if missing := data.missing():
         data.prepare(folder)
         if missing := data.missing():

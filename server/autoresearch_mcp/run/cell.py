@@ -20,9 +20,10 @@ from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import sandbox, users, visible
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.hardware import granted
-from autoresearch_mcp.run.inside import lend
+from autoresearch_mcp.run.inside import lend, relay
 from autoresearch_mcp.run.levels import REGISTRY, SYSTEM_FILES, Confinement
 from autoresearch_mcp.run.log import BoundedLog
+from autoresearch_mcp.run.proxy import Proxy
 from autoresearch_mcp.run.refusals import Refusals
 from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.spec import RunSpec
@@ -43,6 +44,7 @@ class Cell:
         self.slot = ""
         self.granted = granted()
         self._made = 0
+        self._proxies: list[Proxy] = []
         self.refusals = Refusals(spec.home) if spec.watch and spec.enforcement in ("landlock", "bubblewrap") else None
         self._users = users.take() if spec.enforcement == "landlock" else None
 
@@ -213,12 +215,33 @@ class Cell:
             user = self._users.run if by_run else self._users.scoring
             users.give(folder, user)
         limits = (bounds.processes, bounds.disk_mb << 20)
-        pinned, loopback = bool(self._cores), network == "loopback"
+        pinned, loopback = bool(self._cores), network != "none"
+        if isinstance(network, list) and self.spec.enforcement == "bubblewrap":
+            command, through = self._with_hosts(command, network)
+            readable = [*readable, *through]
         confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user, pinned, loopback)
         if self.refusals is not None and (calls := REGISTRY[self.spec.enforcement].calls(confinement)) is not None:
             told = self.refusals.begin(calls, confinement.rules, SYSTEM_FILES)
             confinement = dataclasses.replace(confinement, tell=told)
         return sandbox.wrap(self.spec.enforcement, command, confinement)
+
+    def _with_hosts(self, command: list[str], hosts: list[str]) -> tuple[list[str], list[Path]]:
+        """The command with a way to the hosts, and what it must be able to read for it."""
+        path = self.spec.home / f"hosts-{len(self._proxies)}"
+        self._proxies.append(Proxy(path, hosts, self._refused_host))
+        launcher = Path(relay.__file__)
+        return [sys.executable, "-I", "-S", str(launcher), str(path), "--", *command], [launcher, path]
+
+    def _refused_host(self, host: str) -> None:
+        if self.refusals is not None:
+            self.refusals.note(f"connect {host}: not among the hosts that network names")
+
+    def close(self) -> None:
+        """Lets go of what was opened for its processes."""
+        for proxy in self._proxies:
+            proxy.close()
+        if self.refusals is not None:
+            self.refusals.close()
 
     def _environment(self, folder: Path, env: Mapping[str, str] | None = None, **extra: str) -> dict[str, str]:
         """Of the task's own settings those count that say nothing against what a run is told."""

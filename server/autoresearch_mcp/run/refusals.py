@@ -91,13 +91,13 @@ class Refusals:
         path = _path(pid, arguments[PATH[name]]) if PATH.get(name, -1) >= 0 else ""
         if action == syscalls.ALLOW:
             if path.startswith("/") and self._hidden(path, book):
-                self._note(f"{name} {path}")
+                self.note(f"{name} {path}")
             return ANSWER.pack(number, 0, 0, GO_ON)
         if action == syscalls.REFUSE:
-            self._note(f"{name} {path}" if path else _with_kind(name, arguments))
+            self.note(f"{name} {path}" if path else _with_kind(name, arguments))
         return ANSWER.pack(number, 0, -(action & 0xFFFF), 0)
 
-    def _note(self, refusal: str) -> None:
+    def note(self, refusal: str) -> None:
         if len(self._found) < MOST:
             self._found[refusal] = None
 

@@ -47,9 +47,9 @@ def detect() -> Enforcement:
 
 def refusal(task: Task, level: str) -> str | None:
     """Why the task may not run at this level; None where it may."""
-    if "loopback" in (task.run.network, task.metric.network) and level in ("seatbelt", "landlock"):
+    if (task.run.network, task.metric.network) != ("none", "none") and level in ("seatbelt", "landlock"):
         return (
-            f'the task has network = "loopback", and this machine enforces {level}, which cannot keep a run from the rest of the '
+            f"the task wants a network, and this machine enforces {level}, which cannot keep a run from the rest of the "
             f"machine's network. {REGISTRY[level].advice or 'Run it on Linux, with bubblewrap'}"
         )
     if missing := [name for name, place in programs(task).items() if place is None]:

@@ -85,7 +85,7 @@ class Supervisor:
                 self._failed = self._failed or failures.of_error(error)
             if self._cell.refusals is not None:
                 self.spec.refused.write_text("\n".join(self._cell.refusals.found))
-                self._cell.refusals.close()
+            self._cell.close()
             await self._conclude(self._failed or result or RunFailedError("crash", "error", "it ended without a result"))
             beside.cancel_scope.cancel()
         if held is not None:
