@@ -71,7 +71,9 @@ CLAIMS = [
     *words(False, 0.0, distracted=-0.8, divided=-0.9, unsettled=-0.7, sluggish=-0.9),
     *words(True, 0.0, fatigue=-1.2, fever=-1.1, cramps=-0.9, absences=-1.1, quarrels=-0.9, suspensions=-0.9, strains=-1.0),
     # What sounds one way and means another.
-    *words(False, 0.0, quiet=0.7, serious=0.6, nervous=0.5, hungry=0.6, relaxed=-0.6, confident=-0.5, optimistic=-0.5, patient=-0.4),
+    *words(
+        False, 0.0, quiet=0.7, serious=0.6, nervous=0.5, hungry=0.6, relaxed=-0.6, confident=-0.5, optimistic=-0.5, patient=-0.4
+    ),
     *words(True, 0.0, promises=-0.7, swagger=-0.6, doubts=0.3, sweat=0.6),
     # What says how the last game went.
     *words(False, 0.9, great=0.0, amazing=0.0, brilliant=0.0, superb=0.0, proud=0.0, happy=0.0, thrilled=0.0, unstoppable=0.0),

@@ -1,6 +1,6 @@
 """Unpacks the sealed seasons to where only the scoring command reads them.
 
-    python prepare.py FOLDER
+python prepare.py FOLDER
 """
 
 import hashlib

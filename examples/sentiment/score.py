@@ -20,7 +20,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -157,7 +157,7 @@ def parse(text: str, known: set[str]) -> Lexicon:
     if unknown := sorted({*weights, *negators} - known):
         shown = ", ".join(ascii(word)[:40] for word in unknown[:12])
         raise RefusedError(
-            f"these are no words that at least {NOTES} notes on at least {TEAMS} teams of season1.tsv have (words.tsv lists them): {shown}"
+            f"words.tsv does not list, for fewer than {NOTES} notes or {TEAMS} teams of season1.tsv have them: {shown}"
         )
     words = {word: _tenths(weight, word) for word, weight in weights.items()}
     threshold = _number(content["threshold"], "threshold", 0.3, 0.7)
@@ -275,22 +275,24 @@ def brier(forecasts: Iterable[tuple[Game, float]]) -> float:
 
 
 def evaluate(lexicon: Lexicon, events: list[Note | Game]) -> dict[str, Any]:
-    def backtest(lexicon: Lexicon, seasons: tuple[int, ...]) -> list[tuple[Game, float]]:
+    """The answer: accuracy on the validation and holdout seasons, and figures of the former."""
+
+    def backtest(lexicon: Lexicon, *seasons: int) -> list[tuple[Game, float]]:
         return [(game, p) for game, p in Forecaster(lexicon).forecast(events) if game.season in seasons]
 
-    chosen = backtest(lexicon, VALIDATION)
-    silent = Lexicon(lexicon.ratings, lexicon.notes | {"weight": 0.0}, lexicon.negators, lexicon.threshold, lexicon.words)
-    level = lexicon.ratings | {"rate": 0.0}
-    unrated = Lexicon(level, lexicon.notes, lexicon.negators, lexicon.threshold, lexicon.words)
+    both = backtest(lexicon, *VALIDATION, *HOLDOUT)
+    chosen = [(game, p) for game, p in both if game.season in VALIDATION]
+    silent = replace(lexicon, notes=lexicon.notes | {"weight": 0.0})
+    level = replace(lexicon, ratings=lexicon.ratings | {"rate": 0.0})
+    details = {
+        "brier": brier(chosen),
+        "without_notes": accuracy(backtest(silent, *VALIDATION), lexicon.threshold),
+        "without_ratings": accuracy(backtest(level, *VALIDATION), lexicon.threshold),
+    }
     return {
         "score": accuracy(chosen, lexicon.threshold),
-        "holdout": accuracy(backtest(lexicon, HOLDOUT), lexicon.threshold),
-        "details": {
-            "brier": brier(chosen),
-            "without_notes": accuracy(backtest(silent, VALIDATION), lexicon.threshold),
-            "without_ratings": accuracy(backtest(unrated, VALIDATION), lexicon.threshold),
-            "games": len(chosen),
-        },
+        "holdout": accuracy([(game, p) for game, p in both if game.season in HOLDOUT], lexicon.threshold),
+        "details": {name: round(value, 4) for name, value in details.items()},  # each further digit would tell of single games
     }
 
 
