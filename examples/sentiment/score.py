@@ -135,7 +135,7 @@ def word_table(public: list[Note | Game]) -> str:
 def parse(text: str, known: set[str]) -> Lexicon:
     """The lexicon in a file's text. Raises RefusedError, and nothing else."""
     try:
-        content = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        content = json.loads(text, object_pairs_hook=_no_twins)
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"lexicon.json is no JSON that can be used: {str(error)[:200]}") from error
     _members(content, "lexicon.json", {"ratings", "notes", "threshold", "words"}, optional={"about"})
@@ -169,10 +169,6 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({*names}) < len(names):
         raise ValueError("a name stands twice in one object")
     return dict(pairs)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
 
 
 def _members(value: object, name: str, needed: set[str], optional: frozenset[str] | set[str] = frozenset()) -> None:

@@ -346,15 +346,18 @@ def test_no_forecast_knows_the_future(seed: int):
         [event.day for event in EVENTS if isinstance(event, Game) and event.season in (*score.VALIDATION, *score.HOLDOUT)]
     )
 
-    def turned(event):
+    def turned(event) -> list[object]:
         if event.day < day:
-            return event
-        if isinstance(event, Game):
-            return replace(event, margin=-event.margin)
-        return replace(event, claims=[["rested", "fresh"] if chance.random() < 0.5 else ["injured"]])
+            return [event]
+        if isinstance(event, Game):  # and a word on the day itself
+            late = [
+                note(event.day, team, "rested", season=event.season) for team in (event.home, event.away)[: chance.randint(1, 2)]
+            ]
+            return [*late, replace(event, margin=-event.margin)]
+        return [replace(event, claims=[["rested", "fresh"] if chance.random() < 0.5 else ["injured"]])]
 
     before = list(Forecaster(lexicon(IMPROVED)).forecast(EVENTS))
-    after = list(Forecaster(lexicon(IMPROVED)).forecast([turned(event) for event in EVENTS]))
+    after = list(Forecaster(lexicon(IMPROVED)).forecast([now for event in EVENTS for now in turned(event)]))
     told = [(game.day, p, q) for (game, p), (_, q) in zip(before, after, strict=True)]
     assert all(p == q for when, p, q in told if when <= day) and sum(when <= day for when, _, _ in told) > 380
     assert sum(p != q for when, p, q in told if when > day + 7) > 0.9 * sum(when > day + 7 for when, _, _ in told)
