@@ -121,7 +121,7 @@ class Run(Section):
     """Distributions that a run may import, with what they need, besides torch, numpy, tiktoken and safetensors with theirs; any
     other package is not there."""
     env: Environment = {}
-    """What the command finds in its environment besides what every run does (docs/tasks.md)."""
+    """What the command finds in its environment besides what every run does (docs/tasks.md); a value may begin with `~/`."""
     network: Network = "none"
     """`loopback`: programs of one run may talk to each other over 127.0.0.1 and ::1, and to nobody else. Hosts: to those as well,
     by a proxy that HTTP_PROXY names: `["api.example.org", "*.example.org", "localhost:8080"]`. Both need bubblewrap."""

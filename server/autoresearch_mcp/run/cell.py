@@ -244,8 +244,12 @@ class Cell:
             self.refusals.close()
 
     def _environment(self, folder: Path, env: Mapping[str, str] | None = None, **extra: str) -> dict[str, str]:
-        """Of the task's own settings those count that say nothing against what a run is told."""
-        extra = dict(env or {}) | extra
+        """Of the task's own settings those count that say nothing against what a run is told. `~/` is the human's home, not the
+        run's.
+        """
+        extra = {
+            name: os.path.expanduser(value) if value.startswith("~/") else value for name, value in (env or {}).items()
+        } | extra
         if self.task.run.device == "cpu":
             extra["AUTORESEARCH_DEVICE"] = "cpu"
         extra |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
