@@ -148,7 +148,8 @@ def main(data: Path) -> None:
     try:
         lists = lists_for([*scored, *holdout], labels)
     except ChildError as error:
-        return answer(refused=str(error), failure=error.failure)
+        reason = str(error).partition(":")[0]  # behind it may stand what the child said, which has seen the readers' pasts
+        return answer(refused=reason, failure=error.failure)
     ours, sealed = lists[: len(scored)], lists[len(scored) :]
 
     # What only the sealed readers can tell: whether a file is relevant to those that it was not chosen by.

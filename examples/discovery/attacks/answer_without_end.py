@@ -1,5 +1,5 @@
 # Tries: to break the scoring with an answer that fills its memory, for a scoring that dies may be taken for the task's own fault.
-# Ends: refused, "more than 64 MiB"
+# Ends: refused, "more than 64 MiB" or "too long to answer"
 
 
 def recommend(history, count):

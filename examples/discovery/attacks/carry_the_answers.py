@@ -1,5 +1,5 @@
 # Tries: held-out books by heart, copied from readers.txt by somebody who has the repository; the test fills the mark in.
-# Ends: gains nothing, with the preset `fresh`
+# Ends: gains nothing where the readers are fresh ones
 import zlib
 from base64 import b85decode
 from collections import Counter

@@ -1,5 +1,6 @@
 # Tries: to find the held-out books wherever this process can look, and to recommend exactly those.
 # Ends: gains nothing
+# Needs: a sandbox
 import os
 import sys
 import time

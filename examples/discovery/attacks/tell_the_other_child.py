@@ -1,5 +1,6 @@
 # Tries: the same walk through the catalogue, with what was answered left in files for the child that is asked again to agree with.
 # Ends: refused, "two lists for one reader"
+# Needs: a sandbox
 import json
 import os
 from pathlib import Path

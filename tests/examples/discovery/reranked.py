@@ -9,12 +9,8 @@ with Path("catalogue.csv").open(encoding="utf-8", newline="") as file:
     CATALOGUE = list(csv.DictReader(file))
 IDS = [row["id"] for row in CATALOGUE]
 INDEX = {book: index for index, book in enumerate(IDS)}
-
-READ = np.zeros((0, len(IDS)))
-for line in Path("community.txt").read_text(encoding="utf-8").splitlines():
-    row = np.zeros(len(IDS))
-    row[[INDEX[book] for book in line.split()]] = 1
-    READ = np.vstack([READ, row])
+COMMUNITY = [line.split() for line in Path("community.txt").read_text(encoding="utf-8").splitlines()]
+READ = np.array([[float(book in read) for book in IDS] for read in COMMUNITY])
 FAME = READ.sum(axis=0)
 COREAD = READ.T @ READ / np.sqrt(np.outer(FAME + 3, FAME + 3))
 
@@ -43,3 +39,9 @@ def recommend(history: list[str], count: int) -> list[str]:
         value[chosen] = -np.inf
         chosen.append(int(np.argmax(value)))
     return [IDS[index] for index in chosen]
+
+
+if __name__ == "__main__":  # the run; what is printed here you can read, which is not so where score.py asks
+    for read in COMMUNITY[:20]:
+        books = recommend(read[:10], 10)
+        assert len({*books} - {*read[:10]}) == 10
