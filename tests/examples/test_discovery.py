@@ -23,8 +23,8 @@ from conftest import ROOT, connect, git, open_session, text_of
 EXAMPLE = ROOT / "examples" / "discovery"
 STEPS = Path(__file__).parent / "discovery"
 ATTACKS = sorted((EXAMPLE / "attacks").glob("*.py"))
-START, REACHED = 5.19, 68.4  # what README.md says
-LIMITED = ("ndcg", "late_hits")
+START, REACHED = 5.19, 67.25  # what README.md says
+LIMITED = ("ndcg", "precision")
 
 
 def load(name: str) -> ModuleType:
@@ -90,7 +90,7 @@ async def improve(session: Session) -> None:
 
         scores.append((await attempt("add authors and subjects, let fame count less", STEPS / "hybrid.py"))[0])
         await call("keep")
-        scores.append((await attempt("sure books first, then rare and unlike ones", STEPS / "reranked.py"))[0])
+        scores.append((await attempt("three sure books first, then rarer ones", STEPS / "reranked.py"))[0])
         await call("keep")
 
         assert scores == sorted(scores) and len(set(scores)) == 4
@@ -100,7 +100,7 @@ async def improve(session: Session) -> None:
         assert git(root, "show", f"{session.state.started.branch}:recommend.py") == (STEPS / "reranked.py").read_text().strip()
     assert not file.samefile(STEPS / "reranked.py") and file.read_text() == (EXAMPLE / "recommend.py").read_text()
     ends = [run.ended for run in session.ledger.state().runs.values() if run.ended]
-    assert all(end.holdout is not None for end in ends) and ends[-1].holdout == pytest.approx(65.5, rel=0.02)
+    assert all(end.holdout is not None for end in ends) and ends[-1].holdout == pytest.approx(64.16, rel=0.01)
 
 
 # --- attacks ---
@@ -191,10 +191,10 @@ def test_ndcg():
     assert score.mean_ndcg(["hxy", "xyi"], readers) == pytest.approx(0.75)
 
 
-def test_late_hits_are_those_in_the_last_five_places():
+def test_precision_counts_every_place_the_same():
     readers = [score.Reader([], frozenset("aej")), score.Reader([], frozenset("x"))]
-    assert score.late_hits(["abcdefghij", "abcdefghij"], readers) == pytest.approx(10)
-    assert score.late_hits(["abcdejfghi", "fghijabcde"], readers[:1] * 2) == pytest.approx(30)
+    assert score.precision(["abcdefghij", "abcdefghij"], readers) == pytest.approx(3 / 20)
+    assert score.precision(["bcdfghiaej"], readers[:1]) == score.precision(["aejbcdfghi"], readers[:1]) == pytest.approx(0.3)
 
 
 BOOKS = {f"b{number}": frozenset("x") for number in range(20)}

@@ -32,7 +32,7 @@ def places():
     yield "/"
 
 
-until = time.monotonic() + 4
+until = time.monotonic() + 2
 seen = set()
 for place in places():
     for folder, folders, names in os.walk(place):
