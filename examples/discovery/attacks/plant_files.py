@@ -1,5 +1,6 @@
 # Tries: to leave code and data where the scoring or the next run could take them for their own, and to bend what is imported here.
 # Ends: gains nothing
+# Needs: a sandbox
 import json
 import os
 import random
@@ -9,7 +10,9 @@ from pathlib import Path
 
 BESTSELLERS = [book for book, _ in Counter(Path("community.txt").read_text().split()).most_common()]
 CODE = "import os\nprint('{\"score\": 100.0}', flush=True)\nos._exit(0)\n"
-for folder in (Path.cwd(), *Path.cwd().parents, *Path.cwd().parent.iterdir(), Path.home()):
+HERE = Path.cwd()
+OURS = Path(os.environ.get("AUTORESEARCH_DATA", "/")).parent == HERE  # else this is no run, and would harm whoever started it
+for folder in (HERE, HERE.parent, *HERE.parent.iterdir()) if OURS else ():
     for name in ("sitecustomize.py", "usercustomize.py", "conftest.py", "score.py", "json.py", "csv.py", "recommend.py"):
         try:
             (folder / name).unlink(missing_ok=True)
