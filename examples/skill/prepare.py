@@ -81,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--version")
+    parser.add_argument("--no-jobs", action="store_true", help="for a skill whose blocks have only to run")
     parser.add_argument("--assets", type=Path)
     given = parser.parse_args()
     if given.assets:
@@ -93,7 +94,7 @@ def main() -> None:
         content = {
             "prompts": prompts(Path(f"prompts_{part}.tsv")),
             "files": {name: base64.b64encode(data).decode() for name, data in files.items()},
-            "jobs": {job: {"as": kind, "expected": value} for job, (kind, value) in expected.items()},
+            "jobs": {job: {"as": kind, "expected": value} for job, (kind, value) in expected.items() if not given.no_jobs},
         }
         (given.data / f"{part}.json").write_text(json.dumps(content), encoding="utf-8")
 

@@ -32,7 +32,7 @@ TOKENS = (1200, 4000)  # of the body: from here on it costs, and here it costs a
 CHARACTERS = (450, 1024)  # of the description, which every conversation carries
 SECONDS = 5  # that a block may run
 START = 20  # seconds until a child must have answered beside
-SHELLS = ("bash", "sh")
+SHELLS, PYTHON = ("bash", "sh", "shell", "zsh"), ("python", "python3", "py")  # as people name them; what else there is, is no code
 RUNNER = """
 import base64, json, os, select, signal, subprocess, sys, tempfile, time
 SECONDS, OUTPUT = int(sys.argv[1]), 1 << 20
@@ -148,7 +148,7 @@ def run(block: Block, parts: list[Any], assets: Path) -> list[Ran | None]:
     """Runs a block with the files of each part in its folder; one that does no job with the files that its author knows."""
     if block.language == "json":
         return [Ran(is_json(block.code), b"")] * len(parts)
-    if block.language not in ("python", *SHELLS):
+    if block.language not in (*PYTHON, *SHELLS):
         return [None] * len(parts)
     cases = [part["files"] for part in parts]
     if not block.job:
