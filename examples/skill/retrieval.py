@@ -6,7 +6,8 @@ from collections import Counter
 
 K1, B = 1.5, 0.75  # as usual; Robertson and Zaragoza, The Probabilistic Relevance Framework (2009)
 THRESHOLD = 1.6  # a request that no description scores as much for is given to no skill
-FUNCTION_SHARE = 0.2  # of the words of English prose, some 0.4 to 0.5 are function words; of a list of what a skill does, fewer
+FUNCTION_SHARE = 0.25  # of the different words of a description, this many are function words; of padded keywords, half as many
+FUNCTION_COUNT = 8  # and so many of them there are at least
 REPEATS = 3  # how often a word may stand in a description
 LONGEST_LIST = 12  # words in a row with no function word among them
 WORDS = """
@@ -88,14 +89,15 @@ class Confusion:
 
 
 def prose(description: str) -> float:
-    """From 1, written for a reader, to 0, a pile of keywords: with function words, little said often, no endless list."""
+    """From 1, written for a reader, to 0, a pile of keywords: with many function words, little said often, no endless list."""
     said = words(description)
     if not said:
         return 0.0
-    function = sum(word in FUNCTION_WORDS for word in said) / len(said)
+    function = len(FUNCTION_WORDS & {*said})
+    enough = min(1.0, function / len({*said}) / FUNCTION_SHARE) * min(1.0, function / FUNCTION_COUNT)
     repeated = sum(max(0, count - REPEATS) for count in Counter(terms(description)).values()) / len(said)
     endless, run = 0, 0
     for word in said:
         run = 0 if word in FUNCTION_WORDS else run + 1
         endless += run > LONGEST_LIST
-    return min(1.0, function / FUNCTION_SHARE) * max(0.0, 1 - 4 * repeated) * max(0.0, 1 - 2 * endless / len(said))
+    return enough * max(0.0, 1 - 4 * repeated) * max(0.0, 1 - 2 * endless / len(said))

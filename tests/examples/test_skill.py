@@ -1,8 +1,10 @@
 """The example `skill`: from its start to the reached score through a real client, every attack on it, its figures, and its judge."""
 
 import importlib
+import itertools
 import json
 import math
+import random
 import re
 import shutil
 import sys
@@ -25,6 +27,7 @@ SKILL = ROOT / "examples" / "skill"
 FILE = SKILL / "csv-files" / "SKILL.md"
 PATCHES = sorted((Path(__file__).parent / "skill").glob("*.patch"))
 ATTACKS = sorted((SKILL / "attacks").glob("*.md"))
+SLOW = ("never_end", "take_everything")  # until the limits end them
 README = (SKILL / "README.md").read_text()
 
 
@@ -119,7 +122,11 @@ async def whole_path(root: Path) -> list[float]:
 # --- attacks ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda path: path.stem)
+def marked(path: Path) -> object:
+    return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
+
+
+@pytest.mark.parametrize("attack", [marked(path) for path in ATTACKS])
 def test_an_attack_gains_nothing(attack: Path, start: RunEnded, code: SimpleNamespace):
     _, tries, ends = attack.read_text().split("\n")[:3]
     assert tries.startswith("# Tries: ") and ends.startswith("# Ends: ")
@@ -128,7 +135,9 @@ def test_an_attack_gains_nothing(attack: Path, start: RunEnded, code: SimpleName
     match ends.removeprefix("# Ends: "):
         case "refused":
             assert (ended.outcome, ended.failure, ended.score) == ("refused", "refused", None)
-        case "no gain":
+        case "no gain, or out of memory" if ended.score is None:
+            assert (ended.outcome, ended.failure) == ("crash", "oom")
+        case "no gain" | "no gain, or out of memory":
             assert ended.score is not None and ended.holdout is not None and start.holdout is not None
             assert ended.score < start.score and ended.holdout < start.holdout
             assert sum(ended.details[f"job_{job}"] for job in jobs()) == 0
@@ -196,15 +205,22 @@ def test_the_correlation_by_hand(tp: int, fn: int, fp: int, tn: int, mcc: float,
     assert found.precision == (tp / (tp + fp) if tp else 0) and found.recall == (tp / (tp + fn) if tp else 0)
 
 
+EIGHT = "the of and in to by with for"
+
+
 def test_prose_by_hand(code: SimpleNamespace):
     prose = code.retrieval.prose
-    assert prose("Counts the records of a file, and joins it with another.") == 1
+    assert prose("Counts the records of a file, and joins it with another, or not, as you like.") == 1
     assert prose("") == 0 and prose("csv tsv delimiter") == 0
-    assert prose("sort csv rows by nine keys now") == pytest.approx(1 / 7 / 0.2)  # `by` is the one function word of seven
-    five = "the csv of the csv in the csv on the csv by the csv"  # csv twice too often among fourteen words
-    assert prose(five) == pytest.approx(1 - 4 * 2 / 14)
-    words = [f"w{number}" for number in range(14)]
-    assert prose(" ".join([*words, *["of"] * 6])) == pytest.approx(1 - 2 * 2 / 20)  # two beyond twelve in a row
+    assert prose("the csv of the tsv and the tab") == pytest.approx(3 / 8)  # 3 function words of 6, which are 3 of 8
+    keywords = " ".join(f"w{number} {word}" for number, word in enumerate(EIGHT.split()))
+    padded = " ".join(f"a x{number}" for number in range(25))
+    assert prose(keywords) == 1 and prose(f"{keywords} {padded}") == pytest.approx(9 / (8 + 9 + 25) / 0.25)
+    assert prose(f"{EIGHT} csv {EIGHT} csv csv csv csv") == pytest.approx(1 - 4 * 2 / 21)  # five times, which is two too often
+    endless = " ".join(f"w{number}" for number in range(14))
+    assert prose(f"{EIGHT} {endless}") == pytest.approx(1 - 2 * 2 / 22)  # two beyond twelve in a row
+    for name, description in decoys().items():
+        assert prose(description) == 1, f"{name} is prose"
 
 
 @pytest.mark.parametrize(
@@ -213,6 +229,34 @@ def test_prose_by_hand(code: SimpleNamespace):
 )  # fmt: skip
 def test_form_by_hand(sound: list[bool], tokens: float, characters: int, form: float, code: SimpleNamespace):
     assert code.score.form(sound, tokens, characters) == pytest.approx(form)
+
+
+@pytest.mark.slow
+def test_what_is_fitted_to_the_requests_fails_in_the_holdout(code: SimpleNamespace):
+    """As the README says: whoever searches by the score alone, even with the vocabulary of the sealed requests."""
+    requests = {part: code.prepare.prompts(SKILL / f"prompts_{part}.tsv") for part in ("val", "holdout")}
+
+    def worth(description: str, part: str) -> float:
+        skill = code.skillfile.Skill("csv-files", description, "", [], [])
+        found = max(0.0, code.score.confusion(skill, decoys(), requests[part]).mcc) * code.retrieval.prose(description)
+        return code.score.worth(found, 1.0, code.score.form([], 0, len(description)))
+
+    def described_by(chosen: list[str]) -> str:
+        padding = itertools.cycle(f"when {EIGHT}".split())  # enough for `prose`
+        return "Use " + " ".join(word if number % 2 else f"{next(padding)} {word}" for number, word in enumerate(chosen))
+
+    vocabulary = sorted({word for _, text in requests["val"] for word in code.retrieval.words(text) if len(word) > 2})
+    draw, chosen = random.Random(1), ["csv", "tsv", "columns", "rows"]
+    for _ in range(800):
+        word = draw.choice(vocabulary)
+        tried = [*chosen, word] if word not in chosen else [other for other in chosen if other != word]
+        chosen = max(chosen, tried, key=lambda words: worth(described_by(words), "val"))
+    added = [line[1:] for line in PATCHES[0].read_text().splitlines() if re.match(r"\+(?!\+)", line)]
+    honest = code.skillfile.parse("\n".join(["---", "name: csv-files", *added, "---", ""]), "csv-files").description
+    fitted = described_by(chosen)
+    val, holdout = (worth(honest, part) - worth(fitted, part) for part in requests)
+    print(fitted, val, holdout)
+    assert val < 5 < holdout
 
 
 def test_worth_by_hand(code: SimpleNamespace):
