@@ -21,6 +21,7 @@ from autoresearch_mcp.connect import NAME, skill
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.trial import read_folder, run_trial
 from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.run.sandbox import detect
 from conftest import ROOT, connect, git, open_session, text_of
 
 SKILL = ROOT / "examples" / "skill"
@@ -28,6 +29,7 @@ FILE = SKILL / "csv-files" / "SKILL.md"
 PATCHES = sorted((Path(__file__).parent / "skill").glob("*.patch"))
 ATTACKS = sorted((SKILL / "attacks").glob("*.md"))
 SLOW = ("never_end", "take_everything")  # until the limits end them
+CONFINED = pytest.mark.skipif(detect().level == "none", reason="the task is refused where nothing confines a skill's blocks")
 README = (SKILL / "README.md").read_text()
 
 
@@ -59,6 +61,7 @@ def start() -> RunEnded:
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 
+@CONFINED
 def test_from_the_start_to_the_reached_score(tmp_path: Path):
     session = open_session(create(tmp_path / "w", str(SKILL)).root)
     session.data.prepare(session.workspace.root)
@@ -126,6 +129,7 @@ def marked(path: Path) -> object:
     return pytest.param(path, id=path.stem, marks=[pytest.mark.slow] if path.stem in SLOW else [])
 
 
+@CONFINED
 @pytest.mark.parametrize("attack", [marked(path) for path in ATTACKS])
 def test_an_attack_gains_nothing(attack: Path, start: RunEnded, code: SimpleNamespace):
     _, tries, ends = attack.read_text().split("\n")[:3]
@@ -148,6 +152,13 @@ def test_an_attack_gains_nothing(attack: Path, start: RunEnded, code: SimpleName
             assert ended.score is not None and ended.score < code.score.worth(found, 0.0, 1.0)
         case other:
             raise AssertionError(other)
+
+
+def test_the_task_is_refused_without_a_sandbox(force: Callable[[str], None]):
+    """With the honest file: the hostile ones are run confined and never otherwise."""
+    force("none")
+    ended = scored(FILE.read_bytes())
+    assert ended.score is None and ended.failure == "refused" and "minimum" in (ended.excerpt or "")
 
 
 def test_the_attacks_are_enough_and_say_what_they_try():
@@ -269,6 +280,7 @@ def test_worth_by_hand(code: SimpleNamespace):
     ]
 
 
+@CONFINED
 def test_what_the_start_scores_is_what_its_figures_say(start: RunEnded, code: SimpleNamespace):
     details = start.details
     done = sum(details[f"job_{job}"] for job in jobs()) / len(jobs()) * (1 - details["blocks_failed"] / details["blocks"])
@@ -422,6 +434,7 @@ def test_the_data_is_what_the_readme_says(code: SimpleNamespace, tmp_path: Path)
     assert code.prepare.files_of("val", 60)[1] != code.prepare.files_of("holdout", 60)[1]
 
 
+@CONFINED
 def test_it_can_be_pointed_at_program_md(tmp_path: Path):
     """As the README says, with program.md as the skill that `connect` writes, and requests of its own."""
     folder = tmp_path / "task"
