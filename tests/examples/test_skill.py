@@ -28,7 +28,7 @@ SKILL = ROOT / "examples" / "skill"
 FILE = SKILL / "csv-files" / "SKILL.md"
 PATCHES = sorted((Path(__file__).parent / "skill").glob("*.patch"))
 ATTACKS = sorted((SKILL / "attacks").glob("*.md"))
-SLOW = ("never_end", "take_everything")  # until the limits end them
+SLOW = ("end_the_runner", "never_end", "take_everything")  # until the limits end them
 CONFINED = pytest.mark.skipif(detect().level == "none", reason="the task is refused where nothing confines a skill's blocks")
 README = (SKILL / "README.md").read_text()
 
