@@ -176,8 +176,8 @@ class Metric(Section):
     """How often the command scores one run's outputs; the median counts, of every figure. For what is noisy in the measuring
     itself, like a time; noise between runs is `baseline_runs`' to find."""
     timeout_seconds: Seconds | None = None
-    """How long it may take each time; 300 where it is left out. With a baseline it is four times the baseline's plus 10 s, where
-    that is less."""
+    """How long it may take each time; 300 where it is left out. In a task with data.train and a baseline it is four times the
+    baseline's plus 10 s, where that is less."""
     env: Environment = {}
     """What the command finds in its environment besides where programs and libraries are."""
     network: Network = "none"

@@ -22,9 +22,16 @@ def attempt(
     as_json: JsonOption = False,
 ) -> None:
     """Run and score the file as it lies there, without agent, session or record: to debug a task, or to look before a commit."""
+    from autoresearch_mcp.loop.bars import beyond
     from autoresearch_mcp.loop.trial import Tried, run_trial
     from autoresearch_mcp.run.progress import Progress
+    from autoresearch_mcp.run.sandbox import detect
 
+    if detect().level == "none":
+        say(
+            "warning: no sandbox here. What the file does, it does as you, to all that is yours. `doctor` says how to get one",
+            file=sys.stderr,
+        )
     shown = ""
 
     def tell(number: int, progress: Progress) -> None:
@@ -54,6 +61,10 @@ def attempt(
             say(f"            {name}: {format_score(value)}")
         for name, said in ended.checks.items():
             say(f"check:      {name}: {visible(said) or 'passed'}")
+        for figure in trial.task.secondary:
+            value = ended.details.get(figure.name)
+            if ended.score is not None and (why := beyond(figure, value, value)) is not None:
+                say(f"limit:      {why}: such a change is not kept")
 
     for tried in trial.runs:
         show(tried)

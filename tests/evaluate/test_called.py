@@ -135,3 +135,16 @@ def test_nobody_else_has_children():
 
     with pytest.raises(RuntimeError, match="autoresearch-mcp try"):
         Child(["true"])
+
+
+def test_children_one_after_the_other(attempt: Callable[..., Tried]):
+    score = """
+    from autoresearch_mcp.evaluate.child import Function, answer
+    total = 0
+    for number in range(12):
+        with Function("work.py", "work") as work:
+            total += work(number)
+    answer(score=total)
+    """
+    work = "import sys\nprint('x' * 100_000)\nprint('y' * 100_000, file=sys.stderr)\ndef work(number):\n    print('z' * 100_000)\n    return number\n"
+    assert attempt(work, score).ended.score == sum(range(12))

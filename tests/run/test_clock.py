@@ -84,3 +84,8 @@ def test_seconds_are_measured_by_phase_and_a_phase_may_come_twice(monkeypatch: p
     now = 113.0
     clock.enter("done")
     assert clock.seconds == pytest.approx({"queued": 1.0, "training": 11.6, "evaluation": 0.4})
+
+
+def test_where_nothing_is_learned_scoring_has_the_time_that_the_task_says():
+    run = Run(startup_seconds=120, evaluate_seconds=300)
+    assert limits(run, [{"startup": 1.0, "evaluation": 1.0}], learns=False).evaluate_seconds == 300

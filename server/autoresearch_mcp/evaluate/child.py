@@ -10,7 +10,8 @@ The scoring command reads sealed data and says the number; were the file importe
 In the child it has what a run has: the task's files, the packages that it lists, no data, no network, and the arguments of each
 call. Time is best measured here, around a call, where the file has no hand on the clock.
 
-Whatever the child does, dies, hangs, answers nonsense, ends the scoring with a refusal that blames the file and not the command.
+Whatever the child does, dies, hangs, answers nonsense, ends the scoring with a refusal that blames the file and not the command:
+leaving the `with` by a ChildError says so. A scoring command to which a failed child is a figure catches that inside.
 """
 
 import json
@@ -87,12 +88,15 @@ class Child:
         """Sends a JSON value and returns the answer. Raises ChildError."""
         begun = time.monotonic()
         line = json.dumps(value).encode() + b"\n"
-        said = self._line(line, begun + (self.seconds if seconds is None else seconds))
+        said = self._line(memoryview(line), begun + (self.seconds if seconds is None else seconds))
         self.elapsed = time.monotonic() - begun
         try:
             return json.loads(said, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            raise ChildError(f"it answered what is no JSON: {said[:200]!r}") from error
+            print(
+                f"no JSON: {said[:200]!r}", file=sys.stderr
+            )  # here, and not in what the agent is told: it may quote what was asked
+            raise ChildError("it answered what is no JSON") from error
 
     def close(self) -> None:
         """Ends it, with all that it started."""
@@ -113,14 +117,16 @@ class Child:
             answer(refused=str(error), failure=error.failure)
             raise SystemExit(0) from error
 
-    def _line(self, sent: bytes, deadline: float) -> bytes:
+    def _line(self, sent: bytes | memoryview, deadline: float) -> bytes:
         """Sends, and returns the next line that comes, whole. It reads while it writes: the child may answer before it has all."""
+        came, searched = bytearray(self._unread), 0
         while True:
-            line, newline, rest = self._unread.partition(b"\n")
-            if newline and not sent:
-                self._unread = rest
-                return line
-            if len(self._unread) > ANSWER_BYTES:
+            end = came.find(b"\n", searched)
+            if end >= 0 and not sent:
+                self._unread = bytes(came[end + 1 :])
+                return bytes(came[:end])
+            searched = len(came) if end < 0 else end
+            if len(came) > ANSWER_BYTES:
                 raise ChildError(f"it answered more than {ANSWER_BYTES >> 20} MiB")
             left = deadline - time.monotonic()
             readable, writable, _ = select.select([self._output], [self._input] if sent else [], [], max(0.0, left))
@@ -135,7 +141,7 @@ class Child:
                 block = os.read(self._output, BLOCK)
                 if not block:
                     raise ChildError("it ended before it had answered")
-                self._unread += block
+                came += block
 
 
 class Function(Child):

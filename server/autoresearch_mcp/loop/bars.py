@@ -19,11 +19,9 @@ def barred(state: SessionState, task: Task, experiment: ExperimentState) -> str 
     for name, excerpt in failed_checks(experiment).items():
         return f"its check `{name}` failed: {' '.join(excerpt.split())[:EXCERPT]}"
     for metric in task.secondary:
-        value = figure(experiment, metric.name)
-        if value is None:
-            return f"the scoring command gives no {metric.name}, which has a limit: a human must mend the one or the other"
-        if (bound := _beyond(state, metric, value)) is not None:
-            return f"{metric.name} {format_score(value)}{_unit(metric)} is beyond its limit, {bound}"
+        first = figure(state.baseline, metric.name) if state.baseline else None
+        if (why := beyond(metric, figure(experiment, metric.name), first)) is not None:
+            return why
     return None
 
 
@@ -41,22 +39,23 @@ def figure(experiment: ExperimentState, name: str) -> float | None:
     return mean(known) if known and len(known) == len(values) else None
 
 
-def _beyond(state: SessionState, metric: Secondary, value: float) -> str | None:
-    """The limit that a value is beyond, in words; None where it holds all of them."""
+def beyond(metric: Secondary, value: float | None, first: float | None) -> str | None:
+    """Which limit a value does not hold, in words, where the baseline has `first`; None where it holds all of them."""
     unit = _unit(metric)
+    if value is None:
+        return f"the scoring command gives no {metric.name}, which has a limit: a human must mend the one or the other"
+    told = f"{metric.name} {format_score(value)}{unit} is beyond its limit"
     if metric.at_most is not None and value > metric.at_most:
-        return f"at most {metric.at_most:g}{unit}"
+        return f"{told}, at most {metric.at_most:g}{unit}"
     if metric.at_least is not None and value < metric.at_least:
-        return f"at least {metric.at_least:g}{unit}"
-    first = figure(state.baseline, metric.name) if state.baseline else None
+        return f"{told}, at least {metric.at_least:g}{unit}"
     if metric.worse_percent is None or first is None:
         return None
     sign = 1 if metric.direction == "maximize" else -1
     bound = first - sign * abs(first) * metric.worse_percent / 100
     if sign * (value - bound) < 0:
-        return (
-            f"{format_score(bound)}{unit}: no more than {metric.worse_percent:g} % worse than the baseline's {format_score(first)}"
-        )
+        percent = f"{metric.worse_percent:g} % worse than the baseline's {format_score(first)}"
+        return f"{told}, {format_score(bound)}{unit}, no more than {percent}"
     return None
 
 

@@ -108,13 +108,14 @@ class Runs:
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
         experiment = self._state.experiment(run.experiment)
         assert experiment is not None
+        limits = clock.limits(self._task.run, self._state.baseline_seconds, bool(self._task.data.train))
         spec = RunSpec(
             run=run.run,
             token=run.token,
             experiment=run.experiment,
             tag=self._tag,
             seed=run.seed,
-            task=self._task.model_copy(update={"run": clock.limits(self._task.run, self._state.baseline_seconds)}),
+            task=self._task.model_copy(update={"run": limits}),
             folder=self._workspace.runs_dir / str(run.run),
             ledger=self._ledger.path,
             results=self._results.path,

@@ -31,12 +31,12 @@ class Called:
     def __init__(self, cell: Cell, log: BoundedLog):
         """`log` takes what they print beside their answers."""
         self._cell, self._log = cell, log
-        self._at_work: dict[int, tuple[Child, anyio.CancelScope]] = {}
+        self._at_work: dict[int, _AtWork] = {}
         self._started = 0
 
     @property
     def pids(self) -> list[int]:
-        return [child.pid for child, _ in self._at_work.values()]
+        return [work.child.pid for work in self._at_work.values()]
 
     async def serve(self, ours: socket.socket) -> None:
         """Answers until the scoring command closes its end; ends what is still at work then."""
@@ -48,8 +48,9 @@ class Called:
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             return
         finally:
-            for number in list(self._at_work):
-                self._end(number)
+            for work in self._at_work.values():  # nobody reads from them any more
+                work.end()
+            self._at_work.clear()
 
     async def _answer(self, stream: UNIXSocketStream, message: Any, tasks: TaskGroup) -> None:
         match message:
@@ -58,7 +59,10 @@ class Called:
             case {"op": "start"}:
                 await stream.send(_line(error=f"a command is a list of texts, and at most {MOST} are at work at once"))
             case {"op": "end", "number": int(number)}:
-                self._end(number)
+                if (work := self._at_work.pop(number, None)) is not None:
+                    work.scope.cancel()
+                    await work.read.wait()  # else the next one's output could have the number of what is still waited for
+                    work.end()
                 await stream.send(_line())
             case _:
                 await stream.send(_line(error="unknown request; one starts and ends commands"))
@@ -77,27 +81,33 @@ class Called:
             os.close(stdin)
             os.close(stdout)
         self._started += 1
-        self._at_work[self._started] = child, (scope := anyio.CancelScope())
-        tasks.start_soon(_pump, child, scope)
+        self._at_work[self._started] = work = _AtWork(child)
+        tasks.start_soon(work.pump)
         try:
             await stream.send_fds(_line(number=self._started), [theirs, ours])
         finally:
             os.close(theirs)
             os.close(ours)
 
-    def _end(self, number: int) -> None:
-        if number not in self._at_work:
-            return
-        child, scope = self._at_work.pop(number)
-        end_tree(child.pid)
-        scope.cancel()
+
+class _AtWork:
+    """One that was started."""
+
+    def __init__(self, child: Child):
+        self.child, self.scope, self.read = child, anyio.CancelScope(), anyio.Event()
+
+    async def pump(self) -> None:
+        """Takes what it complains of, until nothing comes or the scope is cancelled; then `read` is set."""
+        try:
+            with self.scope:
+                await self.child.pump()
+        finally:
+            self.read.set()
+
+    def end(self) -> None:
+        end_tree(self.child.pid)
         with suppress(OSError):
-            child.end()
-
-
-async def _pump(child: Child, scope: anyio.CancelScope) -> None:
-    with scope:
-        await child.pump()
+            self.child.end()
 
 
 def _line(**content: object) -> bytes:

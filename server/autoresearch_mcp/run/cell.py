@@ -253,4 +253,4 @@ class Cell:
         if self.task.run.device == "cpu":
             extra["AUTORESEARCH_DEVICE"] = "cpu"
         extra |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
-        return sandbox.environment(folder, str(self.spec.home), **self.granted.environment, **extra)
+        return sandbox.environment(folder, str(self.spec.home), self.granted.environment | extra)

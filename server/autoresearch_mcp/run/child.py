@@ -105,6 +105,8 @@ class Child:
             self._read = -1
 
     def _take(self) -> bool:
+        if self._read < 0:
+            return False
         try:
             data = os.read(self._read, BLOCK)
         except BlockingIOError:

@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,8 +144,10 @@ waits for, where other programs hold the cores: the tiny preset took 0.4 steps a
 this. On idle cores no difference was seen. Unknown to other OpenMP libraries, which is no harm."""
 
 
-def environment(folder: Path, mark: str, **extra: str) -> dict[str, str]:
-    """A run's whole environment: nothing of the server's own but where programs and the accelerator are found."""
+def environment(folder: Path, mark: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A run's whole environment: nothing of the server's own but where programs and the accelerator are found. `extra` counts
+    before all of it.
+    """
     passed = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "CUDA_HOME", "SYSTEMROOT")
     kept = {name: os.environ[name] for name in passed if name in os.environ}
     own = {
@@ -157,4 +160,4 @@ def environment(folder: Path, mark: str, **extra: str) -> dict[str, str]:
         "VIRTUAL_ENV": sys.prefix,
         MARK: mark,
     }
-    return kept | own | ALLOCATOR | THREADS | extra
+    return kept | own | ALLOCATOR | THREADS | dict(extra or {})

@@ -277,6 +277,7 @@ class Status(Answer):
     timeout_seconds: float = Field(default=0.0, exclude=True)
     program: str = Field(default="", description="Which program.md the session works by: the first digits of its hash")
     stale: list[str] = Field(default=[], description="Files that a human changed since the session began; it has them as they were")
+    bars: list[str] = Field(default=[], description="What must hold before a change is kept, beside the score")
     limits: str = Field(default="", description="When the session is done")
     cost: float | None = Field(default=None, description="Of all runs so far, as the human counts it")
     phase: str = Field(description="baseline, ready, edited, running, repeating, scored, failed or done")
@@ -333,6 +334,8 @@ class Status(Answer):
                 f"Changed since the session began: {', '.join(self.stale)}. It goes on as it began; a human who wants the "
                 "new ones starts another: serve --session NAME."
             )
+        if self.bars:
+            lines.append(f"Needed for a keep, beside the score: {'; '.join(self.bars)}.")
         if self.limits:
             lines.append(f"Limits: {self.limits}." + (f" Cost so far: {self.cost:g}." if self.cost is not None else ""))
         if not self.data_ready:

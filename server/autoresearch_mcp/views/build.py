@@ -27,6 +27,7 @@ from autoresearch_mcp.views.answers import (
     Theme,
 )
 from autoresearch_mcp.views.figures import (
+    bars_in_words,
     best_in_words,
     checks_in_words,
     limits_in_words,
@@ -216,6 +217,7 @@ def status(session: Session) -> Status:
         timeout_seconds=task.run.evaluate_seconds,
         program=session.program(),
         stale=session.stale(),
+        bars=bars_in_words(task),
         limits=limits.in_words(task),
         cost=limits.cost(state, task) if task.limits.cost_per_run else None,
         experiments=len(state.experiments),

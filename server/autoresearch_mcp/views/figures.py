@@ -5,6 +5,7 @@ from autoresearch_mcp.loop.verdicts import plus_minus
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.sections import Secondary
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, shown_difference
 
@@ -54,11 +55,28 @@ def checks_in_words(experiment: ExperimentState) -> dict[str, str]:
     return {name: failed.get(name, "passed") for name in sorted(made)}
 
 
+def limit_in_words(metric: Secondary) -> str:
+    """What a secondary metric must hold: at most 30 kB."""
+    unit, told = f" {metric.unit}" if metric.unit else "", list[str]()
+    if metric.at_least is not None:
+        told.append(f"at least {metric.at_least:g}{unit}")
+    if metric.at_most is not None:
+        told.append(f"at most {metric.at_most:g}{unit}")
+    if metric.worse_percent is not None:
+        told.append(f"{metric.direction}, at most {metric.worse_percent:g} % worse than the baseline")
+    return ", ".join(told) or "no limit"
+
+
+def bars_in_words(task: Task) -> list[str]:
+    """What must hold before a change is kept, beside the score."""
+    return [f"check {check.name}" for check in task.checks] + [f"{m.name}: {limit_in_words(m)}" for m in task.secondary]
+
+
 def limits_in_words(task: Task, experiment: ExperimentState) -> dict[str, str]:
-    """By name of each secondary metric: its mean over the runs, with its unit."""
+    """By name of each secondary metric: its mean over the runs, with its unit and its limit."""
     found = {metric: figure(experiment, metric.name) for metric in task.secondary}
     return {
-        metric.name: format_score(value) + (f" {metric.unit}" if metric.unit else "")
+        metric.name: format_score(value) + (f" {metric.unit}" if metric.unit else "") + f" ({limit_in_words(metric)})"
         for metric, value in found.items()
         if value is not None
     }
