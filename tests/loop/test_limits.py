@@ -95,3 +95,16 @@ def test_a_hook_that_fails_or_hangs_is_noted_and_changes_nothing(toy: Callable[.
         hooks.fire(session.task, session.workspace.root, tmp_path, event, {}, wait=True)  # type: ignore[arg-type]
     noted = (tmp_path / hooks.LOG).read_text()
     assert "cannot be started" in noted and "took longer than 0.5 s" in noted and "stall" not in noted
+
+
+def test_a_plateau_is_told(toy: Callable[..., Session], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hooks, "PLATEAU", 2)
+    session = toy(toml=TOY + f"\n[notify]\non_plateau = {SAVES}\n")
+    run(session)
+    session.keep()
+    for score in ("0.5", "0.4", "0.3"):
+        replace(session, f"open('result.txt', 'w').write('{score}')\n")
+        run(session)
+        session.discard()
+    (plateau,) = told(session, 1)
+    assert (plateau["event"], plateau["since_best"]) == ("plateau", 2)

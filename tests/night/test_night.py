@@ -13,7 +13,7 @@ import pytest
 
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.night.patience import FEW
-from conftest import UNTIL_TOLD, is_over, let_go, open_session, run, supervisor_of, wait_for
+from conftest import TOY, UNTIL_TOLD, is_over, let_go, open_session, run, supervisor_of, wait_for
 
 HERE = Path(__file__).parent
 Make = Callable[..., Session]
@@ -77,6 +77,18 @@ def test_an_agent_that_ends_is_started_again_until_it_is_told_to_stop_and_the_mo
     assert "the night is over: it was asked to end" in output and "1 new experiments, 1 kept" in output
     assert "autoresearch-mcp status" in log_of(root) and "Raise score" in log_of(root)  # the morning's command, and what it said
     assert "No night is on" in command_line(root, "stop", "--night").stderr
+
+
+def test_a_night_ends_when_the_session_is_done_and_says_so(toy: Make):
+    tells = '["{python}", "-c", "import sys; open(\'told\', \'a\').write(sys.stdin.read() + chr(10))"]'
+    session = toy(toml=TOY + f"\n[limits]\nexperiments = 1\n[notify]\non_end = {tells}\n")
+    root = session.workspace.root
+    with night(root, "works") as process:
+        output = told(process)
+    assert process.returncode == 0
+    assert "the night is over: the session is done: 1 experiments, as many as limits.experiments allows" in output
+    (line,) = (root / "told").read_text().splitlines()
+    assert '"event": "end"' in line and "limits.experiments" in line
 
 
 def test_an_agent_that_stands_still_is_ended_with_all_that_it_started(toy: Make):
