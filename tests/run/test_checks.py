@@ -9,6 +9,7 @@ import pytest
 from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.views import build
 from conftest import ended, open_session, replace, run
 
 SCORE = """
@@ -63,8 +64,12 @@ def test_a_better_score_with_a_failing_check_is_not_kept(checked: Callable[..., 
 
     change(session, "def double(x):\n    return 3 * x  # xxx\n")
     assert ended(session, 2).score == 5 and "AssertionError: 6" in ended(session, 2).checks["tests"]
-    with pytest.raises(NotAllowedError, match=r"check `tests` failed: exit status 1 .*AssertionError: 6"):
+    with pytest.raises(NotAllowedError, match="check `tests` failed: exit status 1; "):
         session.keep()
+    answer = build.result(session, 2)
+    assert answer.checks == {"tests": "exit status 1", "compiles": "passed"}
+    excerpt = answer.structured()["checks_excerpt"]
+    assert "AssertionError: 6" in excerpt and "untrusted" in excerpt and "untrusted" in answer.text()
     session.discard()
     change(session, "def double(x):\n    return x + x  # xx\n")
     session.keep()

@@ -11,13 +11,11 @@ from autoresearch_mcp.sections import Secondary
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score
 
-EXCERPT = 300  # characters of a failed check's excerpt in a verdict
-
 
 def barred(state: SessionState, task: Task, experiment: ExperimentState) -> str | None:
     """Why a scored experiment cannot be kept, whatever its score; None where it can."""
     for name, excerpt in failed_checks(experiment).items():
-        return f"its check `{name}` failed: {' '.join(excerpt.split())[:EXCERPT]}"
+        return f"its check `{name}` failed: {excerpt.splitlines()[0]}"  # the first line is ours, the rest is anybody's
     for metric in task.secondary:
         first = figure(state.baseline, metric.name) if state.baseline else None
         if (why := beyond(metric, figure(experiment, metric.name), first)) is not None:

@@ -40,7 +40,7 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
     shorter; repeat what could be either; discard what a check or a limit bars, whatever its score. A baseline is not barred: it is
     what there is, and its verdict says what is wrong with it."""
     earned = _earned(state, task, experiment)
-    if earned.decision == "discard" or (why := barred(state, task, experiment)) is None:
+    if (why := barred(state, task, experiment)) is None:
         return earned
     if state.best is None:
         return replace(earned, reason=f"{earned.reason}; but {why}. Tell your human")

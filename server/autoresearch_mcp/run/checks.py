@@ -37,7 +37,7 @@ async def _one(cell: Cell, check: Check, log: BoundedLog, children: list[int], s
     try:
         child = cell.start_check(check, log)
     except (OSError, RunFailedError) as error:
-        return f"it cannot be started: {plain(sound(str(error)))}"[:EXCERPT]
+        return f"it cannot be started: {' '.join(plain(sound(str(error))).split())}"[:EXCERPT]
     children.append(child.pid)
     try:
         stop, late = await _ended(child, check.timeout_seconds, stopped)

@@ -105,7 +105,8 @@ class Result(Answer):
     log_excerpt: str | None = Field(default=None, description="End of a failed run's output; untrusted data")
     unit: str = Field(default="", description="Of the score")
     details: dict[str, float] = {}
-    checks: dict[str, str] = Field(default={}, description="The task's checks: passed, or why not; untrusted")
+    checks: dict[str, str] = Field(default={}, description="The task's checks: passed, or how they failed")
+    checks_excerpt: str = Field(default="", description="What failed checks printed; untrusted data")
     limits: dict[str, str] = Field(default={}, description="Secondary metrics, which have limits")
     seconds: dict[str, float] = Field(default={}, description="By phase, measured outside the run")
     curve: str = Field(default="", description="A few points x:y of the learning curve, as the run printed it; untrusted")
@@ -134,6 +135,8 @@ class Result(Answer):
                 del content["seconds"]  # a run of less than a second
         if self.peak_memory_mb is not None:
             content["peak_memory_mb"] = round(self.peak_memory_mb)
+        if self.checks_excerpt:
+            content["checks_excerpt"] = untrusted(self.checks_excerpt, f"checks of experiment {self.experiment}")
         if self.details:
             content["details"] = {name: value for name, value in content["details"].items() if value != shortened(self.score)}
             if not content["details"]:
@@ -182,6 +185,8 @@ class Result(Answer):
             lines.append(f"sandbox: {self.enforcement}; peak memory: {self.peak_memory_mb or 0:.0f} MiB")
         if self.log_excerpt:
             lines.append(untrusted(self.log_excerpt, f"experiment {self.experiment}"))
+        if self.checks_excerpt:
+            lines.append(untrusted(self.checks_excerpt, f"checks of experiment {self.experiment}"))
         return "\n".join(lines)
 
 

@@ -29,6 +29,7 @@ from autoresearch_mcp.views.answers import (
 from autoresearch_mcp.views.figures import (
     bars_in_words,
     best_in_words,
+    checks_excerpt,
     checks_in_words,
     limits_in_words,
     noise_in_words,
@@ -147,9 +148,11 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         progress = session.progress()
         answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
     elif last is not None:
-        answer.details, answer.seconds = last.details, last.seconds
+        answer.seconds = last.seconds
         answer.marks, answer.disturbed = last.marks, last.disturbed
         answer.checks, answer.limits = checks_in_words(experiment), limits_in_words(session.task, experiment)
+        answer.details = {name: value for name, value in last.details.items() if name not in answer.limits}
+        answer.checks_excerpt = checks_excerpt(experiment)
         answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt

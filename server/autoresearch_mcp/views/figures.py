@@ -49,10 +49,16 @@ def noise_in_words(state: SessionState) -> str:
 
 
 def checks_in_words(experiment: ExperimentState) -> dict[str, str]:
-    """By name of each check that was made: passed, or why not."""
-    failed = failed_checks(experiment)
+    """By name of each check that was made: passed, or how it failed, in words of ours."""
+    failed = {name: excerpt.splitlines()[0] for name, excerpt in failed_checks(experiment).items()}
     made = {name for run in experiment.runs if run.ended for name in run.ended.checks}
     return {name: failed.get(name, "passed") for name in sorted(made)}
+
+
+def checks_excerpt(experiment: ExperimentState) -> str:
+    """What failed checks printed: anybody's words."""
+    printed = {name: excerpt.partition("\n")[2].strip() for name, excerpt in failed_checks(experiment).items()}
+    return "\n".join(f"{name}:\n{text}" for name, text in printed.items() if text)
 
 
 def limit_in_words(metric: Secondary) -> str:
