@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import pytest
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.trial import data_of, read_folder
-from clients.programs import NODE
+from clients.programs import NODE, NPM
 from conftest import ROOT, connect, open_session, text_of
 
 EXAMPLE = ROOT / "examples" / "lighthouse"
@@ -125,7 +126,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     is kept below .node, as other programs of tests are.
     """
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(ROOT / ".node" / "examples"))
-    monkeypatch.setenv("PATH", str(NODE), prepend=":")
+    npm = tmp_path / "bin" / "npm"  # the one that is packed with this node does not find its own library
+    npm.parent.mkdir()
+    npm.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, NPM))} "$@"\n')
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{NODE}", prepend=":")
     task = tmp_path / "task"
     shutil.copytree(EXAMPLE, task, ignore=shutil.ignore_patterns("__pycache__", "attacks"))
     toml = (task / "autoresearch.toml").read_text()
@@ -167,10 +172,10 @@ async def whole_path(session: Session) -> None:
         await call("keep")
 
         better = await experiment("nothing holds up painting", START, BETTER)
-        assert better["suggestion"] == "keep" and better["score"] > start["score"] + 10, better
+        assert better.get("suggestion") == "keep" and better["score"] > start["score"] + 10, better
         await call("keep")
         best = await experiment("to be read and touched", BETTER, BEST)
-        assert best["suggestion"] == "keep" and best["score"] > better["score"] + 10 and best["score"] > 95, best
+        assert best.get("suggestion") == "keep" and best["score"] > better["score"] + 10 and best["score"] > 95, best
         await call("keep")
         print(f"start {start['score']}, faster {better['score']}, clearer {best['score']}")
         accessible = session.experiment(3).last
