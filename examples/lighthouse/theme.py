@@ -103,9 +103,8 @@ FUNCTIONS = re.compile(
     rf"|repeat\((\d|auto-fit|auto-fill), ?[\w.% ]+\)|minmax\({LENGTH}, ?[\d.]*(fr|px|em|rem|%)\)"
 )
 VALUE = re.compile(r"[\w#%., '\"/-]*")
-SELECTOR = re.compile(
-    r"([a-z][a-z0-9]*|\*)?([.#][a-z][a-z0-9-]*)*(:(hover|focus|focus-visible|first-child|last-child|root|link|active|nth-child\(\w{1,4}\)))*"
-)
+PSEUDO = r":(hover|focus|focus-visible|first-child|last-child|root|link|active|nth-child\(\w{1,4}\))"
+SELECTOR = re.compile(rf"([a-z][a-z0-9]*|\*)?([.#][a-z][a-z0-9-]*)*({PSEUDO})*")
 MEDIA = re.compile(r"@media( (screen|print|all)( and)?)?( ?\((min|max)-width: ?\d{2,4}(px|em|rem)\))?")
 
 
