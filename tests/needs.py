@@ -12,6 +12,7 @@ import functools
 import os
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,13 @@ def installs_programs() -> bool:
     return (programs.folder() / "done").exists() or succeeds(*programs.NPM, "view", "@openai/codex", "name", "--fetch-retries=0")
 
 
+def browses() -> bool:
+    """Whether Chromium loads a page, with the options that it is started with in a sandbox that allows no other inside."""
+    options = ["--headless", "--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage"]
+    with tempfile.TemporaryDirectory(prefix="autoresearch-chromium-") as profile:
+        return succeeds("chromium", *options, f"--user-data-dir={profile}", "--dump-dom", "about:blank")
+
+
 def succeeds(*command: object, **environment: str) -> bool:
     try:
         return subprocess.run(
@@ -64,6 +72,7 @@ def succeeds(*command: object, **environment: str) -> bool:
 
 TOOLS = {
     "bubblewrap": Tool(enforces("bubblewrap"), "install it (Debian: apt install bubblewrap) and allow user namespaces"),
+    "chromium": Tool(browses, "install it (Debian: apt install chromium)"),
     "landlock": Tool(
         enforces("landlock"), "use Linux 5.13 or later, with landlock in the kernel's list of security modules (lsm=)"
     ),

@@ -1,4 +1,4 @@
-"""Every example task goes through baseline and verdict."""
+"""Every example task goes through baseline and verdict. Those that have tests of their own, in tests/examples, do so there."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ import pytest
 from autoresearch_mcp.create import create
 from autoresearch_mcp.run.sandbox import detect, refusal
 from autoresearch_mcp.task import bundled_tasks
-from conftest import open_session, run
+from conftest import ROOT, open_session, run
 
-EXAMPLES = sorted(name for name in bundled_tasks() if name != "default")
+ELSEWHERE = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "examples").glob("test_*.py")}
+EXAMPLES = sorted(name for name in bundled_tasks() if name != "default" and name not in ELSEWHERE)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
