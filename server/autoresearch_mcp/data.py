@@ -29,6 +29,7 @@ class DataFolder:
         self.path = cache_root() / "data" / task.name / f"{task.preset or 'data'}-{key}"
         self._manifest = self.path.with_name(self.path.name + ".manifest.json")
         self._lock = self.path.with_name(self.path.name + ".lock")
+        self._unfinished = self.path.with_name(self.path.name + ".unfinished")
 
     @property
     def names(self) -> list[str]:
@@ -39,7 +40,9 @@ class DataFolder:
         return bool(self.names)
 
     def missing(self) -> list[str]:
-        return [name for name in self.names if not (self.path / name).is_file()]
+        """Which files are not there; all of them while they are being made, or where that was cut off or failed."""
+        unfinished = self._unfinished.exists()
+        return [name for name in self.names if unfinished or not (self.path / name).is_file()]
 
     def require(self, workspace: Path) -> None:
         """Raises NotAllowedError while there is no data to run with."""
@@ -73,7 +76,10 @@ class DataFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 command = expand(self.task.data.prepare, data=str(self.path), preset=self.task.preset or "")
                 environment = os.environ | {"AUTORESEARCH_PRESET": self.task.preset or ""}
+                self._unfinished.touch()
                 code = subprocess.run(command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL).returncode
+                if code == 0:
+                    self._unfinished.unlink()
                 if code or self.missing():
                     lacking = f"; missing: {', '.join(self.missing())}" if self.missing() else ""
                     raise TaskError(

@@ -47,6 +47,16 @@ def _inside(path: str) -> str:
     return str(pure)
 
 
+HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
+
+
+def _hosts(names: list[str]) -> list[str]:
+    for name in names:
+        if not re.match(HOST, name):
+            raise ValueError(f"{name!r} names no host of a network: write api.example.org, *.example.org or localhost:8080")
+    return names
+
+
 def _settings(env: dict[str, str]) -> dict[str, str]:
     for name, value in env.items():
         if not re.match(ENVIRONMENT, name) or name.startswith(RESERVED):
@@ -58,8 +68,7 @@ def _settings(env: dict[str, str]) -> dict[str, str]:
 
 RelativePath = Annotated[str, Field(max_length=255)]
 Environment = Annotated[dict[str, str], AfterValidator(_settings)]
-HOST = r"^(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?$"
-Network = Literal["none", "loopback"] | Annotated[list[Annotated[str, Field(pattern=HOST)]], Field(min_length=1)]
+Network = Literal["none", "loopback"] | Annotated[list[str], Field(min_length=1), AfterValidator(_hosts)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,39}$")]
 
 

@@ -155,7 +155,7 @@ def test_answers_by_heart_are_worth_nothing_to_fresh_readers():
     text = (EXAMPLE / "attacks" / "carry_the_answers.py").read_text().replace("@READERS@", packed).encode()
     assert tried(text).ended.details["ndcg"] == 1, "else the attack would prove nothing"
     fresh = tried(text, "fresh").ended
-    readers = score.read_readers(data_of(*read_folder(EXAMPLE, "fresh")).path / "readers.txt")["scored"]
+    readers = score.read_readers(data_of(EXAMPLE, *read_folder(EXAMPLE, "fresh")).path / "readers.txt")["scored"]
     labels, best = score.read_labels(EXAMPLE / "catalogue.csv"), score.bestsellers(EXAMPLE / "community.txt")
     plain = [[book for book in best if book not in reader.past][:10] for reader in readers]
     assert fresh.score == pytest.approx(score.diversity(plain, labels))

@@ -193,7 +193,7 @@ async def whole_path(session: Session) -> None:
 @pytest.fixture
 def browser(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Chromium as the scoring command has it, and where npm put what it takes; without the sandbox around it."""
-    data = data_of(*read_folder(folder))
+    data = data_of(folder, *read_folder(folder))
     data.prepare(folder)
     monkeypatch.chdir(folder)
     with M.score.browser(str(NODE / "node"), shutil.which("chromium"), str(data.path)) as ask:

@@ -1,6 +1,7 @@
 """Trials: what a task's file scores without a session, and what a person is told whose scoring command is broken."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -187,3 +188,23 @@ def test_data_is_made_anew_where_its_sources_have_changed(task_folder: Callable[
     for number in ("1", "2"):
         folder = task_folder(toml, score__py="import sys\nprint(open(sys.argv[1] + '/x').read())\n", source__txt=number)
         assert run_trial(folder).scores == [float(number)]
+
+
+def test_data_whose_making_failed_is_not_there(task_folder: Callable[..., Path]):
+    makes = (
+        "import pathlib, sys; pathlib.Path(sys.argv[1], 'x').write_text('1'); sys.exit(not pathlib.Path('source.txt').read_text())"
+    )
+    data = f'\n[data]\nsources = ["source.txt"]\nprepare = ["{{python}}", "-c", {json.dumps(makes)}, "{{data}}"]\nsealed = ["x"]\n'
+    folder = task_folder(NOTHING_RUNS + data, score__py="print(1)\n", source__txt="")
+    for _ in range(2):
+        with pytest.raises(TaskError, match="exit status 1; missing: x"):
+            run_trial(folder)
+
+
+def test_a_program_that_is_a_link_is_found_by_its_name(
+    task_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "mine").symlink_to("/bin/echo")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert run_trial(task_folder(NOTHING_RUNS.replace('["{python}", "score.py"]', '["{mine}", "7"]'))).scores == [7]

@@ -158,7 +158,8 @@ class Cell:
     @property
     def _toolchains(self) -> list[Path]:
         """Where the programs lie that the task's commands name, and what it lists itself."""
-        found = [visible.installation(Path(place)) for place in programs(self.task).values() if place]
+        named = [Path(place) for place in programs(self.task).values() if place]
+        found = [*named, *map(visible.installation, named)]  # a link by its own name too: some programs go by what they are called
         return [*found, *(Path(place).expanduser() for place in self.task.sandbox.readable)]
 
     async def open_data(self, data: Path) -> list[int]:

@@ -8,6 +8,7 @@ on may reach is still for mounts and Landlock to say.
 https://docs.kernel.org/userspace-api/seccomp_filter.html#userspace-notification; Linux 5.5 for letting a call go on.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -77,11 +78,14 @@ class Refusals:
                 notice = bytearray(NOTICE.size)
                 try:
                     fcntl.ioctl(listener, RECEIVE, notice)
-                    number, pid, _, call, _, _, *arguments = NOTICE.unpack(notice)
-                    fcntl.ioctl(listener, SEND, self._answer(number, pid, call, arguments, book))
                 except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.EINTR):  # it was killed meanwhile
+                    if error.errno not in (errno.ENOENT, errno.EINTR):  # else it was killed meanwhile
                         return
+                    continue
+                number, pid, _, call, _, _, *arguments = NOTICE.unpack(notice)
+                answer = self._answer(number, pid, call, arguments, book)
+                with contextlib.suppress(OSError):  # it was killed meanwhile
+                    fcntl.ioctl(listener, SEND, answer)
         finally:
             os.close(listener)
 
@@ -103,7 +107,10 @@ class Refusals:
 
     def _hidden(self, path: str, book: "_Book") -> bool:
         """Whether a path exists, and not for the run."""
-        real = os.path.realpath(path)
+        try:
+            real = os.path.realpath(path)
+        except (OSError, ValueError):  # a link of another process's, a NUL
+            return False
         if not os.path.exists(real) or Path(real).is_relative_to(self._folder) or Path(path).is_relative_to(self._folder):
             return False
         if any(Path(place).is_relative_to(allowed) for allowed in (*book.also, *AT_HAND) for place in (real, path)):
