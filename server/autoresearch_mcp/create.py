@@ -101,7 +101,8 @@ def _build(folder: Path, source: Path, task: Task, text: str) -> None:
     names = [task.files.editable, *task.files.read_only, *task.data.sources]
     for name in names:
         if not (source / name).is_file():
-            raise TaskError(f"{source / TASK_FILE} names {name}, which is not in {source}. Add the file or correct the name.")
+            what = "is a folder: name its files" if (source / name).is_dir() else f"is not in {source}. Add it, or correct the name"
+            raise TaskError(f"{source / TASK_FILE} names {name}, which {what}.")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)
     (folder / TASK_FILE).write_text(text, encoding="utf-8")
@@ -121,7 +122,8 @@ def files_in(source: Path, task: Task) -> dict[str, list[str]]:
     for pattern in task.files.read_only:
         if (source / pattern).is_file():
             continue
-        paths = (source / pattern).rglob("*") if (source / pattern).is_dir() else source.glob(pattern)
+        whole = pattern + "/*" if pattern.endswith("**") else pattern  # else folders alone, before Python 3.13
+        paths = (source / pattern).rglob("*") if (source / pattern).is_dir() else source.glob(whole)
         files = [path.relative_to(source) for path in paths if path.is_file() and not path.is_symlink()]
         found[pattern] = sorted(str(PurePosixPath(path)) for path in files if not PRIVATE & {*path.parts})
     return found

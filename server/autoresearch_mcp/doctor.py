@@ -196,7 +196,10 @@ def _metric(directory: Path, data: DataFolder) -> list[Check]:
     if task.run.command and task.run.budget_seconds > QUICK:
         found = f"not tried: a run may take {task.run.budget_seconds:g} s"
         return [Check(name="metric", level="ok", found=found, fix=f"to try it: {fix} --runs 2")]
-    trial = run_trial(directory.expanduser().absolute(), 2)
+    try:
+        trial = run_trial(directory.expanduser().absolute(), 2, prepare=False)
+    except AutoresearchError as error:
+        return [Check(name="metric", level="error", found=str(error))]
     for tried in trial.runs:
         if tried.ended.score is None:
             said = (tried.ended.excerpt or tried.scoring).strip()
@@ -221,13 +224,13 @@ def _imported(directory: Path, task: Task) -> list[Check]:
     """A scoring script that imports the editable file: then that decides what is printed. As far as a look at its source shows."""
     module = Path(task.files.editable).stem
     for name in task.files.read_only:
-        if name not in task.metric.command or not name.endswith(".py"):
+        if not name.endswith(".py"):
             continue
         with suppress(OSError, SyntaxError, UnicodeDecodeError):
             for node in ast.walk(ast.parse((directory / name).read_text(encoding="utf-8"))):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                if module in names:
+                if module in {part for name in names for part in name.split(".")}:
                     found = f"{name} imports {task.files.editable}, which so runs where the score is said, and can say its own"
                     fix = "call it in a sandboxed child: autoresearch_mcp.evaluate.child (docs/tasks.md)"
                     return [Check(name="metric", level="warning", found=found, fix=fix)]

@@ -181,11 +181,9 @@ def _starting_file(wish: Wish) -> str:
 
 
 def _scoring_script(wish: Wish) -> str:
-    return f'''\
-"""Scores {wish.file}. Replace what is measured: this counts words, as something to begin with.
-
-Read the file, never import or execute it: what it could run here could say any score (docs/tasks.md has how it is done).
-"""
+    return f"""\
+# Scores {wish.file!r}. Replace what is measured: this counts words, as something to begin with.
+# Read the file, never import or execute it: what it could run here could say any score (docs/tasks.md has how it is done).
 
 import json
 from pathlib import Path
@@ -193,4 +191,4 @@ from pathlib import Path
 text = Path({wish.file!r}).read_text(encoding="utf-8")
 words = text.split()
 print(json.dumps({{"score": len(set(words)), "details": {{"words": len(words)}}}}))
-'''
+"""

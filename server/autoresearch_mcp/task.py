@@ -65,6 +65,10 @@ class Task(Section):
     def _names(self) -> "Task":
         if self.files.editable in (*self.files.read_only, TASK_FILE):
             raise ValueError(f"files.editable ({self.files.editable}) is also read-only; it must be one or the other")
+        if self.files.editable in [part.removeprefix("./") for part in self.metric.command[:2]]:
+            raise ValueError(f"metric.command runs {self.files.editable}, the edited file: it would say its own score")
+        if own := [name for name in self.run.outputs if name in (self.files.editable, *self.files.read_only)]:
+            raise ValueError(f"run.outputs names {own[0]}, which the task lays out itself: a run would replace it")
         names = [check.name for check in self.checks]
         figures = [figure.name for figure in self.secondary]
         if twice := next((name for name in (*names, *figures) if names.count(name) > 1 or figures.count(name) > 1), None):
@@ -119,6 +123,8 @@ def with_read_only(task: Task, files: dict[str, list[str]]) -> Task:
         if not listed:
             raise TaskError(f"files.read_only names {entry}, and no file is that, is in it or matches it. Correct it.")
         named |= dict.fromkeys(path for path in listed if entry not in files or path not in (task.files.editable, TASK_FILE))
+    if own := [name for name in task.run.outputs if name in named]:
+        raise TaskError(f"run.outputs names {own[0]}, which files.read_only stands for: a run would replace it. Rename one.")
     if len(named) > MOST_FILES:
         raise TaskError(f"files.read_only stands for {len(named)} files; at most {MOST_FILES} are laid out for a run. Name fewer.")
     return task.model_copy(update={"files": task.files.model_copy(update={"read_only": list(named)})})

@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.options import JsonOption, WorkspaceOption, say
 from autoresearch_mcp.text import format_score, visible
 
@@ -41,6 +43,10 @@ def attempt(
             say(at, file=sys.stderr)
             shown = at
 
+    if file is not None and not file.is_file():
+        raise TaskError(f"{file} is no file. Name the one to try in the place of the editable one.")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # else the run would go on without anybody to tell
     trial = run_trial(workspace.expanduser().absolute(), runs, preset, file.read_bytes() if file else None, tell)
     metric, failed = trial.task.metric, [tried for tried in trial.runs if tried.ended.score is None]
     unit = f" {metric.unit}" if metric.unit else ""
@@ -109,7 +115,11 @@ def new_task(
     def known(given: str | None, question: str, default: str) -> str:
         if given is not None:
             return given
-        return typer.prompt(question, default=default) if asks else default
+        if asks:
+            return typer.prompt(question, default=default)
+        if default:
+            say(f"assumed:    {question}: {default}")
+        return default
 
     first = next((path.name for path in sorted(folder.glob("*.*")) if path.is_file() and path.name != SCORE), "notes.md")
     chosen = known(file, "File to improve", first)

@@ -68,6 +68,8 @@ def test_outputs_come_back_as_data(attempt: Callable[..., Tried]):
         ("def work(*_):\n    return 'x' * (1 << 27)\n", "error", "more than 64 MiB"),
         ("import sys\nsys.modules['json'] = None\ndef work(*_):\n    return object()\n", "error", "ended"),
         ("x = ", "error", "ended"),
+        ("import os\nos.write(3, b'7\\n' * 5)\ndef work(*_):\n    return 7\n", "error", "before it was asked"),
+        ("import math\ndef work(*_):\n    return math.inf\n", "error", "no JSON"),
     ],
 )
 def test_a_file_that_gives_no_answer_is_at_fault_itself(attempt: Callable[..., Tried], work: str, failure: str, says: str):
@@ -148,3 +150,37 @@ def test_children_one_after_the_other(attempt: Callable[..., Tried]):
     """
     work = "import sys\nprint('x' * 100_000)\nprint('y' * 100_000, file=sys.stderr)\ndef work(number):\n    print('z' * 100_000)\n    return number\n"
     assert attempt(work, score).ended.score == sum(range(12))
+
+
+def test_what_the_run_left_is_there_and_what_a_child_leaves_is_not_kept(attempt: Callable[..., Tried]):
+    toml = TASK.replace(
+        "[metric]", '[run]\ncommand = ["{python}", "work.py"]\noutputs = ["program"]\nbudget_seconds = 20\n[metric]'
+    )
+    work = """
+    import os, sys
+    with open("program", "w") as file:
+        file.write("#!/bin/sh\\nwhile read line; do echo 5; done\\n")
+    os.chmod("program", 0o755)
+    """
+    score = """
+    import os
+    from autoresearch_mcp.evaluate.child import Child, answer
+    total = 0
+    for _ in range(3):
+        with Child(["./program"]) as child:
+            total += child.ask(1)
+    answer(score=total)
+    """
+    assert attempt(work, score, toml=toml).ended.score == 15
+
+
+def test_a_child_that_fills_the_disk_is_ended(attempt: Callable[..., Tried]):
+    work = """
+    import time
+    def work(*_):
+        for number in range(40):
+            open(str(number), "wb").write(bytes(1 << 20))
+        time.sleep(30)
+    """
+    ended = attempt(work, seconds=25, toml=TASK + "[sandbox]\ndisk_mb = 20\n").ended
+    assert ended.failure == "killed" and "disk_mb" in ended.excerpt

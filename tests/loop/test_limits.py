@@ -10,6 +10,7 @@ import pytest
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.loop import hooks, limits
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.task import parse_task
 from autoresearch_mcp.views import build
 from conftest import PATIENCE, TOY, replace, run
 
@@ -46,7 +47,7 @@ def test_after_the_last_experiment_a_session_is_done(toy: Callable[..., Session]
             step()
     for _ in range(3):
         session.advance()
-    kept, ended = told(session, 2)
+    ended, kept = sorted(told(session, 2), key=lambda hook: str(hook["event"]))
     assert (kept["event"], kept["description"], kept["best"]) == ("keep", "an idea; $(rm -rf /)", 2.0)
     assert ended["event"] == "end" and "limits.experiments" in str(ended["reason"])
     time.sleep(0.3)
@@ -108,3 +109,24 @@ def test_a_plateau_is_told(toy: Callable[..., Session], monkeypatch: pytest.Monk
         session.discard()
     (plateau,) = told(session, 1)
     assert (plateau["event"], plateau["since_best"]) == ("plateau", 2)
+
+
+def test_a_limit_holds_for_repeats_that_an_agent_asks_for(toy: Callable[..., Session]):
+    session = toy(toml=TOY + "\n[limits]\nexperiments = 1\n")
+    run(session)
+    with pytest.raises(NotAllowedError, match=r"No further run is made: the session is done"):
+        session.run_experiment("again", replicate=True)
+
+
+def test_a_baseline_is_not_repeated_without_end(toy: Callable[..., Session]):
+    session = toy()
+    run(session)
+    for _ in range(7):
+        run(session, replicate=True)
+    with pytest.raises(NotAllowedError, match="has had 8 runs"):
+        session.run_experiment("again", replicate=True)
+
+
+def test_money_adds_up():
+    task = parse_task(TOY + "\n[limits]\ncost_per_run = 0.1\ncost = 0.3\n")
+    assert task.limits.cost is not None and 0.1 * 2 + 0.1 > 0.3, "else this would prove nothing"

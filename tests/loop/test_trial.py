@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +13,11 @@ import pytest
 
 from autoresearch_mcp import doctor
 from autoresearch_mcp.create import create
-from autoresearch_mcp.errors import NotAllowedError, TaskError
+from autoresearch_mcp.errors import NotAllowedError, NotFoundError, TaskError
 from autoresearch_mcp.loop.trial import run_trial
-from autoresearch_mcp.run import places
+from autoresearch_mcp.run import places, visible
+from autoresearch_mcp.task import parse_task
+from autoresearch_mcp.views import build
 from conftest import ROOT, TOY, git, open_session, run
 
 NOTHING_RUNS = TOY.replace(TOY[TOY.index("[run]") : TOY.index("[metric]")], "")
@@ -151,8 +156,6 @@ def test_tools_that_look_upwards_find_no_project(
 
 
 def test_a_committed_change_of_a_pinned_file_is_told(task_folder: Callable[..., Path], tmp_path: Path):
-    from autoresearch_mcp.views import build
-
     session = open_session(create(tmp_path / "workspace", str(task_folder(NOTHING_RUNS, score__py="print(1)\n"))).root)
     root = session.workspace.root
     (root / "score.py").write_text("print(2)\n")
@@ -208,3 +211,55 @@ def test_a_program_that_is_a_link_is_found_by_its_name(
     (tmp_path / "bin" / "mine").symlink_to("/bin/echo")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     assert run_trial(task_folder(NOTHING_RUNS.replace('["{python}", "score.py"]', '["{mine}", "7"]'))).scores == [7]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"score.py"]\n\n[fail', '"work.py"]\n\n[fail', "it would say its own score"),
+        ('outputs = ["result.txt"]', 'outputs = ["score.py"]', "a run would replace it"),
+        ('outputs = ["result.txt"]', 'outputs = ["work.py"]', "a run would replace it"),
+    ],
+)
+def test_a_task_that_is_forged_by_design_is_refused(old: str, new: str, says: str):
+    assert old in TOY
+    with pytest.raises(TaskError, match=says):
+        parse_task(TOY.replace(old, new))
+
+
+def test_a_program_in_a_project_shows_nothing_of_it(tmp_path: Path):
+    for name in ("project/bin", "tool/bin"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "x").touch()
+    (tmp_path / "project" / ".git").mkdir()
+    assert visible.installation(tmp_path / "project/bin/x") == tmp_path / "project/bin/x"
+    assert visible.installation(tmp_path / "tool/bin/x") == tmp_path / "tool"
+    assert visible.installation(Path.home() / ".local/bin/x") == Path.home() / ".local/bin/x"
+
+
+def test_what_a_killed_trial_left_is_swept(task_folder: Callable[..., Path]):
+    folder = task_folder(NOTHING_RUNS, score__py="import time\ntime.sleep(60)\n")
+    process = subprocess.Popen([sys.executable, "-P", "-m", "autoresearch_mcp.cli", "try", "--workspace", str(folder)])
+    deadline = time.monotonic() + 60
+    while not list(places.root().glob("trial-*/scoring")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) != 0
+    assert not list(places.root().glob("trial-*"))
+
+
+def test_where_a_holdout_is_told_no_agent_reads_what_scoring_printed(task_folder: Callable[..., Path], tmp_path: Path):
+    script = 'print(\'{"score": 1, "holdout": 0.777}\')\n'
+    session = open_session(create(tmp_path / "workspace", str(task_folder(NOTHING_RUNS, score__py=script))).root)
+    run(session)
+    assert "scoring" not in " ".join(build.status(session).references)
+    with pytest.raises(NotFoundError):
+        build.reference(session, "scoring:1")
+
+
+def test_doctor_prepares_nothing_and_says_what_is_wrong(task_folder: Callable[..., Path], tmp_path: Path):
+    root = create(tmp_path / "workspace", str(task_folder(NOTHING_RUNS, score__py="print(1)\n"))).root
+    open_session(root)
+    (root / "autoresearch.toml").write_text(NOTHING_RUNS.replace('"{python}"', '"{no_such}"'))
+    found = {check.name: check for check in doctor.examine(root)}["metric"]
+    assert found.level == "error" and "{no_such}" in found.found

@@ -2,6 +2,7 @@
 
 import sys
 from math import inf
+from random import Random
 from statistics import fmean
 
 import pytest
@@ -18,6 +19,7 @@ from autoresearch_mcp.record.noise import (
     Noise,
     decide,
     difference,
+    quieter,
     significance,
     succeed,
 )
@@ -194,3 +196,26 @@ def test_noise_of_another_kind_does_not_break_it(kind: Kind):
     assert false(made) <= (1.0 if kind.growth <= 1 else 2.0)  # four times the noise within a night is known a few keeps late
     found = fmean(night.found for night in made)
     assert not kind.effect or false(made) / (false(made) + found) <= 0.1
+
+
+def test_a_level_that_varies_far_less_has_a_noise_of_its_own():
+    """A time of 165 ms that varied by 120 says nothing of one of 0.3 ms: neither how it varies, nor that it is really 30."""
+    standing = Standing(greedy=False)
+    for gain in (-100.0, -290.0, -60.0, -210.0):
+        standing.ended(1, gain, of_best=False)
+    standing.keep(1)
+    for gain in (-0.15, -0.31, -0.83, -0.22, -0.17, -0.15):
+        standing.ended(2, gain, of_best=False)
+    standing.keep(2)
+    assert standing.best and standing.best.mean == pytest.approx(-0.305, abs=0.01)
+    assert standing.noise.deviation and standing.noise.deviation < 1 and standing.peak == standing.best.mean
+    total = standing.total
+    assert total and total.error > 20, "how good the baseline was is known no better for that"
+    standing.ended(3, -1.98, of_best=False)
+    assert decide(standing.scores[3], standing.best, standing.noise, 0.01).decision == "discard"
+
+
+def test_runs_that_differ_little_by_luck_change_no_level():
+    random = Random(5)
+    changed = sum(quieter([random.gauss() for _ in range(4)], Noise(20.0, 20.0)) for _ in range(2000))
+    assert changed <= 8  # one in a thousand, and some luck

@@ -10,7 +10,7 @@ import pytest
 
 from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.loop.trial import run_trial
-from autoresearch_mcp.run.proxy import Proxy, is_named
+from autoresearch_mcp.run.proxy import CONNECTIONS, Proxy, is_named
 from autoresearch_mcp.task import parse_task
 from conftest import TOY
 
@@ -119,6 +119,9 @@ def test_a_tunnel_is_passed_on_unread(tmp_path: Path, ports: list[int]):
         (["*.example.org"], "evilexample.org", 443, False),
         (["example.org:8443"], "example.org", 8443, True),
         (["example.org:8443"], "example.org", 443, False),
+        (["*.example.org"], "localhost\0.example.org", 443, False),
+        (["*.example.org"], "evil@x.example.org", 443, False),
+        (["*.example.org"], "%6c.example.org", 443, False),
     ],
 )
 def test_names_of_hosts(hosts: list[str], host: str, port: int, named: bool):
@@ -129,3 +132,19 @@ def test_names_of_hosts(hosts: list[str], host: str, port: int, named: bool):
 def test_what_names_no_host_is_refused(network: str):
     with pytest.raises(TaskError, match="network"):
         parse_task(NOTHING_RUNS.replace("[metric]\n", f"[metric]\nnetwork = {network}\n"))
+
+
+def test_a_flood_of_connections_is_bounded(tmp_path: Path):
+    proxy = Proxy(tmp_path / "hosts", ["example.org"], lambda host: None)
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(CONNECTIONS + 40)]
+    try:
+        before = threading.active_count()
+        for client in clients:
+            client.connect(str(tmp_path / "hosts"))
+            client.settimeout(5)
+        assert clients[-1].recv(1) == b"", "closed, and not answered"
+        assert threading.active_count() - before <= CONNECTIONS
+    finally:
+        for client in clients:
+            client.close()
+        proxy.close()

@@ -19,6 +19,15 @@ for path in ({secret!r}, "/no/such/file", "score.py", "work.py"):
         print("opened", path)
     except OSError as error:
         print(error)
+for path in ("/proc/1/cwd/x", {secret!r} + ".new"):
+    try:
+        open(path, "w").close()
+    except OSError as error:
+        print(error)
+try:
+    os.open(b"/\\xff", 0)
+except OSError as error:
+    print("no", error.errno)
 try:
     socket.socket(socket.AF_INET)
 except OSError as error:
@@ -41,7 +50,9 @@ def test_paths_and_calls_are_named(task_folder: Callable[..., Path], tmp_path: P
     folder = task_folder(NOTHING_RUNS, score__py=REACHES.format(secret=secret, program=program))
     (tried,) = run_trial(folder).runs
     assert tried.ended.score == 1 and tried.ended.enforcement == level
-    assert {f"openat {secret}", f"execve {program}", "socket (IPv4): runs have no network"} <= {*tried.refused}
+    assert {f"openat {secret}", f"execve {program}", "socket (IPv4): runs have no network", f"openat {secret}.new, to write"} <= {
+        *tried.refused
+    }
     assert not [refusal for refusal in tried.refused if "score.py" in refusal or "/no/such/file" in refusal]
     assert "opened score.py" in tried.scoring and f"opened {secret}" not in tried.scoring
 

@@ -8,13 +8,15 @@
 
 The scoring command reads sealed data and says the number; were the file imported there, it could read the one and say the other.
 In the child it has what a run has: the task's files, the packages that it lists, no data, no network, and the arguments of each
-call. Time is best measured here, around a call, where the file has no hand on the clock.
+call. Time is best measured here, around a call, where the file has no hand on the clock; what it may do beforehand is to work
+between two calls, so ask each time for something that it could not know.
 
 Whatever the child does, dies, hangs, answers nonsense, ends the scoring with a refusal that blames the file and not the command:
 leaving the `with` by a ChildError says so. A scoring command to which a failed child is a figure catches that inside.
 """
 
 import json
+import math
 import os
 import select
 import socket
@@ -86,12 +88,14 @@ class Child:
 
     def ask(self, value: Any, seconds: float | None = None) -> Any:
         """Sends a JSON value and returns the answer. Raises ChildError."""
+        if self._unread or select.select([self._output], [], [], 0)[0]:
+            raise ChildError("it said something before it was asked, or ended")
         begun = time.monotonic()
         line = json.dumps(value).encode() + b"\n"
         said = self._line(memoryview(line), begun + (self.seconds if seconds is None else seconds))
         self.elapsed = time.monotonic() - begun
         try:
-            return json.loads(said, parse_constant=_no_constant)
+            return json.loads(said, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             print(
                 f"no JSON: {said[:200]!r}", file=sys.stderr
@@ -153,6 +157,13 @@ class Function(Child):
     def __call__(self, *arguments: Any) -> Any:
         """The function's answer to these arguments. Raises ChildError."""
         return self.ask(arguments)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 def _no_constant(name: str) -> float:

@@ -47,8 +47,10 @@ def beyond(metric: Secondary, value: float | None, first: float | None) -> str |
         return f"{told}, at most {metric.at_most:g}{unit}"
     if metric.at_least is not None and value < metric.at_least:
         return f"{told}, at least {metric.at_least:g}{unit}"
-    if metric.worse_percent is None or first is None:
+    if metric.worse_percent is None:
         return None
+    if first is None:
+        return f"the baseline has no {metric.name} to hold its limit against: a human must mend the scoring command"
     sign = 1 if metric.direction == "maximize" else -1
     bound = first - sign * abs(first) * metric.worse_percent / 100
     if sign * (value - bound) < 0:

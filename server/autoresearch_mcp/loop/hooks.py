@@ -5,6 +5,8 @@ values in the JSON, and whoever passes them on quotes them. A hook that fails or
 """
 
 import json
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -54,7 +56,7 @@ def _run(command: list[str], said: str, root: Path, log: Path, seconds: float) -
                 process.communicate(said, timeout=seconds)
                 note = f"exit status {process.returncode}\n" if process.returncode else ""
             except subprocess.TimeoutExpired:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 note = f"it took longer than {seconds:g} s and was ended\n"
             file.write(note)

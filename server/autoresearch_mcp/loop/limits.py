@@ -23,7 +23,7 @@ def reached(state: SessionState, task: Task, now: float) -> str:
     if limits.stop_at is not None and score is not None and better and state.sign * (score - limits.stop_at) >= 0:
         return f"{task.metric.name} {format_score(score)} has reached limits.stop_at, {limits.stop_at:g}"
     spent = cost(state, task)
-    if limits.cost is not None and limits.cost_per_run and spent + limits.cost_per_run > limits.cost:
+    if limits.cost is not None and limits.cost_per_run and spent + limits.cost_per_run > limits.cost * (1 + 1e-9):
         return f"{len(runs)} runs cost {spent:g}, and another one would be more than limits.cost, {limits.cost:g}"
     return ""
 

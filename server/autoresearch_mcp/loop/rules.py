@@ -239,7 +239,7 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
         return experiment
     if experiment and experiment.score is not None:
         if replicate and digest == experiment.committed.file_sha256:
-            _require_repeatable(state, experiment, step)
+            _require_repeatable(state, experiment, step, task.metric.baseline_runs)
             return experiment
         raise NotAllowedError(f"Experiment {experiment.number} awaits its verdict. Next: {step}.")
     if (
@@ -264,7 +264,7 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
                 f"{name} is the best experiment's ({state.best.number}), already scored. Next: call apply_patch; or pass "
                 "replicate=true to run it again and measure the noise."
             )
-        _require_repeatable(state, state.best, step)
+        _require_repeatable(state, state.best, step, task.metric.baseline_runs)
         return state.best
     if not state.experiments and file.edited:
         raise NotAllowedError(f"The baseline comes first. Next: {step}.")
@@ -273,7 +273,7 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
     return None
 
 
-def _require_repeatable(state: SessionState, experiment: ExperimentState, step: str) -> None:
+def _require_repeatable(state: SessionState, experiment: ExperimentState, step: str, most: int) -> None:
     """Raises NotAllowedError where one more run of a scored experiment would be one look too many."""
     scored, failed, number = len(experiment.scores), experiment.failed_looks, experiment.number
     if failed:
@@ -284,7 +284,7 @@ def _require_repeatable(state: SessionState, experiment: ExperimentState, step: 
     asked = sum(run.started.purpose == "replicate" for run in experiment.runs)
     if experiment is state.best and asked >= MOST_RUNS:
         raise NotAllowedError(f"The best was run {asked} times on request, which is enough. Next: {step}.")
-    if state.best and experiment is not state.best and scored >= MOST_RUNS:
+    if experiment is not state.best and scored >= max(MOST_RUNS, most):
         raise NotAllowedError(f"Experiment {number} has had {scored} runs, and a verdict takes no more. Next: {step}.")
 
 

@@ -106,8 +106,6 @@ class Runs:
         return run
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
-        experiment = self._state.experiment(run.experiment)
-        assert experiment is not None
         limits = clock.limits(self._task.run, self._state.baseline_seconds, bool(self._task.data.train))
         spec = RunSpec(
             run=run.run,
@@ -123,7 +121,7 @@ class Runs:
             enforcement=detect().level,
             earlier=list(earlier),
             place=places.root() / f"{run.run}-{run.token}",
-            checks=bool(self._task.checks) and not any(past.ended and past.ended.checks for past in experiment.runs),
+            checks=bool(self._task.checks),
         )
         try:
             self._executor.start(spec, {**self.pinned, self._task.files.editable: content})

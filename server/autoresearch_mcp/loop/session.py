@@ -213,6 +213,8 @@ class Session:
             patches.check_syntax(self.task.files.editable, content.decode())
             check_size(self.task.files, content.decode())
             again = rules.what_to_repeat(state, self.task, self.file(), replicate)
+            if again is not None and rules.due(state, self.task) is not again and (done := self.done()):
+                raise NotAllowedError(f"No further run is made: {done}. Next: {self.position().next}.")
             if again is None:
                 number = self.runs.first(content, description, hypothesis).experiment
             else:
@@ -279,6 +281,8 @@ class Session:
             self.notify("keep", told)
         elif given == "discard" and state.since_best and state.since_best % hooks.PLATEAU == 0:
             self.notify("plateau", {"since_best": state.since_best, "best": state.best_score})
+        if self.task.notify.on_end and (done := self.done()):
+            self.notify("end", {"reason": done})
 
     def advance(self) -> None:
         """Makes the run that a verdict waits for, if none is on: repeats are the server's. Cheap where there is none to make."""

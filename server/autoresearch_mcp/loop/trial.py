@@ -26,6 +26,7 @@ from autoresearch_mcp.task import TASK_FILE, Task, parse_task, programs, with_re
 from autoresearch_mcp.text import tail
 
 POLL = 0.05  # seconds between looks at the run
+PATIENCE = 20.0  # seconds that a run has to end when it is asked to
 TAIL, LINES = 4000, 60  # characters and lines that are shown of an output
 
 
@@ -92,7 +93,11 @@ def read_folder(folder: Path, preset: str | None = None) -> tuple[Task, dict[str
 
 def data_of(folder: Path, task: Task, files: dict[str, bytes]) -> DataFolder:
     made_from = {name: content for name, content in files.items() if name != task.files.editable}
-    made_from |= {name: (folder / name).read_bytes() for name in task.data.sources if (folder / name).is_file()}
+    for name in task.data.sources:
+        if not (folder / name).is_file():
+            what = "is a folder: name its files" if (folder / name).is_dir() else "is not there: add it, or correct the name"
+            raise TaskError(f"{folder / TASK_FILE} names {name} in data.sources, which {what}.")
+        made_from[name] = (folder / name).read_bytes()
     return DataFolder(task, made_from)
 
 
@@ -102,6 +107,7 @@ def run_trial(
     preset: str | None = None,
     replace: bytes | None = None,
     tell: Callable[[int, Progress], None] = lambda number, progress: None,
+    prepare: bool = True,
 ) -> Trial:
     """Runs and scores the file of a folder `count` times, in turn, each with the seed that an experiment's runs have; `replace` is
     tried in its place. `tell` hears of the progress. Raises TaskError, WorkspaceError.
@@ -114,11 +120,16 @@ def run_trial(
             )
     data = data_of(folder, task, files)
     if missing := data.missing():
+        if not prepare:
+            raise TaskError(
+                f"The data of the files as they lie there is not prepared: {', '.join(missing)} missing in {data.path}."
+            )
         data.prepare(folder)
         if missing := data.missing():
             raise TaskError(f"The task's data is not there: {', '.join(missing)} missing in {data.path}.")
     if replace is not None:
         files = {**files, task.files.editable: replace}
+    _sweep()
     before = _state(folder, task, data)
     runs = [_run(folder, task, files, data, number, tell) for number in range(count)]
     after = _state(folder, task, data)
@@ -157,11 +168,24 @@ def _run(
         return Tried(ended, _end_of(spec.log), _end_of(spec.scoring_log), _end_of(spec.checks_log), refused)
     except KeyboardInterrupt:
         executor.stop(spec)
+        deadline = time.monotonic() + PATIENCE
+        while executor.is_alive(spec) and time.monotonic() < deadline:
+            time.sleep(POLL)
         raise
     finally:
         executor.clean_up(spec)
         if not executor.is_alive(spec):
             outputs.remove(spec.folder)
+
+
+def _sweep() -> None:
+    """Removes what trials left that were killed, and whose runs have ended."""
+    executor = LocalExecutor()
+    for folder in places.root().glob("trial-*"):
+        spec = RunSpec.read(folder)
+        if spec is not None and not executor.is_alive(spec):
+            executor.clean_up(spec)
+            outputs.remove(folder)
 
 
 def _end_of(log: Path) -> str:

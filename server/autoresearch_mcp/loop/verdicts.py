@@ -44,7 +44,8 @@ def verdict(state: SessionState, task: Task, experiment: ExperimentState) -> Ver
         return earned
     if state.best is None:
         return replace(earned, reason=f"{earned.reason}; but {why}. Tell your human")
-    return replace(earned, decision="discard", reason=f"{why}; {earned.reason}", which=None, simpler=False)
+    told = why if earned.decision == "repeat" else f"{why}; {earned.reason}"
+    return replace(earned, decision="discard", reason=told, which=None, simpler=False)
 
 
 def _earned(state: SessionState, task: Task, experiment: ExperimentState) -> Verdict:

@@ -44,6 +44,8 @@ FORGET = 0.77  # weight that noise keeps when a new best is found
 GROWS = 0.018  # share by which its variance is then taken to have grown, for each noise unit of the gain
 FAR, CLEAR = 1.5, 10  # ratio of two scores of one sign, and noise units between them, from which on their levels are different ones
 FROZEN = 3  # runs that agree to the last digit, from which on another one of that file says nothing
+# Level of an F test, and the degrees of freedom that it takes, to say that a level has a noise of its own.
+QUIETER, ENOUGH_TO_TELL = 1e-3, 2
 ENOUGH = 2  # degrees of freedom that the noise at a level needs before anything is judged there
 ENOUGH_OF_BEST = 0.25  # spread of the best below which its repeats cannot decide on a candidate that is frozen
 USUAL = 0.9  # confidence that START stands for
@@ -181,6 +183,8 @@ def succeed(candidate: Sequence[float], best: Level, noise: Noise, gain: Estimat
     level = level_of(candidate)
     if gain is None or not gain.error:
         return level, noise
+    if quieter(candidate, noise):
+        return level, group(candidate)
     level = replace(level, mean=best.mean + shrunk(gain).value)
     if far(level.mean, best.mean, noise):  # only what it shows itself is of this level
         return level, group(candidate)
@@ -234,6 +238,18 @@ def far(one: float, other: float, noise: Noise) -> bool:
     """Whether two scores are so different that the noise at one says nothing of that at the other: clearly, and in size or sign."""
     smaller, larger = sorted((abs(one), abs(other)))
     return clear(one, other, noise) and ((one > 0) != (other > 0) or larger > FAR * smaller)
+
+
+def quieter(scores: Sequence[float], noise: Noise) -> bool:
+    """Whether runs of one file vary so much less among each other that the noise is not that of their level, by an F test: a time
+    of a millisecond does not vary by the hundred that a time of a second did, whether or not the difference is clear of those.
+    """
+    own, known = group(scores), noise.variance
+    if own.degrees < ENOUGH_TO_TELL or not own.squares or not known:
+        return False
+    from scipy.special import fdtr  # pyright: ignore[reportMissingTypeStubs]
+
+    return float(fdtr(own.degrees, noise.degrees, (own.variance or 0.0) / known)) < QUIETER
 
 
 def clear(one: float, other: float, noise: Noise) -> bool:

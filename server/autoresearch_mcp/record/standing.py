@@ -158,7 +158,7 @@ class Standing:
             return False
         noise = self.noise
         self._best, self.noise = succeed(scores, before, noise, None if self.greedy else gain)
-        if self._baseline_noise is None and far(self._best.mean, before.mean, noise):
+        if self._baseline_noise is None and (far(self._best.mean, before.mean, noise) or self.noise.degrees < noise.degrees / 2):
             self._baseline_noise = noise
         return gain.value > DISCOVERY * gain.error
 

@@ -81,7 +81,7 @@ class Called:
             os.close(stdin)
             os.close(stdout)
         self._started += 1
-        self._at_work[self._started] = work = _AtWork(child)
+        self._at_work[self._started] = work = _AtWork(self._cell, child)
         tasks.start_soon(work.pump)
         try:
             await stream.send_fds(_line(number=self._started), [theirs, ours])
@@ -93,7 +93,8 @@ class Called:
 class _AtWork:
     """One that was started."""
 
-    def __init__(self, child: Child):
+    def __init__(self, cell: Cell, child: Child):
+        self._cell = cell
         self.child, self.scope, self.read = child, anyio.CancelScope(), anyio.Event()
 
     async def pump(self) -> None:
@@ -108,6 +109,7 @@ class _AtWork:
         end_tree(self.child.pid)
         with suppress(OSError):
             self.child.end()
+        self._cell.done_with(self.child.folder)
 
 
 def _line(**content: object) -> bytes:

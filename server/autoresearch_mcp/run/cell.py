@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from autoresearch_mcp.errors import RunFailedError
-from autoresearch_mcp.run import sandbox, users, visible
+from autoresearch_mcp.run import outputs, sandbox, users, visible
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.inside import lend, relay
@@ -28,7 +28,7 @@ from autoresearch_mcp.run.refusals import Refusals
 from autoresearch_mcp.run.scoring import Scoring
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Check, Network
-from autoresearch_mcp.task import expand, lacking, programs
+from autoresearch_mcp.task import expand, lacking, program
 
 LENDING = 20.0  # seconds
 EDITED = ".edited"  # where a check finds the editable file as data: no name that an import could have
@@ -44,6 +44,8 @@ class Cell:
         self.slot = ""
         self.granted = granted()
         self._made = 0
+        self.fresh: list[Path] = []
+        """Folders made for checks and for what scoring has executed, that are in use."""
         self._proxies: list[Proxy] = []
         self.refusals = Refusals(spec.home) if spec.watch and spec.enforcement in ("landlock", "bubblewrap") else None
         self._users = users.take() if spec.enforcement == "landlock" else None
@@ -85,9 +87,6 @@ class Cell:
         says. Raises OSError, RunFailedError.
         """
         folder, name = self._fresh("check"), self.task.files.editable
-        for output in self.task.run.outputs:
-            (folder / output).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self.spec.scoring / output, folder / output)
         file = folder / name
         if not check.executes:
             file = folder / EDITED / name
@@ -97,17 +96,28 @@ class Cell:
         if check.executes:
             command, environment = self._as_run(check.command, folder, check.env, "none", **values)
         else:
-            readable = [*visible.installed(), *self._toolchains]
+            readable = [*visible.installed(), *self._toolchains(check.command)]
             command = self._confined(expand(check.command, **values), folder, readable, by_run=True)
             environment = self._environment(folder, check.env)
         return Child(command, folder, environment, log, self._told, cores=self._cores)
 
     def _fresh(self, kind: str) -> Path:
-        """A folder with the files as they were laid out, that nothing has worked in."""
+        """A folder with the files as they were laid out and the run's outputs, that nothing has worked in."""
         self._made += 1
         folder = self.spec.home / f"{kind}-{self._made}"
         shutil.copytree(self.spec.files, folder)
+        for output in self.task.run.outputs:
+            if (self.spec.scoring / output).is_file():
+                (folder / output).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(self.spec.scoring / output, folder / output)
+        self.fresh.append(folder)
         return folder
+
+    def done_with(self, folder: Path) -> None:
+        """Removes a folder that was made for a check, or for what scoring has executed."""
+        outputs.remove(folder, patience=5.0)
+        if folder in self.fresh:
+            self.fresh.remove(folder)
 
     def _as_run(
         self, command: list[str], folder: Path, env: Mapping[str, str], network: Network, **values: str
@@ -131,18 +141,19 @@ class Cell:
         except PackageNotFoundError as error:
             raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
         environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
+        toolchains = self._toolchains(command)
         places = {name: value for name, value in values.items() if not name.isupper()}
         command = expand(command, **({"python": str(python), "preset": preset, "seed": seed} | places))
         listed = visible.entries(tuple(self.task.run.packages)).values()
         hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
-        readable = [self.spec.environment, *listed, *self._toolchains]
+        readable = [self.spec.environment, *listed, *toolchains]
         return self._confined(command, folder, readable, hidden, network, by_run=True), environment
 
     def start_scoring(self) -> Scoring:
         """Raises RunFailedError."""
         data, preset, metric = self.spec.data, self.task.preset or "", self.task.metric
         command = expand(metric.command, data=str(data or ""), preset=preset, seed=str(self.spec.seed))
-        readable = [*visible.installed(), sandbox.PACKAGES, *self._toolchains, *([data] if data else [])]
+        readable = [*visible.installed(), sandbox.PACKAGES, *self._toolchains(metric.command), *([data] if data else [])]
         try:
             command = self._confined(command, self.spec.scoring, readable, network=metric.network)
             environment = self._environment(self.spec.scoring, metric.env, **DETERMINISTIC)
@@ -155,10 +166,9 @@ class Cell:
         """Descriptors that every process is given beside its own: by which a trial's say what they are refused."""
         return [self.refusals.theirs.fileno()] if self.refusals else []
 
-    @property
-    def _toolchains(self) -> list[Path]:
-        """Where the programs lie that the task's commands name, and what it lists itself."""
-        named = [Path(place) for place in programs(self.task).values() if place]
+    def _toolchains(self, command: list[str]) -> list[Path]:
+        """Where the programs lie that a command names, and what the task lists itself."""
+        named = [Path(place) for place in map(program, command) if place]
         found = [*named, *map(visible.installation, named)]  # a link by its own name too: some programs go by what they are called
         return [*found, *(Path(place).expanduser() for place in self.task.sandbox.readable)]
 

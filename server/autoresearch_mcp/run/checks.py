@@ -9,6 +9,7 @@ from collections.abc import Callable
 import anyio
 
 from autoresearch_mcp.errors import RunFailedError
+from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.log import BoundedLog
@@ -48,10 +49,14 @@ async def _one(cell: Cell, check: Check, log: BoundedLog, children: list[int], s
         if child.returncode == 0:
             return ""
         why = f"it took longer than {check.timeout_seconds:g} s" if late else f"exit status {child.returncode}"
-        output = short_tracebacks(child.tail.decode("utf-8", errors="replace"))[-EXCERPT:]
+        printed = child.tail.decode("utf-8", errors="replace")
+        if check.executes and (advice := visible.hint(printed, cell.task.run.packages)):
+            why += f"; {advice}"
+        output = short_tracebacks(printed)[-EXCERPT:]
         return f"{why}\n{plain(sound(output)).strip()}".strip()
     finally:
         child.end()
+        cell.done_with(child.folder)
 
 
 async def _ended(child: Child, seconds: float, stopped: Callable[[], RunFailedError | None]) -> tuple[RunFailedError | None, bool]:

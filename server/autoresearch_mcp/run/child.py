@@ -41,6 +41,7 @@ class Child:
         """`cores` are those that it is held to, with all that it starts; none for wherever this process may run. What it prints
         goes into the log, unless `stdout` takes it; what it complains of does in any case.
         """
+        self.folder = folder
         self._log = log
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)

@@ -42,6 +42,7 @@ def take_over(folder: Path, name: str, target: Path, limit: int) -> None:
         before = os.fstat(source)
         _check(name, source, before, limit)
         with open(target, "xb", buffering=0) as copy:
+            os.fchmod(copy.fileno(), 0o644 | before.st_mode & 0o111)  # a program stays one
             left = before.st_size
             while left and (block := os.read(source, min(BLOCK, left))):
                 copy.write(block)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 HEAD_BYTES, BLOCK = 1 << 16, 1 << 16
 SECONDS = 30.0  # that a host may take to answer the connection, and a request to be whole
+NAME = re.compile(r"[a-z0-9:][a-z0-9.:_-]*")
+CONNECTIONS, IDLE = 64, 300.0  # at once; seconds in which nothing comes from either side
 PORTS = (80, 443)  # of a host that is named without one
 REQUEST = re.compile(r"([A-Z]+) (\S+) (HTTP/1\.[01])")
 ABSOLUTE = re.compile(r"http://([^/]+)(/.*)?")
@@ -23,7 +25,10 @@ ABSOLUTE = re.compile(r"http://([^/]+)(/.*)?")
 
 def is_named(hosts: Sequence[str], host: str, port: int) -> bool:
     """Whether a host and its port are among those named: `api.example.org`, `*.example.org`, `localhost:8080`."""
-    host = host.lower().rstrip(".")
+    host = host.lower()
+    if not NAME.fullmatch(host):  # what is looked up must be what is compared: no NUL, no user before an @, no %
+        return False
+    host = host.rstrip(".")
     for named in hosts:
         name, _, at = named.lower().partition(":")
         fits = host.endswith(name[1:]) if name.startswith("*.") else host == name
@@ -39,14 +44,24 @@ class Proxy:
         self.path, self._hosts, self._refused = path, hosts, refused
         outer = self
 
+        free = threading.Semaphore(CONNECTIONS)
+
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                with contextlib.suppress(OSError):
-                    outer.answer(self.request)
+                try:
+                    with contextlib.suppress(OSError, ValueError):
+                        outer.answer(self.request)
+                finally:
+                    free.release()
+
+        class Server(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+
+            def verify_request(self, request: object, client_address: object) -> bool:
+                return free.acquire(blocking=False)
 
         path.unlink(missing_ok=True)
-        self._server = socketserver.ThreadingUnixStreamServer(str(path), Handler)
-        self._server.daemon_threads = True
+        self._server = Server(str(path), Handler)
         path.chmod(0o666)  # a run with an id of its own
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -113,8 +128,8 @@ def pass_on(one: socket.socket, other: socket.socket) -> None:
     """Both ways, until one side has closed. Raises OSError."""
     for end in (one, other):
         end.settimeout(None)
-    while True:
-        for ready in select.select([one, other], [], [])[0]:
+    while ready_ones := select.select([one, other], [], [], IDLE)[0]:
+        for ready in ready_ones:
             block = ready.recv(BLOCK)
             if not block:
                 return

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch_mcp import text
 from autoresearch_mcp.run import syscalls, visible
 
 RECEIVE, SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, SECCOMP_IOCTL_NOTIF_SEND
@@ -28,6 +29,9 @@ NOTICE, ANSWER = struct.Struct("=QIIiIQ6Q"), struct.Struct("=Qqii")
 GO_ON = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 PATH = {"open": 0, "execve": 0, "openat": 1, "execveat": 1, "creat": 0, "connect": -1}  # which argument is a path
 AT_HAND = ("/proc", "/sys", "/dev")  # the sandbox has its own
+FLAGS = {"open": 1, "openat": 2}  # which argument says whether to write
+COMMON = ("/", "/etc/passwd", "/etc/group", "/etc/gitconfig", "/etc/inputrc", "/usr/share/locale/locale.alias")
+"""What libraries look for and do without, so that to name it would mislead."""
 MOST, LONGEST = 30, 4096  # refusals that are told; bytes of a path
 
 
@@ -96,6 +100,8 @@ class Refusals:
         if action == syscalls.ALLOW:
             if path.startswith("/") and self._hidden(path, book):
                 self.note(f"{name} {path}")
+            elif path.startswith("/") and name in FLAGS and arguments[FLAGS[name]] & os.O_ACCMODE and self._not_its_own(path):
+                self.note(f"{name} {path}, to write")
             return ANSWER.pack(number, 0, 0, GO_ON)
         if action == syscalls.REFUSE:
             self.note(f"{name} {path}" if path else _with_kind(name, arguments))
@@ -103,7 +109,11 @@ class Refusals:
 
     def note(self, refusal: str) -> None:
         if len(self._found) < MOST:
-            self._found[refusal] = None
+            self._found[" ".join(text.visible(refusal).split("\n"))] = None
+
+    def _not_its_own(self, path: str) -> bool:
+        """Whether a path lies where nothing can be written: outside of the folder, and no device."""
+        return not any(Path(path).is_relative_to(place) for place in (self._folder, "/dev", "/proc"))
 
     def _hidden(self, path: str, book: "_Book") -> bool:
         """Whether a path exists, and not for the run."""
@@ -111,7 +121,12 @@ class Refusals:
             real = os.path.realpath(path)
         except (OSError, ValueError):  # a link of another process's, a NUL
             return False
-        if not os.path.exists(real) or Path(real).is_relative_to(self._folder) or Path(path).is_relative_to(self._folder):
+        if (
+            path in COMMON
+            or not os.path.exists(real)
+            or Path(real).is_relative_to(self._folder)
+            or Path(path).is_relative_to(self._folder)
+        ):
             return False
         if any(Path(place).is_relative_to(allowed) for allowed in (*book.also, *AT_HAND) for place in (real, path)):
             return False

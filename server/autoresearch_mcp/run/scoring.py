@@ -57,7 +57,7 @@ def parse_score(output: bytes, returncode: int | None) -> Score:
         raise EvaluationError(f"the scoring command ended with exit status {returncode}")
     lines = output.decode("utf-8", errors="replace").strip().splitlines()
     if not lines:
-        raise EvaluationError("the scoring command gave no answer; its last line must be the score")
+        raise EvaluationError("the scoring command gave no answer: a number or JSON, in its last line or where metric.answer says")
     try:
         answer: Any = json.loads(lines[-1])
     except ValueError as error:

@@ -84,7 +84,8 @@ class Supervisor:
             except Exception as error:
                 self._failed = self._failed or failures.of_error(error)
             if self._cell.refusals is not None:
-                self.spec.refused.write_text("\n".join(self._cell.refusals.found))
+                with suppress(OSError):
+                    self.spec.refused.write_text("\n".join(self._cell.refusals.found), errors="backslashreplace")
             self._cell.close()
             await self._conclude(self._failed or result or RunFailedError("crash", "error", "it ended without a result"))
             beside.cancel_scope.cancel()
@@ -323,7 +324,8 @@ class Supervisor:
     def _look(self, scoring: int | None) -> tuple[Usage, Usage]:
         """What the run uses, and what its scoring does; each has what the task allows for itself."""
         running, beside = shares(scoring)
-        return usage(self.spec.work, running, self._peak_memory_mb), usage(self.spec.scoring, beside)
+        ours = usage(self.spec.work, running, self._peak_memory_mb, list(self._cell.fresh))
+        return ours, usage(self.spec.scoring, beside)
 
     def _write_progress(self) -> None:
         with suppress(OSError):  # a full disk: what is said here is only for those who wait

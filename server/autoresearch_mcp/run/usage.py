@@ -75,8 +75,9 @@ def _memory(pids: Sequence[int], held: Callable[[int], int]) -> list[int]:
     return sizes
 
 
-def usage(folder: Path, running: Sequence[int], peak_mb: float = 0.0) -> Usage:
-    """What these processes hold in memory, how many they are, and what they hold on disk: the folder, and files deleted but open.
+def usage(folder: Path, running: Sequence[int], peak_mb: float = 0.0, more: Sequence[Path] = ()) -> Usage:
+    """What these processes hold in memory, how many they are, and what they hold on disk: the folder, `more` of them, and files
+    deleted but open.
 
     Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Where it
     passes `peak_mb`, the highest figure so far, and may be far off, proportional sizes are read, which takes longer. Linux.
@@ -86,7 +87,8 @@ def usage(folder: Path, running: Sequence[int], peak_mb: float = 0.0) -> Usage:
     if sum(sizes) > peak_mb * 2**20 and most_off > sum(sizes) / 20:
         sizes = _memory(running, _proportional)
     held = Held()
-    held.count_folder(folder)
+    for place in (folder, *more):
+        held.count_folder(place)
     held.count_deleted(running)
     held.check_threads(running)
     return Usage(sum(sizes) / 2**20, len(sizes), held.bytes / 2**20, held.files, held.uncounted)

@@ -44,8 +44,9 @@ PARTS = (
 )  # fmt: skip
 """What of a prefix is read: where programs and libraries lie, and not what else somebody keeps there (src, envs, pkgs)."""
 WHOLE = ("/lib", "/lib64", "/lib32", "/bin", "/sbin", "/nix/store", "/opt/rocm", "/run/opengl-driver")
+PROJECT = (".git", ".autoresearch", "autoresearch.toml")
 PACKAGE_FOLDERS = ("site-packages", "dist-packages")
-MISSING_MODULE = re.compile(r"No module named '([A-Za-z0-9_]+)")
+MISSING_MODULE = re.compile(r"No module named '?([A-Za-z0-9_]+)")
 
 # --- the list ---
 
@@ -85,12 +86,13 @@ def private() -> tuple[Path, ...]:
 
 
 def installation(executable: Path) -> Path:
-    """What a program needs of where it was installed: the folder above its bin, else the program alone. Nothing to add to what lies
-    in a prefix of the system's, and never a home as a whole.
+    """What a program needs of where it was installed: the folder above its bin, else the program alone. Never what holds more than
+    an installation: a prefix of the system's, a home or what is above it, a project.
     """
-    real = executable.resolve()
+    real, home = executable.resolve(), Path.home().resolve()
     prefix = real.parent.parent
-    if real.parent.name != "bin" or prefix in (Path("/"), Path.home(), *map(Path, PREFIXES)):
+    shared = (*map(Path, PREFIXES), Path("/opt"), home / ".local", *home.parents, home)
+    if real.parent.name != "bin" or prefix in shared or any((prefix / name).exists() for name in PROJECT):
         return real
     return prefix
 

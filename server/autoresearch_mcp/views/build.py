@@ -40,7 +40,7 @@ from autoresearch_mcp.views.figures import (
     startups,
 )
 from autoresearch_mcp.views.paging import Page, page
-from autoresearch_mcp.views.references import diff_of_best, log_path, reference_page, references
+from autoresearch_mcp.views.references import diff_of_best, is_hidden, log_path, reference_page, references
 
 CURVE_POINTS = 3
 CURVE_BYTES, CURVE_SECONDS = 2 << 20, 1.0  # of the log's end that are searched for them, and how long
@@ -240,7 +240,7 @@ def status(session: Session) -> Status:
         learned=lessons(state, LEARNED),
         enforcement=detect().level,
         data_ready=not session.data.missing(),
-        references=references(task),
+        references=references(task, is_hidden(session)),
     )
 
 

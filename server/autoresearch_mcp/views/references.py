@@ -18,16 +18,22 @@ FILES = 30  # of the task that are named
 OF_EXPERIMENTS = ("log:<experiment>", "scoring:<experiment>", "diff:<experiment>", "diff:best")  # what else read_reference can show
 
 
-def references(task: Task) -> list[str]:
+def references(task: Task, hidden: bool = False) -> list[str]:
     """Names of what read_reference can show; of many files the first."""
     files = task.files.read_only
     shown = files if len(files) <= FILES else [*files[:FILES], f"({len(files) - FILES} more, in {TASK_FILE})"]
-    return [PROGRAM, TASK_FILE, *shown, *(name for name in OF_EXPERIMENTS if not (_hidden(task) and name.startswith("scoring")))]
+    return [
+        PROGRAM,
+        TASK_FILE,
+        *shown,
+        *(name for name in OF_EXPERIMENTS if not ((hidden or task.data.sealed) and name.startswith("scoring"))),
+    ]
 
 
-def _hidden(task: Task) -> bool:
-    """Whether an agent may not see what the scoring command prints."""
-    return bool(task.data.sealed)
+def is_hidden(session: Session) -> bool:
+    """Whether an agent may not see what the scoring command prints: it may quote what is sealed, or say the holdout's score."""
+    runs = [run.ended for experiment in session.state.experiments for run in experiment.runs]
+    return bool(session.task.data.sealed) or any(ended is not None and ended.holdout is not None for ended in runs)
 
 
 def reference_text(session: Session, name: str) -> str:
@@ -40,7 +46,7 @@ def reference_text(session: Session, name: str) -> str:
 
 def reference_page(session: Session, name: str, start: int | None, end: int | None) -> Page:
     kind, _, which = name.partition(":")
-    if kind not in ("log", "scoring", "diff") or not which or (kind == "scoring" and _hidden(session.task)):
+    if kind not in ("log", "scoring", "diff") or not which or (kind == "scoring" and is_hidden(session)):
         return page(reference_text(session, name), start, end)
     if kind == "diff" and which == "best":
         return page(diff_of_best(session) or "(the best is the baseline)", start, end)
