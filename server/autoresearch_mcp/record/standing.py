@@ -24,6 +24,7 @@ from autoresearch_mcp.record.noise import (
     grown,
     level_of,
     mean,
+    quieter,
     succeed,
     sum_of_errors,
 )
@@ -158,7 +159,7 @@ class Standing:
             return False
         noise = self.noise
         self._best, self.noise = succeed(scores, before, noise, None if self.greedy else gain)
-        if self._baseline_noise is None and (far(self._best.mean, before.mean, noise) or self.noise.degrees < noise.degrees / 2):
+        if self._baseline_noise is None and (far(self._best.mean, before.mean, noise) or quieter(scores, noise)):
             self._baseline_noise = noise
         return gain.value > DISCOVERY * gain.error
 
