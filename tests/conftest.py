@@ -76,7 +76,7 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch = pytest.MonkeyPatch()
     patch.setenv("AUTORESEARCH_CACHE", str(cache))
     patch.setenv(disturbance.SETTING, "100")
-    patch.setenv(places.SETTING, runs := tempfile.mkdtemp(prefix="autoresearch-tests-", dir=places.SHARED))
+    patch.setenv(places.SETTING, runs := tempfile.mkdtemp(prefix="runs-", dir=places.SHARED))
     os.chmod(runs, 0o711)
     patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     patch.setenv("GIT_CONFIG_SYSTEM", os.devnull)

@@ -1,4 +1,4 @@
-"""Hostile files against a task of one's own, at every sandbox level: a program that is run, scored by a command, checked, and asked in
+"""Hostile files against a task of one's own, without a sandbox and in the strongest: a program that is run, scored by a command, checked, and asked in
 a child. None gets a number that it did not earn, and none touches what it is scored by.
 """
 
@@ -15,7 +15,7 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.trial import run_trial
 from conftest import ended, open_session, replace, run
 
-LEVELS = ("none", "landlock", "bubblewrap") if sys.platform == "linux" else ("none", "seatbelt")
+LEVELS = ("none", "bubblewrap") if sys.platform == "linux" else ("none", "seatbelt")  # the weakest and the strongest
 TASK = """
 name = "sums"
 goal = "Lower cost, the numbers that solve.py needs to reach a sum."

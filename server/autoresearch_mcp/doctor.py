@@ -127,7 +127,7 @@ def _workspace(directory: Path) -> list[Check]:
             data = workspace.data()
             found, fix = f"{_named(data.task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
             checks = [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory)]
-            return [*checks, *_imports(data.task), *_programs(data.task), *_metric(directory, data), *_places(workspace)]
+            return [*checks, *_imports(data.task), *_programs(data.task), *of_metric(directory, data), *_places(workspace)]
         session = Session.open(workspace, ledger)
         gone = session.recovery.restore_refs()
         session.read()
@@ -140,7 +140,7 @@ def _workspace(directory: Path) -> list[Check]:
         f"ledger verified ({events} events)"
     )
     checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory), *_imports(session.task)]
-    checks += [*_programs(session.task), *_stale(session), *_metric(directory, session.data)]
+    checks += [*_programs(session.task), *_stale(session), *of_metric(directory, session.data)]
     if session.task.outdated:
         checks.append(Check(name="harness", level="error", found=session.task.outdated))
     if gone:
@@ -188,7 +188,7 @@ def _stale(session: Session) -> list[Check]:
     return [Check(name="session", level="warning", found=found, fix=fix)]
 
 
-def _metric(directory: Path, data: DataFolder) -> list[Check]:
+def of_metric(directory: Path, data: DataFolder) -> list[Check]:
     """Runs and scores the file as it lies there, twice, where that takes no longer than QUICK seconds."""
     fix, task = f"autoresearch-mcp try --workspace {directory}", data.task
     if data.missing():

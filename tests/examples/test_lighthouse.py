@@ -168,7 +168,7 @@ async def whole_path(session: Session) -> None:
 
         assert {"read_theme", "get_score"} <= {tool.name for tool in (await client.list_tools()).tools}
         start = await experiment("baseline")
-        assert start["status"] == "scored" and 40 < start["score"] < 75, start
+        assert start["status"] == "scored" and 40 < start["score"] < 75, start.get("log_excerpt", start)
         await call("keep")
 
         better = await experiment("nothing holds up painting", START, BETTER)

@@ -49,8 +49,8 @@ def test_a_broken_scoring_command_is_named_by_try_and_by_doctor(task_folder: Cal
     folder = task_folder(NOTHING_RUNS, score__py=script)
     tried = run_trial(folder).runs[0].ended
     assert says in tried.excerpt and tried.failure in ("scoring", "nan")
-    workspace = create(tmp_path / "workspace", str(folder)).root
-    found = {check.name: check for check in doctor.examine(workspace)}["metric"]
+    workspace = create(tmp_path / "workspace", str(folder))
+    (found,) = doctor.of_metric(workspace.root, workspace.data())
     assert found.level == "error" and "autoresearch-mcp try" in found.fix
 
 

@@ -120,7 +120,7 @@ class Runs:
             data=self.data.path if self.data.needed else None,
             enforcement=detect().level,
             earlier=list(earlier),
-            place=places.root() / f"{run.run}-{run.token}",
+            place=places.root() / f"{run.run}-{run.token[:8]}",
             checks=bool(self._task.checks),
         )
         try:

@@ -147,7 +147,7 @@ def _run(
         tag="trial",
         seed=SEED + number,
         task=task,
-        folder=places.root() / f"trial-{token}",
+        folder=places.root() / f"trial-{token[:8]}",
         ledger=None,
         results=folder / "results.tsv",
         data=data.path if data.needed else None,

@@ -2,7 +2,8 @@
 package.json, Cargo.toml, a git repository), and what a run finds shall not depend on where somebody keeps a workspace.
 
 Linux and macOS keep /var/tmp for what may be large and outlive a restart; every user may enter it, so that a run with an id of its
-own needs no right for that. Where somebody else has our name there, the cache folder takes its place.
+own needs no right for that. The paths are short, for a name of a socket has 107 bytes, and browsers make one below their temporary
+folder. Where somebody else has our name there, the cache folder takes its place.
 """
 
 import os
