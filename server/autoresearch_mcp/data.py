@@ -51,8 +51,8 @@ class DataFolder:
         if self.in_preparation:
             raise NotAllowedError("The data is being prepared right now. Call status in a minute, then run_experiment again.")
         raise NotAllowedError(
-            f"The data is not prepared ({', '.join(missing)} missing in {self.path}). "
-            f"A human must run: autoresearch-mcp prepare --workspace {workspace}"
+            f"The data is not prepared ({', '.join(missing)} missing in {self.path}). Where the server has just been started it is "
+            f"on its way: call status in a minute. Else a human must run: autoresearch-mcp prepare --workspace {workspace}"
         )
 
     @property

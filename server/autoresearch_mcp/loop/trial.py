@@ -165,7 +165,9 @@ def _run(
             never = {"queued": 0.0}
             ended = RunEnded(run=spec.run, outcome="crash", failure="lost", seconds=never, excerpt=tail(spec.host_log))
         refused = spec.refused.read_text().splitlines() if spec.refused.exists() else []
-        return Tried(ended, _end_of(spec.log), _end_of(spec.scoring_log), _end_of(spec.checks_log), refused)
+        return Tried(
+            ended, _end_of(spec.log) or _end_of(spec.called_log), _end_of(spec.scoring_log), _end_of(spec.checks_log), refused
+        )
     except KeyboardInterrupt:
         executor.stop(spec)
         deadline = time.monotonic() + PATIENCE

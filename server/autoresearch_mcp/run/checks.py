@@ -42,7 +42,8 @@ async def _one(cell: Cell, check: Check, log: BoundedLog, children: list[int], s
     children.append(child.pid)
     try:
         stop, late = await _ended(child, check.timeout_seconds, stopped)
-        end_tree(child.pid)
+        if child.returncode is None:
+            end_tree(child.pid)
         child.drain()
         if stop is not None:
             raise stop

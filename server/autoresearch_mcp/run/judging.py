@@ -70,7 +70,7 @@ class Judging:
 
     async def _score_once(self, stopped: Stopped) -> Score:
         scoring, spec = self.start(), self._cell.spec
-        log = BoundedLog(spec.scoring_log if spec.task.data.sealed else spec.log, spec.task.run.log_bytes, more=True)
+        log = BoundedLog(spec.called_log if spec.task.data.sealed else spec.log, spec.task.run.log_bytes, more=True)
         self._called = Called(self._cell, log)
         try:
             return await scoring.score(stopped, self._called.serve)

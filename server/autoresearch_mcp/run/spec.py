@@ -95,6 +95,11 @@ class RunSpec(BaseModel):
         return self.folder / "scoring.log"
 
     @property
+    def called_log(self) -> Path:
+        """What was printed by what scoring has executed, where the task has sealed data: it may quote that."""
+        return self.folder / "called.log"
+
+    @property
     def checks_log(self) -> Path:
         return self.folder / "checks.log"
 

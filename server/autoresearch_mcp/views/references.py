@@ -98,7 +98,7 @@ def output_of(session: Session, experiment: ExperimentState) -> str:
 def output_of_scoring(session: Session, experiment: ExperimentState) -> str:
     """What the scoring command of its latest run printed, and the checks: for a human, or where nothing is sealed."""
     spec = session.spec(experiment.runs[-1].started.run) if experiment.runs else None
-    logs = [log for log in (spec.scoring_log, spec.checks_log) if log.exists()] if spec else []
+    logs = [log for log in (spec.scoring_log, spec.called_log, spec.checks_log) if log.exists()] if spec else []
     return "\n".join(tail(log, 8000, 200) for log in logs) or "(no output)"
 
 
