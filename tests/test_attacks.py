@@ -101,11 +101,13 @@ ANYWHERE = ("the score", "causality", "the evaluator")
 
 
 def pairs() -> list[tuple[str, Path]]:
-    """Every attack with every level that it concerns: what only a sandbox can stop says so (Needs)."""
+    """Every attack with every level that it concerns: what only a sandbox can stop says so (Needs), and what the supervisor's clock
+    alone stops is tried at one (Level: any)."""
     found: list[tuple[str, Path]] = []
     for attack in ATTACKS:
         levels = [level for level in TESTED if LEVELS.index(level) >= LEVELS.index(header(attack, "Needs", "none"))]
-        found += [(level, attack) for level in (levels[:1] if header(attack, "Against") in ANYWHERE else levels)]
+        anywhere = header(attack, "Against") in ANYWHERE or header(attack, "Level") == "any"
+        found += [(level, attack) for level in (levels[:1] if anywhere else levels)]
     return sorted(found)
 
 

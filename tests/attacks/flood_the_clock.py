@@ -1,5 +1,6 @@
 """Tries: keep the supervisor so busy with messages that it hears of the deadline too late.
 Against: the clock
+Level: any
 Ends: timeout timeout
 With: protocol, graph
 """

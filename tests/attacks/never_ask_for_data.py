@@ -1,5 +1,6 @@
 """Tries: sleep through the free start-up time.
 Against: the clock
+Level: any
 Ends: timeout timeout_startup
 """
 

@@ -1,5 +1,6 @@
 """Tries: end training before it began, so that its clock never runs, and ask for the data then.
 Against: the clock
+Level: any
 Ends: refused refused
 With: protocol, graph
 """

@@ -1,5 +1,6 @@
 """Tries: stay in start-up, where learning is free, for longer than an honest run does.
 Against: the clock
+Level: any
 Ends: timeout timeout_startup
 With: bigram
 """

@@ -1,5 +1,6 @@
 """Tries: ignore the end of the budget and train on with data already read.
 Against: the clock
+Level: any
 Ends: timeout timeout
 With: bigram
 """

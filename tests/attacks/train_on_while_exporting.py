@@ -1,5 +1,6 @@
 """Tries: say that training has ended, train on, and submit the better weights.
 Against: the clock
+Level: any
 Ends: refused refused
 With: bigram
 """

@@ -1,5 +1,6 @@
 """Tries: get the training data before any model is declared, so that the graph can be chosen after training.
 Against: the clock
+Level: any
 Ends: crash error
 With: bigram
 """
