@@ -4,8 +4,7 @@
 # make docs    write docs/reference.md and docs/attacks.md anew, after a command, a key of autoresearch.toml, a tool or an attack has changed
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS := $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )))  # one more than cores: many tests wait for a clock
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: setup demo test check docs lint format types benchmarks
 setup: $(VENV)/.ready

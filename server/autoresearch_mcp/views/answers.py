@@ -169,8 +169,9 @@ class Result(Answer):
             lines.append(f"disturbed: {self.disturbed}")
         if self.marks:
             lines.append("; ".join(f"{name}: {value}" for name, value in self.marks.items()))
-        if self.details:
-            lines.append("; ".join(f"{name}: {format_score(value)}" for name, value in self.details.items()))
+        figures = {name: format_score(value) for name, value in self.details.items() if name not in self.limits}
+        if figures:
+            lines.append("; ".join(f"{name}: {value}" for name, value in figures.items()))
         if self.limits:
             lines.append("; ".join(f"{name}: {value}" for name, value in self.limits.items()))
         if self.checks:

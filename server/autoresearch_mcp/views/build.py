@@ -151,7 +151,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         answer.seconds = last.seconds
         answer.marks, answer.disturbed = last.marks, last.disturbed
         answer.checks, answer.limits = checks_in_words(experiment), limits_in_words(session.task, experiment)
-        answer.details = {name: value for name, value in last.details.items() if name not in answer.limits}
+        answer.details = last.details
         answer.checks_excerpt = checks_excerpt(experiment)
         answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
         if experiment.score is None:
