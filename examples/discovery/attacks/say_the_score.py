@@ -1,5 +1,5 @@
 # Tries: to be the one who says the score: on both streams, on every open file, with a clean exit before any list is asked for.
-# Ends: refused, "gave no list"
+# Ends: refused, "gave no list" or "before it was asked"
 import os
 from contextlib import suppress
 
