@@ -20,6 +20,8 @@ from autoresearch_mcp.loop.trial import Tried, data_of, read_folder, run_trial
 from autoresearch_mcp.run.sandbox import detect
 from conftest import ROOT, connect, git, open_session, text_of
 
+pytestmark = pytest.mark.slow  # a minute of runs; `make check` has none
+
 EXAMPLE = ROOT / "examples" / "discovery"
 STEPS = Path(__file__).parent / "discovery"
 ATTACKS = sorted((EXAMPLE / "attacks").glob("*.py"))

@@ -23,6 +23,8 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.trial import run_trial
 from conftest import ROOT, connect, git, open_session, text_of
 
+pytestmark = pytest.mark.slow  # a minute of runs; `make check` has none
+
 TASK = ROOT / "examples" / "sentiment"
 ATTACKS = sorted((TASK / "attacks").glob("*.json"))
 SCORED = {

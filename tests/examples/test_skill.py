@@ -24,6 +24,8 @@ from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run.sandbox import detect
 from conftest import ROOT, connect, git, open_session, text_of
 
+pytestmark = pytest.mark.slow  # a minute of runs; `make check` has none
+
 SKILL = ROOT / "examples" / "skill"
 FILE = SKILL / "csv-files" / "SKILL.md"
 PATCHES = sorted((Path(__file__).parent / "skill").glob("*.patch"))
