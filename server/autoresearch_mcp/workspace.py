@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import WorkspaceError
-from autoresearch_mcp.files import locked, write_atomic
+from autoresearch_mcp.files import locked, sha256, write_atomic
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task, with_read_only
 
 if TYPE_CHECKING:
@@ -201,6 +201,13 @@ class Workspace:
             pairs = zip(fields[::2], fields[1::2], strict=False)
             found[pattern] = [path for status, path in pairs if status.split()[1] != LINK]
         return found
+
+    def program_digest(self, commit: str) -> str:
+        """The first digits of the SHA-256 of program.md at a commit; empty where it has none."""
+        try:
+            return sha256(self.blob(commit, PROGRAM))[:12]
+        except WorkspaceError:
+            return ""
 
     def changed_since(self, commit: str, names: Iterable[str]) -> list[str]:
         """Which of these files the last commit of the user's own branch has otherwise than `commit`."""

@@ -11,7 +11,7 @@ import typer
 
 from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.options import JsonOption, WorkspaceOption, say
-from autoresearch_mcp.text import format_score, visible
+from autoresearch_mcp.text import format_score, spaced, visible
 
 FolderOption = Annotated[Path, typer.Option("--workspace", help="Folder with an autoresearch.toml; it need be no workspace.")]
 
@@ -30,10 +30,8 @@ def attempt(
     from autoresearch_mcp.run.sandbox import detect
 
     if detect().level == "none":
-        say(
-            "warning: no sandbox here. What the file does, it does as you, to all that is yours. `doctor` says how to get one",
-            file=sys.stderr,
-        )
+        text = "warning: no sandbox here. What the file does, it does as you, to all that is yours. `doctor` says how to get one"
+        say(text, file=sys.stderr)
     shown = ""
 
     def tell(number: int, progress: Progress) -> None:
@@ -49,7 +47,7 @@ def attempt(
         signal.signal(number, signal.default_int_handler)  # else the run would go on without anybody to tell
     trial = run_trial(workspace.expanduser().absolute(), runs, preset, file.read_bytes() if file else None, tell)
     metric, failed = trial.task.metric, [tried for tried in trial.runs if tried.ended.score is None]
-    unit = f" {metric.unit}" if metric.unit else ""
+    unit = spaced(metric.unit)
     if as_json:
         content = {"metric": metric.name, "scores": trial.scores, "noise": trial.noise, "changed": trial.changed}
         say(json.dumps(content | {"runs": [tried.ended.model_dump(mode="json") for tried in trial.runs]}, indent=1))
@@ -83,9 +81,8 @@ def attempt(
     say("seconds:    " + ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in last.ended.seconds.items()))
     say(f"sandbox:    {last.ended.enforcement}; peak memory {last.ended.peak_memory_mb or 0:.0f} MiB; {last.ended.hardware}")
     if trial.noise is not None:
-        noise = (
-            "none: the scores are equal" if trial.noise == 0 else f"{format_score(trial.noise)}{unit} a run (standard deviation)"
-        )
+        deviation = f"{format_score(trial.noise)}{unit} a run (standard deviation)"
+        noise = deviation if trial.noise else "none: the scores are equal"
         say(f"noise:      {noise}; mean {format_score(trial.mean)}{unit} of {len(trial.scores)} runs")
     if trial.changed:
         say(f"changed:    {', '.join(trial.changed)}: no run and no scoring may change what it is made from", file=sys.stderr)

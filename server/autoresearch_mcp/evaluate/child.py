@@ -97,9 +97,7 @@ class Child:
         try:
             return json.loads(said, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
-            print(
-                f"no JSON: {said[:200]!r}", file=sys.stderr
-            )  # here, and not in what the agent is told: it may quote what was asked
+            print(f"no JSON: {said[:200]!r}", file=sys.stderr)  # no agent is told: it may quote what was asked
             raise ChildError("it answered what is no JSON") from error
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ from autoresearch_mcp.record.noise import mean
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.sections import Secondary
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import format_score
+from autoresearch_mcp.text import format_score, spaced
 
 
 def barred(state: SessionState, task: Task, experiment: ExperimentState) -> str | None:
@@ -39,7 +39,7 @@ def figure(experiment: ExperimentState, name: str) -> float | None:
 
 def beyond(metric: Secondary, value: float | None, first: float | None) -> str | None:
     """Which limit a value does not hold, in words, where the baseline has `first`; None where it holds all of them."""
-    unit = _unit(metric)
+    unit = spaced(metric.unit)
     if value is None:
         return f"the scoring command gives no {metric.name}, which has a limit: a human must mend the one or the other"
     told = f"{metric.name} {format_score(value)}{unit} is beyond its limit"
@@ -57,7 +57,3 @@ def beyond(metric: Secondary, value: float | None, first: float | None) -> str |
         percent = f"{metric.worse_percent:g} % worse than the baseline's {format_score(first)}"
         return f"{told}, {format_score(bound)}{unit}, no more than {percent}"
     return None
-
-
-def _unit(metric: Secondary) -> str:
-    return f" {metric.unit}" if metric.unit else ""

@@ -27,7 +27,7 @@ def fire(task: Task, root: Path, state_dir: Path, event: Event, content: dict[st
         return
     said = json.dumps({"event": event, "task": task.name, "metric": task.metric.name, "workspace": str(root), **content})
     work = threading.Thread(
-        target=_run, args=(expand(command), said, root, state_dir / LOG, task.notify.timeout_seconds), daemon=True
+        target=_run, args=(event, expand(command), said, root, state_dir / LOG, task.notify.timeout_seconds), daemon=True
     )
     work.start()
     if wait:
@@ -43,11 +43,11 @@ def once(state_dir: Path, tag: str) -> bool:
     return True
 
 
-def _run(command: list[str], said: str, root: Path, log: Path, seconds: float) -> None:
+def _run(event: Event, command: list[str], said: str, root: Path, log: Path, seconds: float) -> None:
     try:
         full = log.exists() and log.stat().st_size > LOG_BYTES
         with open(log, "w" if full else "a", encoding="utf-8") as file:
-            file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {json.loads(said)['event']}\n")
+            file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {event}\n")
             file.flush()
             process = subprocess.Popen(
                 command, cwd=root, stdin=subprocess.PIPE, stdout=file, stderr=file, text=True, start_new_session=True

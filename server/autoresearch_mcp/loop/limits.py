@@ -13,8 +13,8 @@ HOUR = 3600.0
 
 def reached(state: SessionState, task: Task, now: float) -> str:
     """The limit that a session has reached, in words; empty while there is none. `now`: seconds since the epoch."""
-    limits, runs = task.limits, [run for experiment in state.experiments for run in experiment.runs]
-    tried, begun = len(state.experiments), min((run.started_at for run in runs), default=now)
+    limits, tried = task.limits, len(state.experiments)
+    begun = state.experiments[0].runs[0].started_at if state.experiments and state.experiments[0].runs else now
     if limits.experiments is not None and tried >= limits.experiments:
         return f"{tried} experiments, as many as limits.experiments allows"
     if limits.hours is not None and now - begun >= limits.hours * HOUR:
@@ -22,15 +22,20 @@ def reached(state: SessionState, task: Task, now: float) -> str:
     score, better = state.best_score, len(state.kept) > 1
     if limits.stop_at is not None and score is not None and better and state.sign * (score - limits.stop_at) >= 0:
         return f"{task.metric.name} {format_score(score)} has reached limits.stop_at, {limits.stop_at:g}"
-    spent = cost(state, task)
-    if limits.cost is not None and limits.cost_per_run and spent + limits.cost_per_run > limits.cost * (1 + 1e-9):
-        return f"{len(runs)} runs cost {spent:g}, and another one would be more than limits.cost, {limits.cost:g}"
+    if limits.cost is not None and limits.cost_per_run:
+        spent = cost(state, task)
+        if spent + limits.cost_per_run > limits.cost * (1 + 1e-9):
+            return f"{runs(state)} runs cost {spent:g}, and another one would be more than limits.cost, {limits.cost:g}"
     return ""
+
+
+def runs(state: SessionState) -> int:
+    return sum(len(experiment.runs) for experiment in state.experiments)
 
 
 def cost(state: SessionState, task: Task) -> float:
     """What all runs of the session have cost, in whatever the task counts; 0 where it does not say."""
-    return (task.limits.cost_per_run or 0.0) * sum(len(experiment.runs) for experiment in state.experiments)
+    return (task.limits.cost_per_run or 0.0) * runs(state)
 
 
 def summary(state: SessionState, task: Task) -> str:
@@ -40,11 +45,10 @@ def summary(state: SessionState, task: Task) -> str:
         return tried
     told = f"{tried}; {task.metric.name} {format_score(state.baseline_score)} -> {format_score(state.best_score)}"
     gain = state.standing.total
-    low, high = gain.interval() if gain else (0.0, 0.0)
-    known = (
-        f", a gain of {format_score(gain.value)} (95 %: {format_score(low)} to {format_score(high)})" if gain and gain.error else ""
-    )
-    return f"{told}{known}, experiment {state.best.number}"
+    if gain and gain.error:
+        low, high = map(format_score, gain.interval())
+        told += f", a gain of {format_score(gain.value)} (95 %: {low} to {high})"
+    return f"{told}, experiment {state.best.number}"
 
 
 def in_words(task: Task) -> str:

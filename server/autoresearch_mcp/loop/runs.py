@@ -121,7 +121,6 @@ class Runs:
             enforcement=detect().level,
             earlier=list(earlier),
             place=places.root() / f"{run.run}-{run.token[:8]}",
-            checks=bool(self._task.checks),
         )
         try:
             self._executor.start(spec, {**self.pinned, self._task.files.editable: content})

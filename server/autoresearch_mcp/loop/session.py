@@ -17,7 +17,7 @@ from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.executors.local import LocalExecutor
-from autoresearch_mcp.files import locked, sha256
+from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import hooks, limits, patches, rules, verdicts
 from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.loop.recovery import Recovery
@@ -131,11 +131,8 @@ class Session:
         return self.workspace.changed_since(self.state.started.base_commit, names)
 
     def program(self) -> str:
-        """The first digits of the SHA-256 of the program.md that the session works by; empty where it has none."""
-        try:
-            return sha256(self.workspace.blob(self.state.started.base_commit, PROGRAM))[:12]
-        except WorkspaceError:
-            return ""
+        """Which program.md the session works by: the first digits of its hash."""
+        return self.workspace.program_digest(self.state.started.base_commit)
 
     def file(self) -> rules.File:
         """The editable file as the rules see it."""

@@ -152,7 +152,6 @@ def _run(
         results=folder / "results.tsv",
         data=data.path if data.needed else None,
         enforcement=detect().level,
-        checks=True,
         watch=True,
     )
     try:

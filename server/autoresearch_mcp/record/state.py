@@ -69,6 +69,8 @@ class SessionState:
     """The class of the latest run that counts."""
     tried: dict[int, int] = field(default_factory=dict[int, int])
     """By experiment: how many others had seen data before it did."""
+    tells_holdout: bool = False
+    """Whether any run has a score on the sealed holdout."""
     replicates: int = 0
     """Runs that an agent asked for and no verdict needed."""
     best_in_a_row: list[str] = field(default_factory=list[str])
@@ -193,6 +195,7 @@ class SessionState:
         self._running[experiment.number] = experiment
 
     def _end(self, experiment: ExperimentState, run: RunState, event: RunEnded) -> None:
+        self.tells_holdout |= event.holdout is not None
         run.ended = event
         if experiment.running is None:
             self._running.pop(experiment.number, None)

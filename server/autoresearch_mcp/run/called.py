@@ -6,7 +6,6 @@ the input and the output of what was started; {"op": "end", "number": n} ends it
 evaluate/child.py is the other half. The scoring command is trusted; what it has executed is not, and talks to nobody but it.
 """
 
-import json
 import os
 import socket
 from contextlib import suppress
@@ -18,7 +17,7 @@ from anyio.abc import TaskGroup, UNIXSocketStream
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
-from autoresearch_mcp.run.control import messages
+from autoresearch_mcp.run.control import line, messages
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_tree
 
@@ -57,15 +56,15 @@ class Called:
             case {"op": "start", "command": [*command]} if command and len(self._at_work) < MOST:
                 await self._start(stream, [str(part) for part in command], tasks)
             case {"op": "start"}:
-                await stream.send(_line(error=f"a command is a list of texts, and at most {MOST} are at work at once"))
+                await stream.send(line(error=f"a command is a list of texts, and at most {MOST} are at work at once"))
             case {"op": "end", "number": int(number)}:
                 if (work := self._at_work.pop(number, None)) is not None:
                     work.scope.cancel()
                     await work.read.wait()  # else the next one's output could have the number of what is still waited for
                     work.end()
-                await stream.send(_line())
+                await stream.send(line())
             case _:
-                await stream.send(_line(error="unknown request; one starts and ends commands"))
+                await stream.send(line(error="unknown request; one starts and ends commands"))
 
     async def _start(self, stream: UNIXSocketStream, command: list[str], tasks: TaskGroup) -> None:
         stdin, theirs = os.pipe()
@@ -75,7 +74,7 @@ class Called:
         except (OSError, RunFailedError) as error:
             os.close(theirs)
             os.close(ours)
-            await stream.send(_line(error=str(error)))
+            await stream.send(line(error=str(error)))
             return
         finally:
             os.close(stdin)
@@ -84,7 +83,7 @@ class Called:
         self._at_work[self._started] = work = _AtWork(self._cell, child)
         tasks.start_soon(work.pump)
         try:
-            await stream.send_fds(_line(number=self._started), [theirs, ours])
+            await stream.send_fds(line(number=self._started), [theirs, ours])
         finally:
             os.close(theirs)
             os.close(ours)
@@ -110,7 +109,3 @@ class _AtWork:
         with suppress(OSError):
             self.child.end()
         self._cell.done_with(self.child.folder)
-
-
-def _line(**content: object) -> bytes:
-    return json.dumps(content).encode() + b"\n"

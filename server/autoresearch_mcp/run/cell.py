@@ -67,9 +67,9 @@ class Cell:
 
     def start_run(self, command: list[str], log: BoundedLog, control_socket: int) -> Child:
         """Raises RunFailedError."""
-        socket_named = {"AUTORESEARCH_SOCKET": str(control_socket)}
         try:
-            command, environment = self._as_run(command, self.spec.work, self.task.run.env, self.task.run.network, **socket_named)
+            command, environment = self._as_run(command, self.spec.work, self.task.run.env, self.task.run.network)
+            environment["AUTORESEARCH_SOCKET"] = str(control_socket)
             return Child(command, self.spec.work, environment, log, [control_socket, *self._told], cores=self._cores)
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
@@ -92,12 +92,12 @@ class Cell:
             file = folder / EDITED / name
             file.parent.mkdir(parents=True)
             (folder / name).rename(file)
-        values = {"file": str(file), "preset": self.task.preset or "", "seed": str(self.spec.seed)}
         if check.executes:
-            command, environment = self._as_run(check.command, folder, check.env, "none", **values)
+            command, environment = self._as_run(check.command, folder, check.env, "none", file=str(file))
         else:
             readable = [*visible.installed(), *self._toolchains(check.command)]
-            command = self._confined(expand(check.command, **values), folder, readable, by_run=True)
+            command = expand(check.command, file=str(file), preset=self.task.preset or "", seed=str(self.spec.seed))
+            command = self._confined(command, folder, readable, by_run=True)
             environment = self._environment(folder, check.env)
         return Child(command, folder, environment, log, self._told, cores=self._cores)
 
@@ -120,13 +120,12 @@ class Cell:
             self.fresh.remove(folder)
 
     def _as_run(
-        self, command: list[str], folder: Path, env: Mapping[str, str], network: Network, **values: str
+        self, command: list[str], folder: Path, env: Mapping[str, str], network: Network, **places: str
     ) -> tuple[list[str], dict[str, str]]:
         """A command and its environment in the sandbox that runs have: the packages that they may import, no data, nothing sealed.
-        `values` in capitals are of the environment, the others of the command. Raises OSError, RunFailedError.
+        `places` are what its words in braces stand for. Raises OSError, RunFailedError.
         """
         seed, preset = str(self.spec.seed), self.task.preset or ""
-        named = {name: value for name, value in values.items() if name.isupper()}
         environment = self._environment(
             folder,
             env,
@@ -134,7 +133,6 @@ class Cell:
             AUTORESEARCH_BUDGET=str(self.task.run.budget_seconds),
             AUTORESEARCH_SEED=seed,
             AUTORESEARCH_DATA=str(folder / "data"),
-            **named,
         )
         try:
             python = visible.make_environment(self.spec.environment, self.task.run.packages)
@@ -142,8 +140,7 @@ class Cell:
             raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
         environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
         toolchains = self._toolchains(command)
-        places = {name: value for name, value in values.items() if not name.isupper()}
-        command = expand(command, **({"python": str(python), "preset": preset, "seed": seed} | places))
+        command = expand(command, python=str(python), preset=preset, seed=seed, **places)
         listed = visible.entries(tuple(self.task.run.packages)).values()
         hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
         readable = [self.spec.environment, *listed, *toolchains]

@@ -58,31 +58,31 @@ async def _answer(stream: UNIXSocketStream, message: Any, requests: Requests) ->
     try:
         match message:
             case {"op": "declare"}:
-                await stream.send(_line(marks=await requests.declare()))
+                await stream.send(line(marks=await requests.declare()))
             case {"op": "data"}:
                 await _send(stream, await requests.data())
             case {"op": "trained"}:
                 await requests.trained(message)
                 await stream.send(b"{}\n")
             case {"op": "submit"}:
-                await stream.send(_line(score=await requests.submit()))
+                await stream.send(line(score=await requests.submit()))
             case _:
                 raise NotAllowedError("unknown request; a run declares, asks for data, says that it has trained, and submits once")
     except NotAllowedError as error:
-        await stream.send(_line(error=str(error)))
+        await stream.send(line(error=str(error)))
     except RunFailedError as failed:
-        await stream.send(_line(error=f"{failed.failure}: {failed.reason}"))
+        await stream.send(line(error=f"{failed.failure}: {failed.reason}"))
 
 
 async def _send(stream: UNIXSocketStream, handover: Handover) -> None:
     try:
-        await stream.send_fds(_line(files=handover.files, budget=handover.budget), handover.descriptors)
+        await stream.send_fds(line(files=handover.files, budget=handover.budget), handover.descriptors)
     finally:
         for descriptor in handover.descriptors:
             os.close(descriptor)
 
 
-def _line(**content: object) -> bytes:
+def line(**content: object) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
@@ -95,8 +95,8 @@ async def messages(stream: UNIXSocketStream) -> AsyncIterator[Any]:
         except anyio.EndOfStream:
             return
         while b"\n" in buffer:
-            line, buffer = buffer.split(b"\n", 1)
+            message, buffer = buffer.split(b"\n", 1)
             try:
-                yield json.loads(line)
+                yield json.loads(message)
             except (ValueError, RecursionError):
                 yield None

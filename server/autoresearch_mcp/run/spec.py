@@ -31,8 +31,6 @@ class RunSpec(BaseModel):
     """Where its processes work, outside every project; in its folder where this is left out."""
     watch: bool = False
     """Whether it is told what the sandbox refuses, which takes longer: for trials."""
-    checks: bool = False
-    """Whether the task's checks are made, once it has a score."""
     earlier: list[Earlier] = []
     """What its learning curve is compared with while it is on, to end it if it is hopeless; empty for a run that is never ended."""
 

@@ -277,7 +277,7 @@ class Supervisor:
         self.clock.enter("evaluation")
         self._follow()
         score = await self._judging.score(self._given_up)
-        if self.spec.checks and self.task.checks:
+        if self.task.checks:
             self.clock.enter("checks")
             self._checks = await self._judging.check(self._given_up)
         return score

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, cast
 
 from pydantic import BaseModel, Field
 
-from autoresearch_mcp.text import format_score, shown_score, untrusted
+from autoresearch_mcp.text import format_score, shown_score, spaced, untrusted
 from autoresearch_mcp.views.figures import gain_in_words
 
 
@@ -155,8 +155,7 @@ class Result(Answer):
             if self.reason:
                 lines.append(f"so far: {self.reason}")
         elif self.score is not None:
-            unit = f" {self.unit}" if self.unit else ""
-            lines.append(f"{self.metric}: {format_score(self.score)}{unit} ({self.direction}); status: {self.status}")
+            lines.append(f"{self.metric}: {format_score(self.score)}{spaced(self.unit)} ({self.direction}); status: {self.status}")
             if len(self.runs) > 1:
                 lines.append(f"mean of {len(self.runs)} runs: {', '.join(map(format_score, self.runs))}")
             if self.reason:
@@ -235,10 +234,9 @@ class History(Answer):
     def body(self) -> str:
         total = sum(self.counts.values())
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items()) or "none yet"
-        lines = [
-            f"{total} experiments: {counts}; {self.metric}, {self.direction}"
-            + (f"; program.md {self.program}" if self.program else "")
-        ]
+        lines = [f"{total} experiments: {counts}; {self.metric}, {self.direction}"]
+        if self.program:
+            lines[0] += f"; program.md {self.program}"
         sections = {"kept": self.best, "latest": self.latest}
         if self.matches is not None:
             sections = {"matches": self.matches}

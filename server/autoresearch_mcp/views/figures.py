@@ -7,7 +7,7 @@ from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.sections import Secondary
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import format_score, shown_difference
+from autoresearch_mcp.text import format_score, shown_difference, spaced
 
 
 def shown_gain(gain: Estimate | None, score: float) -> list[float]:
@@ -63,7 +63,7 @@ def checks_excerpt(experiment: ExperimentState) -> str:
 
 def limit_in_words(metric: Secondary) -> str:
     """What a secondary metric must hold: at most 30 kB."""
-    unit, told = f" {metric.unit}" if metric.unit else "", list[str]()
+    unit, told = spaced(metric.unit), list[str]()
     if metric.at_least is not None:
         told.append(f"at least {metric.at_least:g}{unit}")
     if metric.at_most is not None:
@@ -82,7 +82,7 @@ def limits_in_words(task: Task, experiment: ExperimentState) -> dict[str, str]:
     """By name of each secondary metric: its mean over the runs, with its unit and its limit."""
     found = {metric: figure(experiment, metric.name) for metric in task.secondary}
     return {
-        metric.name: format_score(value) + (f" {metric.unit}" if metric.unit else "") + f" ({limit_in_words(metric)})"
+        metric.name: f"{format_score(value)}{spaced(metric.unit)} ({limit_in_words(metric)})"
         for metric, value in found.items()
         if value is not None
     }

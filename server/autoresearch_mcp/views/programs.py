@@ -9,11 +9,8 @@ baseline, and the easy gains come first: that no figure here can set right.
 from dataclasses import dataclass, field
 from math import hypot, inf, nan
 
-from autoresearch_mcp.errors import WorkspaceError
-from autoresearch_mcp.files import sha256
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.task import PROGRAM
 from autoresearch_mcp.text import format_score
 from autoresearch_mcp.workspace import Workspace
 
@@ -55,7 +52,7 @@ def programs(workspace: Workspace, sessions: dict[str, SessionState]) -> list[Pr
     for tag, state in sessions.items():
         if state.started.examines is not None:
             continue
-        digest = _digest(workspace, state)
+        digest = workspace.program_digest(state.started.base_commit)
         program = found.setdefault(digest, Program(digest))
         program.sessions.append(tag)
         program.experiments += len(state.experiments)
@@ -67,13 +64,6 @@ def programs(workspace: Workspace, sessions: dict[str, SessionState]) -> list[Pr
             program.error = hypot(program.error, gain.error)
             program.verified += verified
     return sorted(found.values(), key=lambda program: program.rate[0] if program.hours else -inf, reverse=True)
-
-
-def _digest(workspace: Workspace, state: SessionState) -> str:
-    try:
-        return sha256(workspace.blob(state.started.base_commit, PROGRAM))[:12]
-    except WorkspaceError:
-        return ""
 
 
 def _hours(state: SessionState) -> float:

@@ -32,8 +32,7 @@ def references(task: Task, hidden: bool = False) -> list[str]:
 
 def is_hidden(session: Session) -> bool:
     """Whether an agent may not see what the scoring command prints: it may quote what is sealed, or say the holdout's score."""
-    runs = [run.ended for experiment in session.state.experiments for run in experiment.runs]
-    return bool(session.task.data.sealed) or any(ended is not None and ended.holdout is not None for ended in runs)
+    return bool(session.task.data.sealed) or session.state.tells_holdout
 
 
 def reference_text(session: Session, name: str) -> str:
