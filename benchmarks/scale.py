@@ -8,6 +8,7 @@ the slowest of a few calls, the first one included; memory is the server's after
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from autoresearch_mcp.files import sha256
 from autoresearch_mcp.loop.runs import SEED
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.events import Event, ExperimentCommitted, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.task import TASK_FILE, bundled_tasks
 
 SIZES = (1_000, 10_000, 100_000)
 EVENTS = 5  # of an experiment
@@ -33,8 +35,12 @@ CALLS = ("status", "history", "history search", "read_notes", "apply_patch", "ke
 
 
 def build(folder: Path, experiments: int) -> Path:
-    """A workspace of the notes task with so many experiments."""
-    workspace = create(folder / f"workspace-{experiments}", "notes")
+    """A workspace of the notes task with so many experiments, judged by single runs: one run an experiment is what the rows have."""
+    task = folder / f"task-{experiments}"
+    shutil.copytree(bundled_tasks()["notes"], task)
+    toml = (task / TASK_FILE).read_text()
+    (task / TASK_FILE).write_text(toml.replace("[metric]\n", '[metric]\nconfidence = "single"\n'))
+    workspace = create(folder / f"workspace-{experiments}", str(task))
     ledger = open_ledger(workspace)
     session = Session.start(workspace, ledger, "night")
     base, conditions = session.state.started.base_commit, session.runs.conditions()
