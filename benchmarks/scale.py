@@ -35,7 +35,7 @@ CALLS = ("status", "history", "history search", "read_notes", "apply_patch", "ke
 
 
 def build(folder: Path, experiments: int) -> Path:
-    """A workspace of the notes task with so many experiments, judged by single runs: one run an experiment is what the rows have."""
+    """A workspace of the notes task with so many experiments, judged by single runs, as their rows have them."""
     task = folder / f"task-{experiments}"
     shutil.copytree(bundled_tasks()["notes"], task)
     toml = (task / TASK_FILE).read_text()
