@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.data import DataFolder, cache_root
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
-from autoresearch_mcp.loop.trial import run_trial
+from autoresearch_mcp.loop.trial import Tell, in_silence, run_trial
 from autoresearch_mcp.run.disturbance import SETTING, load
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import TASK_FILE, Task, not_installed, programs
@@ -36,11 +37,15 @@ class Check(BaseModel):
     fix: str = ""
 
 
-def examine(directory: Path) -> list[Check]:
-    """All checks; those of the workspace only where the folder is one."""
+def examine(directory: Path, score: bool | None = None, tell: Tell = in_silence) -> list[Check]:
+    """All checks; those of the workspace only where the folder is one.
+
+    `score`: whether to run and score the file, twice; where None, if that takes no longer than QUICK seconds. `tell` hears of the
+    progress.
+    """
     checks = [_python(), _git(), _torch(), _sandbox(), _hardware(), _disk(directory)]
     if (directory / TASK_FILE).exists() or (directory / STATE).exists():
-        checks += _workspace(directory)
+        checks += _workspace(directory, lambda data: of_metric(directory, data, score, tell))
     else:
         fix = "autoresearch-mcp init DIR, then autoresearch-mcp doctor --workspace DIR"
         checks.append(Check(name="workspace", level="warning", found=f"{directory.absolute()} is none", fix=fix))
@@ -114,7 +119,7 @@ def _disk(directory: Path) -> Check:
     return Check(name="disk", level="ok", found=found)
 
 
-def _workspace(directory: Path) -> list[Check]:
+def _workspace(directory: Path, scored: Callable[[DataFolder], list[Check]]) -> list[Check]:
     try:
         workspace = Workspace(directory)
         ledger = open_ledger(workspace)
@@ -127,7 +132,7 @@ def _workspace(directory: Path) -> list[Check]:
             data = workspace.data()
             found, fix = f"{_named(data.task)}, no session yet", f"autoresearch-mcp serve --workspace {directory}"
             checks = [Check(name="workspace", level="ok", found=found, fix=fix), _data(data, directory)]
-            return [*checks, *_imports(data.task), *_programs(data.task), *of_metric(directory, data), *_places(workspace)]
+            return [*checks, *_imports(data.task), *_programs(data.task), *scored(data), *_places(workspace)]
         session = Session.open(workspace, ledger)
         gone = session.recovery.restore_refs()
         session.read()
@@ -140,7 +145,7 @@ def _workspace(directory: Path) -> list[Check]:
         f"ledger verified ({events} events)"
     )
     checks = [Check(name="workspace", level="ok", found=found), _data(session.data, directory), *_imports(session.task)]
-    checks += [*_programs(session.task), *_stale(session), *of_metric(directory, session.data)]
+    checks += [*_programs(session.task), *_stale(session), *scored(session.data)]
     if session.task.outdated:
         checks.append(Check(name="harness", level="error", found=session.task.outdated))
     if gone:
@@ -188,16 +193,18 @@ def _stale(session: Session) -> list[Check]:
     return [Check(name="session", level="warning", found=found, fix=fix)]
 
 
-def of_metric(directory: Path, data: DataFolder) -> list[Check]:
-    """Runs and scores the file as it lies there, twice, where that takes no longer than QUICK seconds."""
+def of_metric(directory: Path, data: DataFolder, score: bool | None = None, tell: Tell = in_silence) -> list[Check]:
+    """Runs and scores the file as it lies there, twice: if `score` says so or, where it is None, a run takes at most QUICK."""
     fix, task = f"autoresearch-mcp try --workspace {directory}", data.task
     if data.missing():
         return []
-    if task.run.command and task.run.budget_seconds > QUICK:
+    if score is None and task.run.command and task.run.budget_seconds > QUICK:
         found = f"not tried: a run may take {task.run.budget_seconds:g} s"
-        return [Check(name="metric", level="ok", found=found, fix=f"to try it: {fix} --runs 2")]
+        return [Check(name="metric", level="ok", found=found, fix="to run and score it twice: add --score")]
+    if score is False:
+        return []
     try:
-        trial = run_trial(directory.expanduser().absolute(), 2, prepare=False)
+        trial = run_trial(directory.expanduser().absolute(), 2, tell=tell, prepare=False, stop_at_failure=True)
     except AutoresearchError as error:
         return [Check(name="metric", level="error", found=str(error))]
     for tried in trial.runs:

@@ -5,13 +5,17 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.options import JsonOption, WorkspaceOption, say
 from autoresearch_mcp.text import format_score, spaced, visible
+
+if TYPE_CHECKING:
+    from autoresearch_mcp.loop.trial import Tell
+    from autoresearch_mcp.run.progress import Progress
 
 FolderOption = Annotated[Path, typer.Option("--workspace", help="Folder with an autoresearch.toml; it need be no workspace.")]
 
@@ -25,26 +29,16 @@ def attempt(
 ) -> None:
     """Run and score the file as it lies there, without agent, session or record: to debug a task, or to look before a commit."""
     from autoresearch_mcp.loop.bars import beyond
-    from autoresearch_mcp.loop.trial import Tried, run_trial
-    from autoresearch_mcp.run.progress import Progress
+    from autoresearch_mcp.loop.trial import Tried, in_silence, run_trial
     from autoresearch_mcp.run.sandbox import detect
 
     if detect().level == "none":
         text = "warning: no sandbox here. What the file does, it does as you, to all that is yours. `doctor` says how to get one"
         say(text, file=sys.stderr)
-    shown = ""
-
-    def tell(number: int, progress: Progress) -> None:
-        nonlocal shown
-        at = f"run {number + 1} of {runs}: {progress.phase}"
-        if at != shown and not as_json:
-            say(at, file=sys.stderr)
-            shown = at
-
     if file is not None and not file.is_file():
         raise TaskError(f"{file} is no file. Name the one to try in the place of the editable one.")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)  # else the run would go on without anybody to tell
+    _end_with_the_run()
+    tell = in_silence if as_json else _telling(runs)
     trial = run_trial(workspace.expanduser().absolute(), runs, preset, file.read_bytes() if file else None, tell)
     metric, failed = trial.task.metric, [tried for tried in trial.runs if tried.ended.score is None]
     unit = spaced(metric.unit)
@@ -88,6 +82,26 @@ def attempt(
         say(f"changed:    {', '.join(trial.changed)}: no run and no scoring may change what it is made from", file=sys.stderr)
     if failed or trial.changed:
         raise typer.Exit(1)
+
+
+def _end_with_the_run() -> None:
+    """A signal that ends this process ends its run first, as Ctrl-C does: else it would go on without anybody to tell."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def _telling(runs: int) -> "Tell":
+    """Says each phase of each run on standard error, once."""
+    shown = ""
+
+    def tell(number: int, progress: "Progress") -> None:
+        nonlocal shown
+        at = f"run {number + 1} of {runs}: {progress.phase}"
+        if at != shown:
+            say(at, file=sys.stderr)
+            shown = at
+
+    return tell
 
 
 def new_task(
@@ -162,11 +176,20 @@ def programs(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -
     console().print(table)
 
 
-def doctor(workspace: WorkspaceOption = Path(), as_json: JsonOption = False) -> None:
-    """Check git, Python packages, device, sandbox, workspace and data, and say how to mend what is wrong."""
+def doctor(
+    workspace: WorkspaceOption = Path(),
+    score: Annotated[
+        bool | None,
+        typer.Option("--score/--no-score", help="Run and score the file twice. If left out: where a run takes at most 10 s."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check git, Python packages, device, sandbox, workspace, data and metric, and say how to mend what is wrong."""
     from autoresearch_mcp.doctor import examine
+    from autoresearch_mcp.loop.trial import in_silence
 
-    checks = examine(workspace)
+    _end_with_the_run()
+    checks = examine(workspace, score, in_silence if as_json else _telling(2))
     if as_json:
         say(json.dumps([check.model_dump() for check in checks], indent=1))
     else:

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from autoresearch_mcp import doctor
+from autoresearch_mcp.cli import app
 from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, TaskError
 from autoresearch_mcp.loop.trial import run_trial
 from autoresearch_mcp.run import places, visible
 from autoresearch_mcp.task import parse_task
 from autoresearch_mcp.views import build
+from autoresearch_mcp.workspace import Workspace
 from conftest import ROOT, TOY, git, open_session, run
 
 NOTHING_RUNS = TOY.replace(TOY[TOY.index("[run]") : TOY.index("[metric]")], "")
@@ -263,3 +265,20 @@ def test_doctor_prepares_nothing_and_says_what_is_wrong(task_folder: Callable[..
     (root / "autoresearch.toml").write_text(NOTHING_RUNS.replace('"{python}"', '"{no_such}"'))
     found = {check.name: check for check in doctor.examine(root)}["metric"]
     assert found.level == "error" and "{no_such}" in found.found
+
+
+def test_doctor_scores_long_tasks_when_told(task_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    long = NOTHING_RUNS + '\n[run]\ncommand = ["{python}", "-c", "print(1)"]\nbudget_seconds = 600\noutputs = []\n'
+    root = create(tmp_path / "workspace", str(task_folder(long, score__py="print('no number')\n"))).root
+    data = Workspace(root).data()
+    (said,) = doctor.of_metric(root, data)
+    assert said.level == "ok" and "600 s" in said.found and "--score" in said.fix
+    command = ["doctor", "--score", "--workspace", str(root)]
+    assert app(command, standalone_mode=False) == 1
+    told = capsys.readouterr()
+    assert "no number and no JSON" in told.out and "run 1 of 2" in told.err and "run 2" not in told.err  # one failure is enough
+    (root / "score.py").write_text("print(2)\n")
+    assert not app(command, standalone_mode=False)
+    told = capsys.readouterr()
+    assert "score 2.000000 and 2.000000" in told.out and "run 2 of 2" in told.err
+    assert "metric" not in {check.name for check in doctor.examine(root, score=False)}

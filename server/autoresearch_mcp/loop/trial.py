@@ -29,6 +29,13 @@ POLL = 0.05  # seconds between looks at the run
 PATIENCE = 20.0  # seconds that a run has to end when it is asked to
 TAIL, LINES = 4000, 60  # characters and lines that are shown of an output
 
+Tell = Callable[[int, Progress], None]
+"""Hears the number of the run, from 0, and how far it is."""
+
+
+def in_silence(number: int, progress: Progress) -> None:
+    """A Tell for whom nobody listens."""
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -106,8 +113,9 @@ def run_trial(
     count: int = 1,
     preset: str | None = None,
     replace: bytes | None = None,
-    tell: Callable[[int, Progress], None] = lambda number, progress: None,
+    tell: Tell = in_silence,
     prepare: bool = True,
+    stop_at_failure: bool = False,
 ) -> Trial:
     """Runs and scores the file of a folder `count` times, in turn, each with the seed that an experiment's runs have; `replace` is
     tried in its place. `tell` hears of the progress. Raises TaskError, WorkspaceError.
@@ -131,14 +139,16 @@ def run_trial(
         files = {**files, task.files.editable: replace}
     _sweep()
     before = _state(folder, task, data)
-    runs = [_run(folder, task, files, data, number, tell) for number in range(count)]
+    runs: list[Tried] = []
+    for number in range(count):
+        runs.append(_run(folder, task, files, data, number, tell))
+        if stop_at_failure and runs[-1].ended.score is None:
+            break
     after = _state(folder, task, data)
     return Trial(task, runs, sorted(name for name in {*before, *after} if before.get(name) != after.get(name)))
 
 
-def _run(
-    folder: Path, task: Task, files: dict[str, bytes], data: DataFolder, number: int, tell: Callable[[int, Progress], None]
-) -> Tried:
+def _run(folder: Path, task: Task, files: dict[str, bytes], data: DataFolder, number: int, tell: Tell) -> Tried:
     executor, token = LocalExecutor(), token_hex(8)
     spec = RunSpec(
         run=number + 1,
