@@ -2,7 +2,8 @@
 better), side by side on the same changes.
 
     python benchmarks/nights.py [NIGHTS]
-    python benchmarks/nights.py real [NIGHTS]    the first three kinds in turn, through sessions with git, ledger and processes
+    python benchmarks/nights.py real [NIGHTS]    the first three kinds in turn, through sessions with git, ledger and
+                                                 processes, each beside the rule alone on the same draws: they must agree
 
 The rule is the server's own (record/noise.py), fed by the same steps as the fold over the ledger. A noise unit is the standard
 deviation of one run. False: changes kept that do not help; claimed: the gain that the server would state at the end.
@@ -12,19 +13,21 @@ import random
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from math import sqrt
+from dataclasses import dataclass, replace
+from math import isclose, sqrt
 from pathlib import Path
 from statistics import fmean
 
 from autoresearch_mcp.create import create
+from autoresearch_mcp.loop.runs import SEED
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.record.noise import decide, significance
 from autoresearch_mcp.record.standing import Standing
 from autoresearch_mcp.workspace import Workspace
 
-CHANGES, BASELINE_RUNS = 100, 3
+CHANGES, BASELINE_RUNS, START = 100, 3, 1000
 TASK = """
 name = "noisy"
 goal = "Raise score."
@@ -77,7 +80,8 @@ class Machine:
     def __init__(self, kind: Kind, seed: int):
         self._kind, self._random, self.runs, self.change, self.unit = kind, random.Random(seed), 0, 0, 1.0
 
-    def run(self, gain: float) -> float:
+    def run(self, gain: float, change: int) -> float:
+        """The score of a file of this gain, the one that `change` made."""
         self.runs += 1
         noise = self._random.gauss(0, 1)
         if self._kind.tails:
@@ -91,6 +95,19 @@ class Machine:
         return kind.effect * self.unit if change % 3 == 2 else 0.0
 
 
+class SameDraws(Machine):
+    """Gives each file what its runs in a session score: their noise is a function of night, change and the run's seed."""
+
+    def __init__(self, kind: Kind, seed: int):
+        super().__init__(kind, seed)
+        self._seed, self._of_file = seed, Counter[int]()
+
+    def run(self, gain: float, change: int) -> float:
+        self.runs += 1
+        self._of_file[change] += 1
+        return START + gain + random.Random(f"{SEED + self._of_file[change] - 1} {self._seed} {change}").gauss(0, 1)
+
+
 @dataclass
 class Night:
     false: int = 0
@@ -100,22 +117,23 @@ class Night:
     runs: int = 0
 
 
-def by_rule(kind: Kind, seed: int) -> Night:
-    machine, night, known, keeps = Machine(kind, seed), Night(), Standing(greedy=False), list[int]()
+def by_rule(kind: Kind, seed: int, machine: Machine | None = None) -> Night:
+    machine, night, known, keeps = machine or Machine(kind, seed), Night(), Standing(greedy=False), list[int]()
     best = -1
     for _ in range(BASELINE_RUNS):
-        known.ended(best, machine.run(0.0), of_best=False)
+        known.ended(best, machine.run(0.0, best), of_best=False)
     known.keep(best)
     for change in range(CHANGES):
         effect = machine.effect(change, night.true_gain)
-        known.ended(change, machine.run(night.true_gain + effect), of_best=False)
+        known.ended(change, machine.run(night.true_gain + effect, change), of_best=False)
         while True:
             assert known.best is not None
             decision = decide(known.scores[change], known.best, known.noise, significance(change, keeps))
             if decision.decision != "repeat":
                 break
             of_best = decision.which == "best"
-            known.ended(best if of_best else change, machine.run(night.true_gain + (0.0 if of_best else effect)), of_best)
+            again, gain = (best, night.true_gain) if of_best else (change, night.true_gain + effect)
+            known.ended(again, machine.run(gain, again), of_best)
         if decision.decision == "keep":
             if known.keep(change):
                 keeps.append(change)
@@ -130,10 +148,10 @@ def by_rule(kind: Kind, seed: int) -> Night:
 def greedily(kind: Kind, seed: int) -> Night:
     """As in the original: one run each, and what scores better than the best did is the best."""
     machine, night = Machine(kind, seed), Night()
-    first = best = machine.run(0.0)
+    first = best = machine.run(0.0, -1)
     for change in range(CHANGES):
         effect = machine.effect(change, night.true_gain)
-        score = machine.run(night.true_gain + effect)
+        score = machine.run(night.true_gain + effect, change)
         if score > best:
             best = score
             night.false += not effect
@@ -181,11 +199,11 @@ def noisy_session(folder: Path, seed: int) -> Session:
 
 
 def program(seed: int, change: int, gain: float) -> str:
-    """A file whose score is 1000 + gain, with noise of deviation 1 that depends on the file and the run's seed."""
+    """A file whose score is START + gain, with noise of deviation 1 that depends on the file and the run's seed."""
     return (
         "import os\nfrom random import Random\n\n"
         f"noise = Random(os.environ['AUTORESEARCH_SEED'] + ' {seed} {change}').gauss(0, 1)\n"
-        f"open('out', 'w').write(str(1000 + {gain} + noise))\n"
+        f"open('out', 'w').write(str({START} + {gain} + noise))\n"
     )
 
 
@@ -203,9 +221,13 @@ def in_reality(nights: int) -> None:
     for number in range(nights):
         kind = KINDS[number % 3]
         night = really(kind, number)
+        alone = by_rule(kind, number, SameDraws(kind, number))
+        if replace(alone, claimed=night.claimed) != night or not isclose(alone.claimed, night.claimed, abs_tol=1e-6):
+            sys.exit(f"night {number}: the session concluded {night}, the rule alone {alone}")
         print(
             f"{kind.name}: {night.runs / CHANGES:.2f} runs a change, {night.false} false keeps, {night.found} of "
-            f"{CHANGES // 3 if kind.effect else 0} found, true gain {night.true_gain:g}, claimed {night.claimed:.1f}",
+            f"{CHANGES // 3 if kind.effect else 0} found, true gain {night.true_gain:g}, claimed {night.claimed:.1f}; "
+            "the rule alone: the same",
             flush=True,
         )
 
