@@ -89,6 +89,7 @@ async def whole_loop(root: Path, mode: str) -> None:
         assert "holdout" in str(reference["content"])
 
 
+@pytest.mark.slow
 def test_a_long_file_is_read_in_pages_that_say_how_to_go_on(toy: Make):
     lines = [f"# {i} " + "x" * 90 + "\n" for i in range(1, 1001)]
     session = toy("".join(lines) + "open('result.txt', 'w').write('1')\n")
@@ -116,6 +117,7 @@ def test_a_long_file_is_read_in_pages_that_say_how_to_go_on(toy: Make):
     anyio.run(go)
 
 
+@pytest.mark.slow
 def test_errors_are_tool_errors_with_the_next_step_and_no_traceback(notes: Session):
     async def go() -> list[str]:
         texts: list[str] = []
@@ -142,6 +144,7 @@ def test_errors_are_tool_errors_with_the_next_step_and_no_traceback(notes: Sessi
         assert "Traceback" not in text and len(text) > 30
 
 
+@pytest.mark.slow
 def test_resources_and_prompt(notes: Session):
     run(notes)
 
@@ -240,6 +243,7 @@ def test_two_clients_at_once_share_one_run(toy: Make):
     assert len(session.state.experiments) == 1
 
 
+@pytest.mark.slow
 def test_two_requests_of_one_client_at_once_do_no_harm(notes: Session):
     async def go() -> None:
         async with connect(notes.workspace.root) as client, anyio.create_task_group() as tasks:
@@ -250,6 +254,7 @@ def test_two_requests_of_one_client_at_once_do_no_harm(notes: Session):
     assert len(open_session(notes.workspace.root).state.experiments) == 1
 
 
+@pytest.mark.slow
 def test_the_sealed_holdout_is_shown_by_no_tool_and_no_resource(toy: Make):
     session = toy(toml=SEALED)
     run(session)
@@ -286,6 +291,7 @@ command = ["{python}", "-c", "import json; print(json.dumps({'score': 1.0, 'hold
 """
 
 
+@pytest.mark.slow
 def test_a_fresh_agent_is_brought_up_to_date_in_2000_tokens(notes: Session):
     """status and history of a session of 500 experiments with a large diff and long-winded lessons."""
     run(notes)
@@ -329,6 +335,7 @@ def tokens(text: str) -> float:
     return len(text.encode()) / 3
 
 
+@pytest.mark.slow
 def test_status_and_references_show_what_was_kept_and_tried(toy: Make):
     session = toy("rate = 1\nopen('result.txt', 'w').write(str(rate))\n")
     run(session, "baseline")
@@ -398,6 +405,7 @@ def test_a_client_that_cancels_ends_its_wait_and_not_the_run(toy: Make):
     assert anyio.run(cancel)["score"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_server_never_imports_torch_or_numpy(notes: Session):
     code = (
         "import sys; from pathlib import Path; import autoresearch_mcp.cli\n"
@@ -415,6 +423,7 @@ def test_no_module_of_the_server_branches_on_language_models():
             assert not re.search(r"bpb|^import torch|^ +import torch", path.read_text(), re.MULTILINE), path
 
 
+@pytest.mark.slow
 def test_serve_makes_the_workspace_where_there_is_none(tmp_path: Path):
     async def go() -> list[str]:
         async with connect(tmp_path / "new", "--task", "notes") as client:

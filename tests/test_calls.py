@@ -164,6 +164,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_errors_that_nobody_reads_never_stop_the_server(notes: Session):
     """stderr is a pipe that nobody drains; each error's traceback is longer than a line."""
     command = [sys.executable, "-c", BROKEN, str(notes.workspace.root)]
@@ -202,6 +203,7 @@ def test_the_log_and_its_line_survive_a_full_disk_and_a_closed_stderr(tmp_path: 
         assert done.stdout == "alive\n", (path, done.stderr)
 
 
+@pytest.mark.slow
 def test_a_real_client_sees_the_words_too(notes: Session):
     async def go() -> str:
         async with connect(notes.workspace.root) as client:
@@ -212,6 +214,7 @@ def test_a_real_client_sees_the_words_too(notes: Session):
     assert anyio.run(go).startswith("keep is not allowed now")
 
 
+@pytest.mark.slow
 def test_half_a_surrogate_in_a_patch_does_not_end_the_server(notes: Session):
     """Escaped twice it passes the protocol's own JSON; an answer that quotes it could not be encoded."""
     run(notes)

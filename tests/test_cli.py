@@ -38,6 +38,7 @@ def used(toy: Make) -> Session:
     return session
 
 
+@pytest.mark.slow
 def test_init_then_status_then_plot_without_a_score(tmp_path: Path):
     made = cli("init", str(tmp_path / "w"), "--task", "notes")
     assert "task:       notes" in made
@@ -48,6 +49,7 @@ def test_init_then_status_then_plot_without_a_score(tmp_path: Path):
     assert "task needs none" in cli("prepare", "-w", str(tmp_path / "w"))
 
 
+@pytest.mark.slow
 def test_init_of_the_default_task_says_what_to_do_next(tmp_path: Path):
     made = cli("init", str(tmp_path / "w"), "--preset", "tiny")
     assert "preset tiny" in made and "next:       autoresearch-mcp prepare" in made
@@ -55,6 +57,7 @@ def test_init_of_the_default_task_says_what_to_do_next(tmp_path: Path):
     assert "ready in" in cli("prepare", "-w", str(tmp_path / "w"))
 
 
+@pytest.mark.slow
 def test_log_lists_all_and_shows_one_in_full(used: Session):
     root = str(used.workspace.root)
     listed = cli("log", "-w", root)
@@ -66,6 +69,7 @@ def test_log_lists_all_and_shows_one_in_full(used: Session):
     assert len(json.loads(cli("log", "2", "-w", root, "--json"))) == 1
 
 
+@pytest.mark.slow
 def test_status_as_text_and_json(used: Session):
     root = str(used.workspace.root)
     assert "git merge autoresearch/" in cli("status", "-w", root)
@@ -88,6 +92,7 @@ def test_plot_draws_a_picture(used: Session, tmp_path: Path):
     assert "cannot be written" in cli("plot", "-w", str(used.workspace.root), "--output", str(tmp_path / "p.nonsense"), ok=False)
 
 
+@pytest.mark.slow
 def test_stop_without_a_run_says_so(used: Session):
     assert "No run is on" in cli("stop", "-w", str(used.workspace.root), ok=False)
 
@@ -113,6 +118,7 @@ def test_version_and_errors_without_traceback(tmp_path: Path):
         assert "autoresearch-mcp init" in cli(command, "-w", str(tmp_path / "nowhere"), ok=False)
 
 
+@pytest.mark.slow
 def test_sessions_are_kept_apart(used: Session):
     root = used.workspace.root
     other = open_session(root, "second")

@@ -115,6 +115,7 @@ def session(tmp_path: Path) -> Session:
     return open_session(create(tmp_path / "workspace", str(folder)).root)
 
 
+@pytest.mark.slow
 def test_the_evaluator_is_no_file_of_the_agents(session: Session):
     run(session)
     session.keep()
@@ -128,6 +129,7 @@ def test_the_evaluator_is_no_file_of_the_agents(session: Session):
     session.keep()
 
 
+@pytest.mark.slow
 def test_what_a_check_or_a_limit_bars_is_not_kept(session: Session):
     run(session)
     session.keep()

@@ -138,6 +138,7 @@ def test_the_files_of_each_client_are_named(client: str, tmp_path: Path, monkeyp
         assert edit.path.name in row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heading", ["A file and its score", "A program that is run"])
 def test_the_tasks_that_are_shown_run(heading: str, tmp_path: Path):
     folder = tmp_path / "task"

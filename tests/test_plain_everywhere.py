@@ -58,6 +58,7 @@ def clean(text: str, what: object) -> None:
     assert visible(text) == text, (what, visible(text))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_tool_and_resource(hostile: Session):
     async def go() -> None:

@@ -74,6 +74,7 @@ def test_a_missing_git_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.Monk
         create(tmp_path / "w", "notes")
 
 
+@pytest.mark.slow
 def test_commits_work_without_a_configured_user_and_use_a_configured_one(tmp_path: Path, notes: Session):
     run(notes)
     assert git(notes.workspace.root, "log", "-1", "--format=%an <%ae>", "refs/autoresearch/experiments/1") == (
@@ -121,6 +122,7 @@ def own_repository(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_users_own_repository_is_adopted_and_nothing_else_in_it_changes(tmp_path: Path):
     folder = own_repository(tmp_path / "repo")
     before = git(folder, "status", "--porcelain"), git(folder, "rev-parse", "HEAD"), git(folder, "branch", "--show-current")
@@ -174,6 +176,7 @@ def test_hooks_and_signing_of_the_user_do_not_run(tmp_path: Path, notes: Session
     assert not list(tmp_path.glob("pre-commit-ran")) and not list(tmp_path.glob("post-commit-ran"))
 
 
+@pytest.mark.slow
 def test_the_files_mode_survives(tmp_path: Path):
     folder = own_repository(tmp_path / "repo")
     (folder / "src" / "work.py").chmod(0o755)
@@ -196,6 +199,7 @@ def test_a_symbolic_link_as_editable_file_is_refused(tmp_path: Path):
         open_session(folder)
 
 
+@pytest.mark.slow
 def test_sessions_side_by_side(notes: Session):
     other = open_session(notes.workspace.root, "other")
     run(notes)

@@ -30,6 +30,7 @@ def call(*arguments: str) -> None:
     app(list(arguments), standalone_mode=False)
 
 
+@pytest.mark.slow
 def test_a_task_from_nothing_is_whole_and_passes_doctor(tmp_path: Path):
     call("new-task", str(tmp_path / "my notes!"))
     trial = run_trial(tmp_path / "my notes!")
@@ -112,6 +113,7 @@ def test_program_md_is_an_agent_skill(tmp_path: Path):
     assert not skill("claude-desktop", tmp_path, "x") and server.command
 
 
+@pytest.mark.slow
 def test_programs_are_compared_by_what_they_brought(
     tmp_path: Path, task_folder: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):

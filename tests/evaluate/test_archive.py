@@ -144,6 +144,7 @@ class PartlyCompiled(Base):
         return self.fast(self.wte(tokens))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Base, Tied, Windowed, Half, Literal, Mixed, HalfUnderAutocast, Checkpointed, PartlyCompiled])
 def test_honest_models_give_the_same_logits(kind: Callable[[], nn.Module], tmp_path: Path):
     model = kind().eval()

@@ -58,6 +58,7 @@ def test_outputs_come_back_as_data(attempt: Callable[..., Tried]):
     assert tried.output.count("seen") == 4, "what the file prints is in the run's log, and is no answer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "failure", "says"),
     [
@@ -77,11 +78,13 @@ def test_a_file_that_gives_no_answer_is_at_fault_itself(attempt: Callable[..., T
     assert (tried.ended.outcome, tried.ended.failure) == ("refused", failure) and says in tried.ended.excerpt, tried.ended.excerpt
 
 
+@pytest.mark.slow
 def test_a_broken_scoring_command_is_not_the_files_fault(attempt: Callable[..., Tried]):
     tried = attempt("def work(*_):\n    return 'text'\n")
     assert tried.ended.failure == "scoring" and "TypeError" in tried.ended.excerpt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["bubblewrap", "landlock"])
 def test_the_child_sees_nothing_sealed_and_no_answer(attempt: Callable[..., Tried], force: Callable[[str], None], level: str):
     force(level)
@@ -113,6 +116,7 @@ def test_the_child_sees_nothing_sealed_and_no_answer(attempt: Callable[..., Trie
     assert tried.ended.score in (0, None), tried.ended
 
 
+@pytest.mark.slow
 def test_children_at_work_at_once_and_again(attempt: Callable[..., Tried]):
     score = """
     from autoresearch_mcp.evaluate.child import Child, ChildError, Function, answer
@@ -139,6 +143,7 @@ def test_nobody_else_has_children():
         Child(["true"])
 
 
+@pytest.mark.slow
 def test_children_one_after_the_other(attempt: Callable[..., Tried]):
     score = """
     from autoresearch_mcp.evaluate.child import Function, answer
@@ -152,6 +157,7 @@ def test_children_one_after_the_other(attempt: Callable[..., Tried]):
     assert attempt(work, score).ended.score == sum(range(12))
 
 
+@pytest.mark.slow
 def test_what_the_run_left_is_there_and_what_a_child_leaves_is_not_kept(attempt: Callable[..., Tried]):
     toml = TASK.replace(
         "[metric]", '[run]\ncommand = ["{python}", "work.py"]\noutputs = ["program"]\nbudget_seconds = 20\n[metric]'

@@ -264,6 +264,7 @@ def test_a_boolean_of_any_byte_is_read_as_true(sealed: Path):
     assert "score" in evaluator.score(), "its bytes are those of any other mask"
 
 
+@pytest.mark.slow
 def test_the_program_answers_each_line_with_one_and_ends_with_the_score(sealed: Path):
     model = Bigram()
     submit(model, declare(model))

@@ -196,6 +196,7 @@ def at(value: object, path: tuple[object, ...]) -> object:
     return value
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(PARTS), ODD, st.sampled_from(["set", "delete", "add"])), min_size=1, max_size=3))
 def test_a_mutated_graph_is_refused_in_words_or_runs(changes: list[tuple[tuple[object, ...], object, str]]):

@@ -66,6 +66,7 @@ def test_the_split_is_fixed():
 documents = st.lists(st.lists(st.integers(1, 99), max_size=40), min_size=1, max_size=30)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(documents, st.integers(3, 12))
 def test_packing_loses_and_invents_nothing(texts: list[list[int]], row_len: int):
@@ -315,6 +316,7 @@ def prepare_gpu(hub: Hub, out: Path, shards: int = 3) -> subprocess.CompletedPro
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_shards_are_downloaded_tokenised_and_split(hub: Hub, tmp_path: Path):
     result = prepare_gpu(hub, tmp_path / "out" / "gpu")
     assert result.returncode == 0, result.stdout + result.stderr
@@ -347,6 +349,7 @@ def test_a_damaged_shard_is_removed_and_named(hub: Hub, tmp_path: Path):
     assert prepare_gpu(hub, tmp_path / "out" / "gpu").returncode == 0
 
 
+@pytest.mark.slow
 def test_no_connection_is_a_clear_error_and_leaves_nothing_half_done(hub: Hub, tmp_path: Path):
     hub.server.shutdown()
     hub.server.server_close()

@@ -1,12 +1,14 @@
 """A call of a tool is a sign of life that other processes see."""
 
 import anyio
+import pytest
 
 from autoresearch_mcp.loop.activity import last_call, note_call
 from autoresearch_mcp.loop.session import Session
 from conftest import connect, open_session
 
 
+@pytest.mark.slow
 def test_every_call_is_noted_refused_ones_too(notes: Session):
     elsewhere = open_session(notes.workspace.root)
     assert last_call(elsewhere) is None

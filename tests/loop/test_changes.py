@@ -79,6 +79,7 @@ def test_other_files_are_compared_by_words_under_their_headings():
     assert change("= 2", "= 3", "[a]\nx = 1\n[b]\ny = 2\n", "weights.toml").places == ["b"]  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_a_large_file_is_compared_in_a_moment():
     lines = [f"value_{i} = {i}" for i in range(20_000)]
     new = [*lines[:10_000], "extra = 1", *lines[10_000:]]

@@ -108,6 +108,7 @@ def check_consistent(session: Session) -> None:
     assert git(root, "fsck", "--connectivity-only").find("missing") == -1
 
 
+@pytest.mark.slow
 def test_kill_of_the_supervisor_is_noticed_and_named_lost(toy: Make):
     session = toy("import time\nprint('up', flush=True)\ntime.sleep(300)\n")
     number, _ = session.run_experiment("endless")
@@ -173,6 +174,7 @@ def test_kill_of_server_and_client_leaves_the_run_alive_and_its_result_recorded(
     assert anyio.run(next_client)["score"] == 7
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_with_the_machine_leaves_no_slot_taken(toy: Make):
     session = toy("import time\ntime.sleep(300)\n")
     number, _ = session.run_experiment("endless")

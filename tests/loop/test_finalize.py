@@ -13,6 +13,8 @@ from autoresearch_mcp.record.events import Verified
 from autoresearch_mcp.views.report import place_of, report, write_report
 from conftest import replace, run
 
+pytestmark = pytest.mark.slow  # each has a session of several runs
+
 Make = Callable[..., Session]
 FILE = "A = 0\n\n\nB = 0\n\n\nC = 0\n\n\nopen('result.txt', 'w').write(str(A + B + C))\n"
 

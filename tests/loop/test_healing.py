@@ -40,6 +40,7 @@ def scored(toy: Make) -> Session:
 # --- the editable file ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_missing_file_reads_as_what_should_be_there_and_waits_for_nobody(scored: Session):
     scored.worktree.path.unlink()
     with locked(scored.workspace.state_dir / f"session-{scored.tag}.lock", "a step of somebody's"):
@@ -47,12 +48,14 @@ def test_a_missing_file_reads_as_what_should_be_there_and_waits_for_nobody(score
         assert build.file_view(scored).content == TWO
 
 
+@pytest.mark.slow
 def test_keep_with_the_file_gone_keeps_what_was_run_and_puts_it_back(scored: Session):
     scored.worktree.path.unlink()
     assert scored.keep().experiment is not None
     assert scored.worktree.path.read_text() == TWO and scored.position().phase == "ready"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["apply_patch", "discard", "run_experiment"])
 def test_every_step_works_with_the_file_gone(toy: Make, step: str):
     session = toy()
@@ -69,6 +72,7 @@ def test_every_step_works_with_the_file_gone(toy: Make, step: str):
         assert run(session, "again", replicate=True) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_files_place_is_set_aside_by_discard(scored: Session):
     scored.worktree.path.unlink()
     scored.worktree.path.mkdir()
@@ -81,6 +85,7 @@ def test_a_folder_in_the_files_place_is_set_aside_by_discard(scored: Session):
     assert (aside / "precious.txt").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_files_place_is_healed_at_start(scored: Session):
     scored.discard()
     scored.worktree.path.unlink()
@@ -109,6 +114,7 @@ def test_a_link_above_the_file_is_not_followed(tmp_path: Path, task_folder: Call
     assert not list(elsewhere.iterdir()) and session.read().text == TWO
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["too large", "another encoding", "link", "pipe"])
 def test_what_is_no_text_file_is_set_aside_and_only_discard_is_allowed(scored: Session, tmp_path: Path, kind: str):
     scored.discard()
@@ -151,6 +157,7 @@ def test_a_baseline_that_somebody_ended_may_run_again(toy: Make):
 # --- results.tsv ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_written_fails_no_step(scored: Session):
     scored.results.path.unlink(missing_ok=True)
     scored.results.path.mkdir()
@@ -162,6 +169,7 @@ def test_a_table_that_cannot_be_written_fails_no_step(scored: Session):
     assert "\tkeep\ttwo" in scored.results.path.read_text()
 
 
+@pytest.mark.slow
 def test_somebody_who_holds_the_tables_lock_fails_no_step(scored: Session):
     held = try_lock(scored.workspace.state_dir / "results.lock")
     assert held is not None
@@ -169,6 +177,7 @@ def test_somebody_who_holds_the_tables_lock_fails_no_step(scored: Session):
     os.close(held)
 
 
+@pytest.mark.slow
 def test_a_table_that_was_removed_is_back_at_the_next_start(scored: Session):
     scored.results.path.unlink()
     open_session(scored.workspace.root)
@@ -178,6 +187,7 @@ def test_a_table_that_was_removed_is_back_at_the_next_start(scored: Session):
 # --- git --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_moved_workspace_simply_works(scored: Session, tmp_path: Path):
     old = scored.workspace.root
     scored.ledger.close()
@@ -221,6 +231,7 @@ def test_what_git_lost_is_made_again_and_an_edit_survives(scored: Session, lost:
     open_session(scored.workspace.root)
 
 
+@pytest.mark.slow
 def test_a_stale_lock_in_our_part_of_git_is_removed(scored: Session):
     entry = scored.workspace.common / "worktrees" / scored.tag
     lock = entry / "index.lock"
@@ -242,6 +253,7 @@ def test_a_fresh_lock_in_our_part_is_waited_for(scored: Session):
     assert not lock.exists()
 
 
+@pytest.mark.slow
 def test_a_lock_of_the_users_is_left_alone_and_named(scored: Session):
     lock = scored.workspace.common / "packed-refs.lock"
     lock.touch()
@@ -251,6 +263,7 @@ def test_a_lock_of_the_users_is_left_alone_and_named(scored: Session):
     assert lock.exists()
 
 
+@pytest.mark.slow
 def test_refs_that_something_removed_are_made_again_in_one_go(scored: Session):
     for number in (1, 2):
         git(scored.workspace.root, "update-ref", "-d", f"refs/autoresearch/experiments/{number}")
@@ -277,6 +290,7 @@ def test_a_workspace_moved_during_a_run_keeps_its_result(toy: Make, tmp_path: Pa
     assert after.experiment(1).score == 1.0 and not old.exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_another_ledger_is_not_recorded(scored: Session):
     spec = scored.spec(2)
     assert spec is not None
@@ -285,6 +299,7 @@ def test_a_run_of_another_ledger_is_not_recorded(scored: Session):
     assert scored.experiment(2).score == 2.0
 
 
+@pytest.mark.slow
 def test_numbers_of_a_lost_ledger_are_not_used_again(scored: Session):
     commit = git(scored.workspace.root, "rev-parse", "refs/autoresearch/experiments/2")
     scored.ledger.close()
@@ -299,6 +314,7 @@ def test_numbers_of_a_lost_ledger_are_not_used_again(scored: Session):
     assert git(workspace.root, "rev-parse", "refs/autoresearch/experiments/2") == commit
 
 
+@pytest.mark.slow
 def test_a_commit_of_a_human_on_the_branch_is_not_dropped(scored: Session):
     (scored.worktree.root / "NOTES").write_text("mine")
     git(scored.worktree.root, "add", "NOTES")
@@ -328,6 +344,7 @@ def test_line_ends_of_the_users_git_do_not_reach_the_worktree(tmp_path: Path, mo
 # --- looking and starting ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_looking_starts_nothing(scored: Session):
     branches = git(scored.workspace.root, "branch", "--list")
     with pytest.raises(NotFoundError, match=f"no session 'typo'.*{scored.tag}"):

@@ -21,6 +21,7 @@ def write(value: object) -> str:
     return f"open('result.txt', 'w').write('{value}')\n"
 
 
+@pytest.mark.slow
 def test_the_best_shown_is_the_best_not_the_baseline(toy: Make):
     session = toy()
     run(session)
@@ -44,6 +45,7 @@ async def read_of_a_score(session: Session) -> tuple[str, float]:
         return text_of(result), result.structured_content["score"]
 
 
+@pytest.mark.slow
 def test_the_agent_reads_six_decimals_of_the_metric_and_the_ledger_keeps_all(toy: Make):
     import anyio
 
@@ -54,6 +56,7 @@ def test_the_agent_reads_six_decimals_of_the_metric_and_the_ledger_keeps_all(toy
     assert session.experiment(1).score == 0.997912345678
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["0", "0.0", "-2.5"])
 def test_zero_and_negative_scores_count(toy: Make, value: str):
     session = toy(write(value), toml=TOY.replace('"maximize"', '"minimize"'))
@@ -67,6 +70,7 @@ def test_zero_and_negative_scores_count(toy: Make, value: str):
     session.keep()
 
 
+@pytest.mark.slow
 def test_a_crashed_first_run_is_not_the_baseline(toy: Make):
     session = toy("raise SystemExit(1)\n")
     run(session)
@@ -77,6 +81,7 @@ def test_a_crashed_first_run_is_not_the_baseline(toy: Make):
     assert session.keep().experiment.number == 2  # nothing to beat yet: not a score of zero, not the crash
 
 
+@pytest.mark.slow
 def test_discard_leaves_the_users_other_files_alone(toy: Make):
     session = toy()
     for folder in (session.workspace.root, session.worktree.root):
@@ -105,6 +110,7 @@ def test_what_was_never_run_cannot_be_kept(toy: Make):
         session.keep()
 
 
+@pytest.mark.slow
 def test_the_gate_survives_a_restart(toy: Make):
     session = toy()
     run(session)

@@ -28,6 +28,7 @@ def told(session: Session, count: int) -> list[dict[str, object]]:
     raise AssertionError("nobody was told")
 
 
+@pytest.mark.slow
 def test_after_the_last_experiment_a_session_is_done(toy: Callable[..., Session]):
     session = toy(toml=TOY + f"\n[limits]\nexperiments = 2\n[notify]\non_end = {SAVES}\non_keep = {SAVES}\n")
     run(session)
@@ -65,6 +66,7 @@ def test_an_edit_that_is_left_over_can_be_taken_back(toy: Callable[..., Session]
     assert session.position().phase == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "score", "says"),
     [
@@ -98,6 +100,7 @@ def test_a_hook_that_fails_or_hangs_is_noted_and_changes_nothing(toy: Callable[.
     assert "cannot be started" in noted and "took longer than 0.5 s" in noted and "stall" not in noted
 
 
+@pytest.mark.slow
 def test_a_plateau_is_told(toy: Callable[..., Session], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hooks, "PLATEAU", 2)
     session = toy(toml=TOY + f"\n[notify]\non_plateau = {SAVES}\n")
@@ -118,6 +121,7 @@ def test_a_limit_holds_for_repeats_that_an_agent_asks_for(toy: Callable[..., Ses
         session.run_experiment("again", replicate=True)
 
 
+@pytest.mark.slow
 def test_a_baseline_is_not_repeated_without_end(toy: Callable[..., Session]):
     session = toy()
     run(session)

@@ -327,6 +327,7 @@ def test_tabs_unicode_and_odd_line_separators_survive():
 corpus = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "patches.py"), run_name="corpus")
 
 
+@pytest.mark.slow
 def test_of_plausible_patches_nearly_all_are_applied_and_none_otherwise_than_meant():
     cases = list(corpus["plausible"]())
     outcomes = Counter(corpus["outcome"](case) for case in cases)

@@ -11,6 +11,8 @@ from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.views import morning
 from conftest import TOY, replace, run
 
+pytestmark = pytest.mark.slow  # each has a session of several runs
+
 Make = Callable[..., Session]
 BY_SEED = "import os\nopen('result.txt', 'w').write(str(10 + int(os.environ['AUTORESEARCH_SEED']) / 1000))\n"
 MEASURED = TOY.replace('confidence = "single"\n', "")

@@ -36,6 +36,7 @@ def baseline(session: Session) -> Session:
     return session
 
 
+@pytest.mark.slow
 def test_the_loop(toy: Make):
     session = toy()
     assert session.position().phase == "baseline"
@@ -92,6 +93,7 @@ def test_one_run_at_a_time_and_no_step_beside_it(toy: Make):
     wait_for(lambda: not session.state.running)
 
 
+@pytest.mark.slow
 def test_a_result_must_be_judged_before_the_next_step(toy: Make):
     session = baseline(toy())
     replace(session, write(2))
@@ -102,6 +104,7 @@ def test_a_result_must_be_judged_before_the_next_step(toy: Make):
         session.run_experiment("next")
 
 
+@pytest.mark.slow
 def test_keep_is_refused_when_worse_and_when_equal_but_not_shorter(toy: Make):
     session = baseline(toy())
     replace(session, write(0.5))
@@ -115,6 +118,7 @@ def test_keep_is_refused_when_worse_and_when_equal_but_not_shorter(toy: Make):
         session.keep()
 
 
+@pytest.mark.slow
 def test_equal_and_shorter_is_a_simplification(toy: Make):
     session = baseline(toy("x = 1\n" + write(1)))
     replace(session, write(1))
@@ -130,6 +134,7 @@ def test_equal_and_shorter_is_a_simplification(toy: Make):
     assert kept.scores == [1.0, 1.0] and kept.verdict is not None and "1 lines fewer" in kept.verdict.reason
 
 
+@pytest.mark.slow
 def test_within_the_noise_floor_better_is_not_better(toy: Make):
     session = baseline(toy(toml=TOY.replace('direction = "maximize"', 'direction = "maximize"\nnoise_floor = 0.1')))
     replace(session, write(1.05))
@@ -142,6 +147,7 @@ def test_within_the_noise_floor_better_is_not_better(toy: Make):
     session.keep()
 
 
+@pytest.mark.slow
 def test_lower_is_better_where_the_task_says_so(toy: Make):
     session = baseline(toy(toml=TOY.replace('"maximize"', '"minimize"')))
     replace(session, write(2))
@@ -154,6 +160,7 @@ def test_lower_is_better_where_the_task_says_so(toy: Make):
     assert session.keep().experiment.score == -1
 
 
+@pytest.mark.slow
 def test_a_crash_can_be_mended_or_discarded_but_not_kept(toy: Make):
     session = baseline(toy())
     replace(session, "raise ValueError('no')\n")
@@ -174,6 +181,7 @@ def test_a_crash_can_be_mended_or_discarded_but_not_kept(toy: Make):
     assert session.experiment(3).committed.parent == session.experiment(1).committed.commit
 
 
+@pytest.mark.slow
 def test_a_crashed_baseline_is_no_baseline(toy: Make):
     session = toy("raise SystemExit(3)\n")
     run(session, "baseline")
@@ -190,6 +198,7 @@ def test_failures_are_named_by_the_tasks_patterns(toy: Make):
     assert session.experiment(1).failure == "oom"
 
 
+@pytest.mark.slow
 def test_replicates_measure_the_noise(toy: Make):
     session = toy("import os\nopen('result.txt', 'w').write(os.environ['AUTORESEARCH_SEED'])\n")
     run(session)
@@ -202,6 +211,7 @@ def test_replicates_measure_the_noise(toy: Make):
     assert session.position().phase == "ready"
 
 
+@pytest.mark.slow
 def test_the_same_file_twice_is_noticed(toy: Make):
     session = baseline(toy())
     replace(session, write(0))
@@ -217,6 +227,7 @@ def test_the_same_file_twice_is_noticed(toy: Make):
         session.run_experiment("again", replicate=True)
 
 
+@pytest.mark.slow
 def test_the_same_change_is_noticed_through_comments_and_on_another_best(toy: Make):
     session = baseline(toy("rate = 1  # slow\nbonus = 0\nopen('result.txt', 'w').write(str(rate + bonus))\n"))
     run_patched(session, "rate = 1", "rate = 0", "lower rate")
@@ -242,6 +253,7 @@ def test_a_change_of_comments_alone_is_not_run(toy: Make):
     session.discard()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_after_training_began_is_a_result(toy: Make):
     session = baseline(toy())
     replace(session, "import time\ntime.sleep(60)\n")
@@ -281,6 +293,7 @@ def run_patched(session: Session, old: str, new: str, description: str) -> int:
     return run(session, description)
 
 
+@pytest.mark.slow
 def test_keep_acts_only_on_what_was_run(toy: Make):
     session = baseline(toy())
     replace(session, write(2))
@@ -292,6 +305,7 @@ def test_keep_acts_only_on_what_was_run(toy: Make):
     assert session.read().text == write("1.0")
 
 
+@pytest.mark.slow
 def test_keep_is_refused_when_the_conditions_changed(toy: Make, monkeypatch: pytest.MonkeyPatch):
     session = baseline(toy())
     replace(session, write(2))
@@ -301,6 +315,7 @@ def test_keep_is_refused_when_the_conditions_changed(toy: Make, monkeypatch: pyt
         session.keep()
 
 
+@pytest.mark.slow
 def test_data_that_changed_since_the_first_run_stops_the_session(toy: Make):
     data = """
 [data]

@@ -35,6 +35,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 def test_a_trial_leaves_nothing_behind(tmp_path: Path):
     shutil.copytree(ROOT / "examples" / "notes", tmp_path / "notes")
     before = sorted(path.name for path in (tmp_path / "notes").rglob("*"))
@@ -45,6 +46,7 @@ def test_a_trial_leaves_nothing_behind(tmp_path: Path):
     assert run_trial(tmp_path / "notes", replace=b"budget metric\n").scores == [1.98]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_scoring_command_is_named_by_try_and_by_doctor(task_folder: Callable[..., Path], tmp_path: Path, how: str):
     script, says = BROKEN[how]
@@ -91,6 +93,7 @@ print(json.dumps({"score": [5, 100, 7][number], "holdout": [1, 3, 2][number], "d
     assert (ended.score, ended.holdout, ended.details) == (7, 2, {"n": 2})
 
 
+@pytest.mark.slow
 def test_settings_answers_and_limits_of_scoring(task_folder: Callable[..., Path]):
     toml = NOTHING_RUNS.replace(
         'command = ["{python}", "score.py"]',
@@ -131,6 +134,7 @@ def test_a_pattern_that_stands_for_nothing_is_refused(task_folder: Callable[...,
         run_trial(task_folder(NOTHING_RUNS.replace('["score.py"]\n', '["score.py", "tests/*.py"]\n', 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["landlock", "none"])
 def test_tools_that_look_upwards_find_no_project(
     task_folder: Callable[..., Path], tmp_path: Path, force: Callable[[str], None], level: str
@@ -157,6 +161,7 @@ def test_tools_that_look_upwards_find_no_project(
     assert git(folder, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_committed_change_of_a_pinned_file_is_told(task_folder: Callable[..., Path], tmp_path: Path):
     session = open_session(create(tmp_path / "workspace", str(task_folder(NOTHING_RUNS, score__py="print(1)\n"))).root)
     root = session.workspace.root
@@ -259,6 +264,7 @@ def test_where_a_holdout_is_told_no_agent_reads_what_scoring_printed(task_folder
         build.reference(session, "scoring:1")
 
 
+@pytest.mark.slow
 def test_doctor_prepares_nothing_and_says_what_is_wrong(task_folder: Callable[..., Path], tmp_path: Path):
     root = create(tmp_path / "workspace", str(task_folder(NOTHING_RUNS, score__py="print(1)\n"))).root
     open_session(root)
@@ -267,6 +273,7 @@ def test_doctor_prepares_nothing_and_says_what_is_wrong(task_folder: Callable[..
     assert found.level == "error" and "{no_such}" in found.found
 
 
+@pytest.mark.slow
 def test_doctor_scores_long_tasks_when_told(task_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     long = NOTHING_RUNS + '\n[run]\ncommand = ["{python}", "-c", "print(1)"]\nbudget_seconds = 600\noutputs = []\n'
     root = create(tmp_path / "workspace", str(task_folder(long, score__py="print('no number')\n"))).root

@@ -181,6 +181,7 @@ def test_a_night_of_changes_that_change_nothing_claims_nothing():
     assert false(nights("nothing helps", greedily)) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "power", "cost"), [("every third helps by 2", 0.65, 2.6), ("every third helps by 4", 0.95, 2.3)])
 def test_what_helps_is_found(name: str, power: float, cost: float):
     made = nights(name)
@@ -190,6 +191,7 @@ def test_what_helps_is_found(name: str, power: float, cost: float):
     assert fmean(night.claimed for night in made) == pytest.approx(fmean(night.true_gain for night in made), rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.tails or kind.drift or kind.growth], ids=lambda kind: kind.name)
 def test_noise_of_another_kind_does_not_break_it(kind: Kind):
     made = nights(kind.name)

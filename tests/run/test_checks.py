@@ -56,6 +56,7 @@ def change(session: Session, text: str) -> int:
     return run(session)
 
 
+@pytest.mark.slow
 def test_a_better_score_with_a_failing_check_is_not_kept(checked: Callable[..., Session]):
     session = checked(task(TESTS, COMPILES))
     run(session)
@@ -82,6 +83,7 @@ def test_a_check_that_says_nothing_of_it_cannot_import_the_file(checked: Callabl
     assert "No module named 'work'" in ended(session).checks["unseen"]
 
 
+@pytest.mark.slow
 def test_a_file_cannot_end_a_check_that_reads_it_as_data(checked: Callable[..., Session]):
     session = checked(task(COMPILES, UNSEEN), test='import sys; sys.exit("import os" in open(".edited/work.py").read())\n')
     run(session)
@@ -100,6 +102,7 @@ def test_files_of_a_run_are_not_planted_among_those_of_a_check(checked: Callable
     assert "AssertionError" in ended(session).checks["tests"]
 
 
+@pytest.mark.slow
 def test_a_check_is_ended_when_its_time_is_up(checked: Callable[..., Session]):
     session = checked(task(TESTS + "\ntimeout_seconds = 1"), test="import time\ntime.sleep(60)\n")
     run(session)

@@ -33,6 +33,7 @@ def with_data(toy: Make, work: str, toml: str = WITH_DATA, **changes: str) -> Se
     return session
 
 
+@pytest.mark.slow
 def test_data_is_handed_over_read_only_when_asked_and_that_starts_the_budget(toy: Make):
     work = """
 import time
@@ -52,6 +53,7 @@ except OSError:
     assert ended(session).seconds["startup"] >= 1.0
 
 
+@pytest.mark.slow
 def test_start_up_beyond_what_is_free_is_charged_to_the_budget(toy: Make):
     work = """
 import time
@@ -64,6 +66,7 @@ open("result.txt", "w").write(str(reply["budget"]))
     assert 15 < (ended(session).score or 0) <= 19.5, ended(session)
 
 
+@pytest.mark.slow
 def test_a_run_that_never_asks_for_data_times_out_at_start_up(toy: Make):
     session = with_data(toy, "import time\ntime.sleep(300)\n", budget_seconds="0.5\nstartup_seconds = 0.5")
     run(session)
@@ -165,6 +168,7 @@ def test_garbage_on_the_control_socket_does_no_harm(toy: Make):
     assert ended(session).outcome in ("scored", "crash")
 
 
+@pytest.mark.slow
 def test_a_run_hears_its_score_only_when_it_is_on_record(toy: Make):
     """While the ledger cannot be written, the run waits for its answer, and nobody knows a score."""
     work = """
@@ -189,6 +193,7 @@ print("told", ask(op="submit")[0], flush=True)
     assert ended(session).score == 3.5
 
 
+@pytest.mark.slow
 def test_the_seconds_of_scoring_hold_nothing_of_the_goodbye(toy: Make):
     work = """
 import time

@@ -21,7 +21,7 @@ from autoresearch_mcp.run.foreign import Lines, Process
 from autoresearch_mcp.run.hardware import Granted
 from conftest import lay_out, supervise
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other processes are watched on Linux alone")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="other processes are watched on Linux alone")]
 LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
 
 PRELUDE = """

@@ -145,6 +145,7 @@ def test_no_depth_mode_or_name_hinders_removing(place: Path):
     assert (place / "outside" / "result").read_text() == "secret"
 
 
+@pytest.mark.slow
 def test_removing_ends_after_a_straggler_does(place: Path):
     stop = threading.Event()
 
@@ -238,6 +239,7 @@ def test_a_large_file_takes_no_memory(place: Path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB on Linux, bytes on macOS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "reason"),
     [

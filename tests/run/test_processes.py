@@ -183,6 +183,7 @@ print(len(processes.strays("/nowhere", mark)), processes.processes([user]) if us
 """
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another id")
 @pytest.mark.parametrize("user", [0, ID], ids=["the server's id", "an id of its own"])

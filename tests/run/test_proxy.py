@@ -59,6 +59,7 @@ def ports() -> Iterator[list[int]]:
         server.server_close()
 
 
+@pytest.mark.slow
 @pytest.mark.needs("bubblewrap")
 def test_scoring_reaches_the_hosts_that_are_named_and_no_other(task_folder: Callable[..., Path], ports: list[int]):
     toml = NOTHING_RUNS.replace("[metric]\n", f'[metric]\nnetwork = ["127.0.0.1:{ports[0]}"]\n')
@@ -68,6 +69,7 @@ def test_scoring_reaches_the_hosts_that_are_named_and_no_other(task_folder: Call
     assert "403" in tried.scoring
 
 
+@pytest.mark.slow
 @pytest.mark.needs("bubblewrap")
 @pytest.mark.parametrize("network", ['"none"', '"loopback"'])
 def test_without_names_nobody_is_reached(task_folder: Callable[..., Path], ports: list[int], network: str):
@@ -83,6 +85,7 @@ def test_a_level_that_cannot_refuses(task_folder: Callable[..., Path], force: Ca
     assert ended.failure == "refused" and "wants a network" in ended.excerpt and "bubblewrap" in ended.excerpt
 
 
+@pytest.mark.slow
 def test_a_tunnel_is_passed_on_unread(tmp_path: Path, ports: list[int]):
     refused: list[str] = []
     proxy = Proxy(tmp_path / "hosts", [f"localhost:{ports[0]}"], refused.append)

@@ -136,6 +136,7 @@ def test_where_data_is_sealed_nothing_that_scoring_prints_is_shown(toy: Make):
     assert "secret" in spec_of(session, 1).scoring_log.read_text()
 
 
+@pytest.mark.slow
 def test_scoring_has_a_time_limit(toy: Make):
     toml = scored_by("import time; time.sleep(300)")
     session = toy(toml=toml, budget_seconds="5\nevaluate_seconds = 1")
@@ -160,6 +161,7 @@ def test_scoring_that_answers_nonsense_is_recorded_under_a_name(toy: Make):
     assert "must be an object" in ended(session).excerpt
 
 
+@pytest.mark.slow
 def test_a_scoring_command_that_floods_its_output_is_ended_in_time(toy: Make):
     code = "while True: print('x' * 100)"
     toml = scored_by(code)

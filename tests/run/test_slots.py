@@ -67,6 +67,7 @@ def test_a_task_that_demands_a_gpu_is_refused_without_one(toy: Make):
     assert "demands a GPU" in ended(session).excerpt and 'preset = "cpu"' in ended(session).excerpt
 
 
+@pytest.mark.slow
 def test_runs_of_two_workspaces_wait_for_each_other(tmp_path: Path, toy: Make):
     from autoresearch_mcp.create import create
 

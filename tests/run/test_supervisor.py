@@ -22,6 +22,7 @@ def test_one_result_is_delivered_and_no_ledger_is_needed(tmp_path: Path):
     assert not spec.ledger.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "broken",
     [
@@ -76,6 +77,7 @@ def test_the_clock_ends_a_run_that_goes_past_its_budget_and_grace(toy: Make):
     assert ended(session).seconds["training"] >= 2.0
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_past_its_limit_is_too_late_also_where_nobody_looked_in_time(tmp_path: Path):
     """As on a machine so busy that the clock is looked at late."""
     spec = lay_out(tmp_path, "import time\ntime.sleep(1.5)\n" + DONE)

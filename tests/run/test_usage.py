@@ -104,6 +104,7 @@ os.waitpid(child, 0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="who hides like this does so on Linux")
 @pytest.mark.parametrize("how", HIDING)
 def test_who_hides_what_it_uses_is_uncounted(how: str):
@@ -176,6 +177,7 @@ time.sleep(20)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "reason"), [(40, "wrote [123][0-9][0-9] MiB in"), (5000, "nested more than")])
 def test_what_lies_below_the_longest_path_is_counted_refused_and_removed(toy: Make, depth: int, reason: str):
     session = toy(DEEP.replace("@DEPTH@", str(depth)) + DONE, toml=TOY + "\n[sandbox]\ndisk_mb = 100\n", budget_seconds="30")
@@ -193,6 +195,7 @@ for number in range(4):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("score", "failure", "reason"),
     [

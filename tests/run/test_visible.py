@@ -116,6 +116,7 @@ for name in {kept!r}:
 # --- packages of a task ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["none", *CONFINED])
 @pytest.mark.parametrize("options", [[], ["-I"]])
 def test_a_run_imports_what_is_listed_and_nothing_else(level: str, options: list[str], toy: Make, monkeypatch: pytest.MonkeyPatch):
@@ -130,6 +131,7 @@ def test_a_run_imports_what_is_listed_and_nothing_else(level: str, options: list
     assert "gone" in log_of(session, 1) and "/python" in log_of(session, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_misses_an_installed_package_says_how_to_list_it(toy: Make):
     session = toy("import numpy\nimport matplotlib.pyplot\n" + DONE)
     run(session)
@@ -150,6 +152,7 @@ def test_a_package_that_is_not_installed_is_refused_before_anything_is_made(task
     assert not (tmp_path / "workspace").exists()
 
 
+@pytest.mark.slow
 def test_a_package_that_has_gone_is_found_by_doctor_and_refuses_the_run(toy: Make, tmp_path: Path):
     """Installed when the workspace was made, and not any more."""
     session = toy(DONE, toml=with_packages("tomlkit"))
@@ -255,6 +258,7 @@ def look_everywhere(spec: RunSpec, level: str, paths: str, *roots: str) -> list[
     return printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", CONFINED)
 def test_whoever_looks_finds_what_is_there(level: str, spec: RunSpec):
     """Else finding nothing would mean nothing: text and tokens, wrapped in each way, in a folder that can be read."""

@@ -33,6 +33,7 @@ def test_an_empty_file_has_its_content_in_the_answer(toy: Make):
     assert (view.total_lines, view.structured()["content"]) == (0, "")
 
 
+@pytest.mark.slow
 def test_every_answer_says_what_is_allowed_and_a_scored_one_what_is_suggested(toy: Make):
     session = toy()
     assert build.file_view(session).structured()["allowed"] == ["run_experiment"]
