@@ -69,19 +69,24 @@ def edit(name: str, path: str, old: str, *changes: tuple[str, str]) -> Edit:
 
 
 EDITS = [
-    edit("constant", "train.py", TRAIN, ("LOGIT_CAP = 15.0 ", "LOGIT_CAP = 20.0 ")),
+    edit("constant", "train.py", TRAIN, ("LOGIT_CAP = by_preset(15.0, ", "LOGIT_CAP = by_preset(20.0, ")),
     edit(
         "function",
         "train.py",
         TRAIN,
         (
-            "def norm(x):\n    return F.rms_norm(x, (x.size(-1),))\n",
-            "def norm(x):\n    scale = x.float().pow(2).mean(-1, keepdim=True)\n    return x * torch.rsqrt(scale + 1e-6)\n",
+            "    return min(1.0, max(0.0, (1 - progress) / WARMDOWN_RATIO))\n",
+            "    left = (1 - progress) / WARMDOWN_RATIO\n    return math.sin(math.pi / 2 * min(1.0, max(0.0, left)))\n",
         ),
     ),
     edit("insertion", "train.py", TRAIN, ("import math\nimport time\n", "import math\nimport os\nimport time\n")),
     edit("method", "train.py", TRAIN, ("F.relu(self.fc(x)).square())", "F.gelu(self.fc(x)))")),
-    edit("removal", "train.py", TRAIN, ("WARMUP_RATIO = 0.0  # share of the budget in which the learning rate rises\n", "")),
+    edit(
+        "removal",
+        "train.py",
+        TRAIN,
+        ("    gc.freeze()  # what is here stays; to look through it again and again would stall steps\n", ""),
+    ),
     edit(
         "two places",
         "train.py",

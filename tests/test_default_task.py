@@ -13,6 +13,7 @@ import pytest
 from autoresearch_mcp.create import create
 from autoresearch_mcp.demo import IDEAS
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.loop.trial import run_trial
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from conftest import ROOT, connect, git, open_session, text_of
@@ -132,7 +133,7 @@ from pathlib import Path
 sys.path.insert(0, {str(ROOT / "harness")!r})
 import torch, export, prepare, train
 torch.manual_seed(1)
-model = train.GPT(train.GPTConfig(vocab_size=prepare.VOCAB_SIZE))
+model = train.GPT(prepare.VOCAB_SIZE)
 optimizers = model.optimizers()
 rows = torch.from_numpy(prepare._rows("train")[:512].astype("int64"))
 for batch in rows.split(32):
@@ -163,6 +164,15 @@ Path("trained.json").write_text(json.dumps({{"digests": {{name: export.tensor_di
     assert declared == {"marks": {"causality": "proved"}} == {"marks": answer["marks"]}
     assert answer["score"] == pytest.approx(val, abs=1e-4) and answer["holdout"] == pytest.approx(holdout, abs=1e-4)
     assert val < 4.5  # it learned something, so the comparison is of a real model
+
+
+def test_a_trial_of_it_is_scored(tmp_path: Path):
+    """The way of `try`, which watches what is refused, through the handing over of data too."""
+    shutil.copytree(ROOT / "harness", tmp_path / "task", ignore=shutil.ignore_patterns("__pycache__"))
+    toml = tmp_path / "task" / "autoresearch.toml"
+    toml.write_text(toml.read_text().replace("budget_seconds = 8\n", "budget_seconds = 2\n"))
+    (tried,) = run_trial(tmp_path / "task", preset="tiny").runs
+    assert tried.ended.score is not None, tried.ended.excerpt
 
 
 def test_the_demo_shows_what_it_promises(tmp_path: Path):

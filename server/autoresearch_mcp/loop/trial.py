@@ -116,9 +116,10 @@ def run_trial(
     tell: Tell = in_silence,
     prepare: bool = True,
     stop_at_failure: bool = False,
+    first: int = 0,
 ) -> Trial:
-    """Runs and scores the file of a folder `count` times, in turn, each with the seed that an experiment's runs have; `replace` is
-    tried in its place. `tell` hears of the progress. Raises TaskError, WorkspaceError.
+    """Runs and scores the file of a folder `count` times, in turn, with the seeds that an experiment's runs have, from its `first`
+    one on; `replace` is tried in its place. `tell` hears of the progress. Raises TaskError, WorkspaceError.
     """
     task, files = read_folder(folder, preset)
     for name, place in programs(task).items():
@@ -140,7 +141,7 @@ def run_trial(
     _sweep()
     before = _state(folder, task, data)
     runs: list[Tried] = []
-    for number in range(count):
+    for number in range(first, first + count):
         runs.append(_run(folder, task, files, data, number, tell))
         if stop_at_failure and runs[-1].ended.score is None:
             break

@@ -191,7 +191,7 @@ class Cell:
                 command = self._confined(command, self.spec.scoring, [lender, data])
                 descriptor = theirs.fileno()
                 result = subprocess.run(
-                    command, pass_fds=[descriptor], stdin=subprocess.DEVNULL, capture_output=True, timeout=LENDING
+                    command, pass_fds=[descriptor, *self._told], stdin=subprocess.DEVNULL, capture_output=True, timeout=LENDING
                 )
             descriptors = socket.recv_fds(ours, 1, len(paths))[1]  # its end is closed, so this does not wait
         if len(descriptors) != len(paths):

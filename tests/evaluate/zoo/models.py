@@ -1,8 +1,10 @@
 """Whole models: counts and tables, well-known stacks, hierarchies; and the harness's own two."""
 
 import os
+import re
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn as nn
@@ -332,12 +334,15 @@ class Universal(Whole):
         return self.head(x)
 
 
-def module_of(path: Path, end: str | None = None) -> dict:
-    """What a training file defines above `end`, without running what is below."""
+def module_of(path: Path, end: str | None = None, **constants: object) -> dict:
+    """What a training file defines above `end`, without running what is below, with other values of its constants."""
     os.environ["AUTORESEARCH_PRESET"] = "tiny"
     sys.path.insert(0, str(ROOT / "harness"))
     namespace = {"__name__": path.stem}
     source = path.read_text()
+    for name, value in constants.items():
+        source, found = re.subn(rf"^{name} = .*", f"{name} = {value!r}", source, flags=re.MULTILINE)
+        assert found == 1, f"{path} has no {name}"
     sys.modules.setdefault(path.stem, type(sys)(path.stem))  # dataclasses look there
     exec(compile(source.split(end)[0] if end else source, str(path), "exec"), namespace)
     return namespace
@@ -347,19 +352,29 @@ def module_of(path: Path, end: str | None = None) -> dict:
 class Ours(nn.Module):
     """The default task's model, at the zoo's size: windows, rotary, value embeddings, capped logits."""
 
+    other: ClassVar[dict[str, object]] = {}
+
     def __init__(self, peek):
         super().__init__()
-        train = module_of(ROOT / "harness" / "train.py")
-        config = train["GPTConfig"](VOCAB, LENGTH, n_layer=4, n_embd=WIDTH, n_head=HEADS, window_pattern="SSLL")
-        self.model = train["GPT"](config)
+        size = {"DEPTH": 4, "MODEL_DIM": WIDTH, "HEAD_DIM": WIDTH // HEADS, "WINDOW_PATTERN": "SSLL"}
+        train = module_of(ROOT / "harness" / "train.py", **size, **self.other)
+        train["MAX_SEQ_LEN"] = LENGTH
+        self.model = train["GPT"](VOCAB)
         for block in self.model.blocks:
             nn.init.normal_(block.attention.proj.weight, std=0.2)  # it starts as zero, where nothing mixes
         nn.init.normal_(self.model.lm_head.weight)
         if peek:
-            self.model.short_mask = self.model.short_mask | self.model.short_mask.mT
+            self.model.short_bias = torch.maximum(self.model.short_bias, self.model.short_bias.mT)
 
     def forward(self, tokens):
         return self.model(tokens)
+
+
+@exhibit("harness/train.py on a CPU", "this repository", "one layer of four is not causal")
+class OursOnCpu(Ours):
+    """As the cpu preset has it: slopes in place of rotary, embeddings of hashed pairs, no cap."""
+
+    other: ClassVar[dict[str, object]] = {"POSITIONS": "slopes", "BIGRAMS": 64, "LOGIT_CAP": 0.0}
 
 
 @exhibit("the original's train.py", "Karpathy 2026, autoresearch; tests/harness/original_shape.py", "a window without tril")

@@ -1,0 +1,110 @@
+"""How far ahead harness/train.py starts: against a plain GPT with the published hyperparameters of autoresearch (published.py).
+
+    python benchmarks/baseline.py [SEEDS] [--preset cpu] [--also FILE] [--picture FILE]
+
+Every file is run by the server's own executor, with its sandbox, clock and scoring, on the same data and seeds, and the files take
+turns, so that what the machine does meanwhile meets all of them. The plain one has two batch sizes; the better one counts. `--also`
+is another train.py, an older one for instance. `--picture` draws what the runs printed on the way.
+"""
+
+import argparse
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from datetime import date
+from math import sqrt
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from autoresearch_mcp.loop.trial import Tried, run_trial
+
+HERE = Path(__file__).parent
+HARNESS = HERE.parent / "harness"
+BATCHES = re.compile(r"^((?:DEVICE|TOTAL)_BATCH_SIZE) = by_preset(\(.*?\))", re.MULTILINE)
+
+
+def contestants(preset: str, also: Path | None) -> dict[str, bytes]:
+    published = (HERE / "published.py").read_text()
+    files = {"ours": (HARNESS / "train.py").read_bytes(), "published": published.encode()}
+    doubled = BATCHES.sub(r"\1 = 2 * by_preset\2", published)
+    assert doubled != published
+    files["published, twice the batch"] = doubled.encode()
+    if also is not None:
+        files[also.name] = also.read_bytes()
+    return files
+
+
+def run(files: dict[str, bytes], preset: str, seeds: int) -> dict[str, list[Tried]]:
+    tried: dict[str, list[Tried]] = {name: [] for name in files}
+    for seed in range(seeds):
+        for name, content in files.items():
+            (latest,) = run_trial(HARNESS, 1, preset, content, first=seed).runs
+            if latest.ended.score is None:
+                sys.exit(f"{name} ended without a score ({latest.ended.failure}):\n{latest.ended.excerpt}")
+            tried[name].append(latest)
+            print(
+                f"{name}, seed {seed + 1}: {latest.ended.score:.4f} ({told(latest, 'num_steps')} steps)",
+                file=sys.stderr,
+                flush=True,
+            )
+    return tried
+
+
+def told(run: Tried, name: str) -> str:
+    found = re.search(rf"^{name}: +(\S+)", run.output, re.MULTILINE)
+    return found[1] if found else "?"
+
+
+def ratio(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """Of the means, with its standard error (delta method)."""
+    value = mean(ours) / mean(others)
+    relative = [stdev(scores) / mean(scores) / sqrt(len(scores)) for scores in (ours, others)]
+    return value, value * sqrt(sum(error**2 for error in relative))
+
+
+def draw(tried: dict[str, list[Tried]], path: Path) -> None:
+    """Training loss over the share of the budget, of the first seed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, runs in tried.items():
+        points = [(100 * number / len(runs[0].ended.curve), y) for number, y in enumerate(runs[0].ended.curve, 1) if y is not None]
+        axes.plot(*zip(*points, strict=True), label=f"{name}: {mean(run.ended.score or 0 for run in runs):.3f} bits per byte")
+    axes.set(xlabel="% of the budget", ylabel="training loss (nats a token)")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("seeds", nargs="?", type=int, default=3)
+    parser.add_argument("--preset", default="cpu")
+    parser.add_argument("--also", type=Path)
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("at least 2 seeds: one run says nothing of the noise")
+    tried = run(contestants(arguments.preset, arguments.also), arguments.preset, arguments.seeds)
+    scores = {name: [run.ended.score or 0.0 for run in runs] for name, runs in tried.items()}
+    hardware = tried["ours"][0].ended.hardware
+    print(f"{date.today()}; {hardware}; Python {platform.python_version()}, torch {torch.__version__}; preset {arguments.preset},")
+    print(f"{arguments.seeds} seeds, the files in turn\n")
+    print("| file | val_bpb of each seed | mean | deviation | steps | ours / it |")
+    print("|---|---|---|---|---|---|")
+    for name, values in scores.items():
+        steps = ", ".join(told(run, "num_steps") for run in tried[name])
+        against = "" if name == "ours" else "{:.3f} ± {:.3f}".format(*ratio(scores["ours"], values))
+        print(
+            f"| {name} | {', '.join(f'{v:.4f}' for v in values)} | {mean(values):.4f} | {stdev(values):.4f} | {steps} | {against} |"
+        )
+    if arguments.picture:
+        draw(tried, arguments.picture)
+
+
+if __name__ == "__main__":
+    main()
