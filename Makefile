@@ -43,3 +43,4 @@ benchmarks: setup
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/patches.py
 	$(BIN)/python benchmarks/nights.py
+	$(BIN)/python benchmarks/baseline.py
