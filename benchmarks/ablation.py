@@ -6,16 +6,13 @@ An idea is another value of a constant or two. A difference comes with its stand
 what is within two of them of nothing says nothing. More ideas: add a line to IDEAS.
 """
 
-import argparse
 import re
 import sys
-from datetime import date
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
-import torch
-from baseline import HARNESS, run, told
+from baseline import HARNESS, conditions, options, run, scores_of, told
 
 IDEAS = (
     ("two layers", {"DEPTH": "2"}),
@@ -46,19 +43,14 @@ def changed(text: str, constants: dict[str, str]) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("seeds", nargs="?", type=int, default=3)
-    parser.add_argument("--preset", default="cpu")
+    parser = options(__doc__)
     parser.add_argument("--only", default="", help="ideas whose name has this in it")
     arguments = parser.parse_args()
-    if arguments.seeds < 2:
-        parser.error("at least 2 seeds: one run says nothing of the noise")
     text = (HARNESS / "train.py").read_text()
     ideas = {idea: changed(text, constants) for idea, constants in IDEAS if arguments.only in idea}
     tried = run({"as it is": text.encode(), **ideas}, arguments.preset, arguments.seeds)
-    scores = {name: [one.ended.score or 0.0 for one in runs] for name, runs in tried.items()}
-    print(f"{date.today()}; {tried['as it is'][0].ended.hardware}; torch {torch.__version__}; preset {arguments.preset}, "
-          f"{arguments.seeds} seeds, in turn\n")  # fmt: skip
+    scores = scores_of(tried)
+    print(conditions(tried, arguments.preset, arguments.seeds))
     print("| idea | val_bpb | worse by | steps |")
     print("|---|---|---|---|")
     for name, values in scores.items():

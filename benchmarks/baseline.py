@@ -80,20 +80,39 @@ def draw(tried: dict[str, list[Tried]], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("seeds", nargs="?", type=int, default=3)
+def options(doc: str) -> argparse.ArgumentParser:
+    """What this and ablation.py take."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("seeds", nargs="?", type=number, default=3)
     parser.add_argument("--preset", default="cpu")
+    return parser
+
+
+def number(text: str) -> int:
+    """Of seeds."""
+    if int(text) < 2:
+        raise argparse.ArgumentTypeError("at least 2: one run says nothing of the noise")
+    return int(text)
+
+
+def scores_of(tried: dict[str, list[Tried]]) -> dict[str, list[float]]:
+    return {name: [run.ended.score for run in runs if run.ended.score is not None] for name, runs in tried.items()}
+
+
+def conditions(tried: dict[str, list[Tried]], preset: str, seeds: int) -> str:
+    hardware = next(iter(tried.values()))[0].ended.hardware
+    machine = f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{date.today()}; {machine}; preset {preset},\n{seeds} seeds, the files in turn\n"
+
+
+def main() -> None:
+    parser = options(__doc__)
     parser.add_argument("--also", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
-    if arguments.seeds < 2:
-        parser.error("at least 2 seeds: one run says nothing of the noise")
     tried = run(contestants(arguments.preset, arguments.also), arguments.preset, arguments.seeds)
-    scores = {name: [run.ended.score or 0.0 for run in runs] for name, runs in tried.items()}
-    hardware = tried["ours"][0].ended.hardware
-    print(f"{date.today()}; {hardware}; Python {platform.python_version()}, torch {torch.__version__}; preset {arguments.preset},")
-    print(f"{arguments.seeds} seeds, the files in turn\n")
+    scores = scores_of(tried)
+    print(conditions(tried, arguments.preset, arguments.seeds))
     print("| file | val_bpb of each seed | mean | deviation | steps | ours / it |")
     print("|---|---|---|---|---|---|")
     for name, values in scores.items():
