@@ -10,7 +10,7 @@ import pkgutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -23,6 +23,7 @@ from mcp.types import TextContent
 
 import autoresearch_mcp
 from autoresearch_mcp import app, calls
+from autoresearch_mcp.loop.recovery import Recovery
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.text import visible
 from conftest import connect, open_session, run, text_of, wait_for
@@ -131,6 +132,31 @@ def test_whatever_fails_inside_every_tool_answers_in_words(notes: Session, monke
     elif session.position().allowed[0] == "keep":
         session.keep()
     assert session.position().phase == "ready"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_what_fails_beside_the_calls_ends_no_server(fault: Exception, notes: Session, monkeypatch: pytest.MonkeyPatch):
+    for name in ("ADVANCE_EVERY", "CATCH_UP_AFTER", "HEAL_AFTER"):
+        monkeypatch.setattr(app, name, 0.0)
+    failed: list[str] = []
+
+    def fails(name: str) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            failed.append(name)
+            raise fault
+
+        return fail
+
+    async def go() -> str:
+        with monkeypatch.context() as broken:
+            for owner, name in ((Session, "advance"), (Recovery, "catch_up"), (Recovery, "restore_refs"), (app, "_seen")):
+                broken.setattr(owner, name, fails(name))
+            async with Client(app.build_server(notes)) as client, client.listen(resource_subscriptions=[app.RESULTS]):
+                while set(failed) < {"advance", "catch_up", "restore_refs", "_seen"}:
+                    await anyio.sleep(0.01)
+                return text_of(await client.call_tool("status", {}))
+
+    assert "Raise score" in anyio.run(go)
 
 
 def test_wrong_arguments_are_explained_without_the_librarys_words(notes: Session):

@@ -67,8 +67,8 @@ async def again_and_again(every: float, work: Callable[[], object]) -> None:
         await anyio.sleep(every)
         try:
             await blocking(work)
-        except (AutoresearchError, OSError) as error:
-            _log.warning("%s", error)
+        except Exception as error:  # whatever it is, the calls go on
+            report(error)
             await anyio.sleep(AFTER_FAILURE)
 
 
@@ -83,8 +83,14 @@ async def beside_the_calls(delay: float, work: Callable[[], object]) -> None:
 def _logging() -> Generator[None]:
     try:
         yield
-    except (AutoresearchError, OSError) as error:
-        _log.warning("%s", error)
+    except Exception as error:  # a server does not end because what it does beside the calls fails
+        report(error)
+
+
+def report(error: Exception) -> None:
+    """Logs what failed while nobody waited for it: in a line what a person can mend, with its traceback what nobody expected."""
+    expected = isinstance(error, AutoresearchError | OSError)
+    _log.warning("%s", error if expected else f"{type(error).__name__}: {error}", exc_info=None if expected else error)
 
 
 async def answer(work: Callable[[], Answer]) -> CallToolResult:

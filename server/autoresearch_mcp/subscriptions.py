@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 import anyio
 from mcp.server.subscriptions import InMemorySubscriptionBus, ResourceUpdated, ServerEvent
 
-from autoresearch_mcp.errors import AutoresearchError
-
 ANNOUNCE_EVERY = 0.5  # seconds between looks for changes, while anybody subscribes
 
 Look = Callable[[], Awaitable[dict[str, object]]]
@@ -41,8 +39,8 @@ async def _announce(look: Look, subscribers: Subscribers) -> None:
     while True:
         try:
             seen = await look()
-        except AutoresearchError:
-            seen = known  # a client that reads the resource is told why
+        except Exception:  # a client that reads the resource is told why, and the server logs it
+            seen = known
         for uri, content in seen.items():
             if known.get(uri, content) != content:
                 await subscribers.publish(ResourceUpdated(uri))

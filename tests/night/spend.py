@@ -3,6 +3,7 @@
 COMMAND may be the name of a client. It is what `autoresearch-mcp night` does, but that one command, MORNING, is all of the morning.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -13,6 +14,19 @@ from autoresearch_mcp.night import agent, night, patience, recipes
 patience.AT_ONCE, patience.FIRST_PAUSE, patience.LIMIT_PAUSE = 0.1, 0.05, 0.3
 agent.GRACE = 1.0
 night.LOOK = 0.1
+
+
+class Patient(night.Night):
+    """Its stall is a few seconds, in which a busy machine starts no agent: it counts once a run has been on."""
+
+    def _look(self) -> night.Seen:
+        seen = super()._look()
+        if seen.running:
+            self.stall = float(stall)
+        return seen
+
+
+night.Night = Patient
 serve = [sys.executable, "-P", "-m", "autoresearch_mcp.cli", "serve", "--workspace"]
 connect.stdio_command = lambda workspace: [*serve, str(workspace)]  # of this checkout, whatever is installed
 
@@ -20,6 +34,6 @@ if __name__ == "__main__":
     folder, hours, stall, morning, *command = sys.argv[1:]
     client = command.pop(0) if command[0] in recipes.RECIPES else None
     try:
-        night.run_night(Path(folder), None, client, command, float(hours), float(stall), ((morning,),))
+        night.run_night(Path(folder), None, client, command, float(hours), math.inf, ((morning,),))
     except AutoresearchError as error:
         raise SystemExit(str(error)) from error

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,10 @@ import psutil
 import pytest
 
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.night.diary import Diary
+from autoresearch_mcp.night.night import Night
 from autoresearch_mcp.night.patience import FEW
+from autoresearch_mcp.night.recipes import Recipe
 from conftest import TOY, UNTIL_TOLD, is_over, let_go, open_session, run, supervisor_of, wait_for
 
 HERE = Path(__file__).parent
@@ -188,6 +192,21 @@ def test_a_flood_of_output_is_taken_and_not_kept(notes: Session):
         process.terminate()
         told(process)
     assert "all work and no play" in log_of(root) and len(log_of(root)) < 20_000  # of 50 MB a start
+
+
+@pytest.mark.parametrize("fault", [sqlite3.OperationalError("disk I/O error"), OSError(28, "No space left"), KeyError("x")], ids=repr)
+def test_a_fault_while_looking_is_noted_once_and_ends_no_night(fault: Exception, notes: Session, monkeypatch: pytest.MonkeyPatch):
+    spent = Night(notes, Recipe(["agent"]), Diary(log := notes.workspace.root / "log"), 1.0, 1.0, ())
+    seen = spent._look()
+
+    def fails(_: Session) -> None:
+        raise fault
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Session, "refresh", fails)
+        assert spent._look() == spent._look() == spent._seen
+    assert log.read_text().count("cannot look") == 1 and type(fault).__name__ in log.read_text()
+    assert spent._look() == seen
 
 
 def test_a_program_that_is_not_there_is_said_at_once(notes: Session):

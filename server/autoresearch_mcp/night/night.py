@@ -163,7 +163,7 @@ class Night:
             self._before = ended.reason()
             self._patience, following = after(self._patience, ended)
             if ended.kind in ("stalled", "failed"):
-                with suppress(AutoresearchError, OSError):
+                with suppress(Exception):  # no hook ends a night
                     self.session.notify("stall", {"reason": self._before})
             then = "the night is given up" if following.pause is None else f"the next start is in {following.pause:.0f} s"
             self.diary.note(
@@ -230,10 +230,10 @@ class Night:
             line = progress_line(session) if running else ""
             done = session.done() if session.position().phase == "done" else ""
             return Seen(session.ledger.length, last_call(session), running, brought, line, best is not None, done)
-        except (AutoresearchError, OSError) as error:
-            if str(error) != self._fault:
-                self._fault = str(error)
-                self.diary.note(f"cannot look: {error}")
+        except Exception as error:  # the next look may succeed: the night goes on
+            if (fault := f"{type(error).__name__}: {error}") != self._fault:
+                self._fault = fault
+                self.diary.note(f"cannot look: {fault}")
             return self._seen
 
     def _prompt(self) -> str:
@@ -268,7 +268,7 @@ class Night:
     def _finish(self, advice: str) -> None:
         why = advice or ("it was asked to end" if self._stops else self._seen.done or "its hours are up")
         self.diary.note(f"the night is over: {why}\n{self._account()}")
-        with suppress(AutoresearchError, OSError):
+        with suppress(Exception):
             self.session.notify("end", {"reason": why}, wait=True)
 
     def _show(self, more: str) -> None:
