@@ -1,4 +1,4 @@
-"""How often ending hopeless runs early ends one that was not: the rule of record/curves.py over curves of real runs.
+"""How often ending hopeless and diverged runs early ends one that was neither: record/curves.py over the curves of real runs.
 
     python benchmarks/pruning.py [NIGHTS]                    replays the recorded runs, in NIGHTS random orders
     python benchmarks/pruning.py record PRESET COUNT SEED    trains COUNT variations of train.py to their end, and adds their curves
@@ -26,7 +26,7 @@ from statistics import fmean, stdev
 from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
-from autoresearch_mcp.record.curves import KNOWN, MOMENTS, Earlier, hopeless
+from autoresearch_mcp.record.curves import KNOWN, MOMENTS, Earlier, diverged, hopeless
 from autoresearch_mcp.workspace import Workspace
 
 CURVES = Path(__file__).parent / "curves"
@@ -36,21 +36,20 @@ NEAR = 3.0  # deviations of one run
 RATES = (0.03, 0.1, 0.3, 0.6, 1.5, 2.5, 6, 20)  # times what stands there
 KNOBS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"MATRIX_LR = 0.02", tuple(f"MATRIX_LR = {0.02 * rate:g}" for rate in RATES)),
-    (r"EMBEDDING_LR = 0.3", tuple(f"EMBEDDING_LR = {0.3 * rate:g}" for rate in RATES)),
+    (r"\bEMBEDDING_LR = by_preset\(0.3, 0.6,", tuple(f"EMBEDDING_LR = by_preset({0.3 * k:g}, {0.6 * k:g}," for k in RATES)),
     (r"UNEMBEDDING_LR = 0.004", tuple(f"UNEMBEDDING_LR = {0.004 * rate:g}" for rate in RATES)),
     (r"SCALAR_LR = 0.02", tuple(f"SCALAR_LR = {0.02 * rate:g}" for rate in RATES)),
-    (r"WARMUP_RATIO = 0.0", ("WARMUP_RATIO = 0.05", "WARMUP_RATIO = 0.2", "WARMUP_RATIO = 0.5")),
-    (r"WARMDOWN_RATIO = 0.5", tuple(f"WARMDOWN_RATIO = {share}" for share in (0.05, 0.1, 0.2, 0.3, 0.8, 1.0))),
-    (r"ADAM_BETAS = \(0.8, 0.95\)", ("ADAM_BETAS = (0.9, 0.95)", "ADAM_BETAS = (0.9, 0.999)", "ADAM_BETAS = (0.0, 0.9)")),
+    (r"WARMDOWN_RATIO = by_preset\([^#\n]*\)", tuple(f"WARMDOWN_RATIO = {share}" for share in (0.05, 0.1, 0.2, 0.3, 0.8, 1.0))),
+    (r"ADAM_BETAS = by_preset\([^#\n]*\)", ("ADAM_BETAS = (0.9, 0.95)", "ADAM_BETAS = (0.9, 0.999)", "ADAM_BETAS = (0.0, 0.9)")),
     (r"momentum=0.95", ("momentum=0.8", "momentum=0.9", "momentum=0.98", "momentum=0.0")),
     (r"WEIGHT_DECAY = 0.1", ("WEIGHT_DECAY = 0.0", "WEIGHT_DECAY = 0.5", "WEIGHT_DECAY = 3.0")),
-    (r"LOGIT_CAP = 15.0", ("LOGIT_CAP = 30.0", "LOGIT_CAP = 5.0", "LOGIT_CAP = 2.0")),
-    (r"DEPTH = by_preset\(2, 4, 8\)", ("DEPTH = by_preset(1, 2, 8)", "DEPTH = by_preset(4, 8, 8)", "DEPTH = by_preset(8, 12, 8)")),
+    (r"LOGIT_CAP = by_preset\([^#\n]*\)", ("LOGIT_CAP = 30.0", "LOGIT_CAP = 5.0", "LOGIT_CAP = 2.0")),
+    (r"DEPTH = by_preset\(2, 1, 8\)", ("DEPTH = by_preset(1, 2, 8)", "DEPTH = by_preset(4, 4, 8)", "DEPTH = by_preset(8, 8, 8)")),
     (r"MODEL_DIM = by_preset\(64, 192,", ("MODEL_DIM = by_preset(32, 96,", "MODEL_DIM = by_preset(128, 320,")),
-    (r"= by_preset\(2\*\*13, 2\*\*11", ("= by_preset(2**14, 2**12", "= by_preset(2**16, 2**14")),
+    (r"= by_preset\(2\*\*13, 2\*\*12", ("= by_preset(2**14, 2**13", "= by_preset(2**16, 2**15")),
     (r"F.relu\(self.fc\(x\)\).square\(\)", ("F.gelu(self.fc(x))", "torch.sigmoid(self.fc(x))", "self.fc(x)")),
-    (r"self.lm_head.weight, std=0.001", ("self.lm_head.weight, std=0.02", "self.lm_head.weight, std=0.5")),
-    (r"zeros_\(block.mlp.proj.weight\)", ("normal_(block.mlp.proj.weight, std=0.02)", "normal_(block.mlp.proj.weight)")),
+    (r"vocab_size, scale=0.02", ("vocab_size, scale=0.5", "vocab_size, scale=10")),
+    (r"\(4 \* MODEL_DIM, MODEL_DIM, scale=0\)", ("(4 * MODEL_DIM, MODEL_DIM)", "(4 * MODEL_DIM, MODEL_DIM, scale=30)")),
     # Nothing good comes of these.
     (r"return min\(1.0, max\(0.0, \(1 - progress\) / WARMDOWN_RATIO\)\)", (
         "return 0.001",
@@ -59,18 +58,18 @@ KNOBS: tuple[tuple[str, tuple[str, ...]], ...] = (
         "return 1.0 if progress < 0.3 else 200.0",
     )),
     (r"SCALAR_LR = 0.02", ("SCALAR_LR = 20.0", "SCALAR_LR = 5.0")),
-    (r"EMBEDDING_LR = 0.3", ("EMBEDDING_LR = 90.0", "EMBEDDING_LR = 0.0")),
+    (r"\bEMBEDDING_LR = by_preset\([^#\n]*\)", ("EMBEDDING_LR = 90.0", "EMBEDDING_LR = 0.0")),
     (r"optimizer.step\(\)", ("(time.sleep(0.2), optimizer.step())", "(time.sleep(0.4), optimizer.step())")),
-    (r"self.lm_head\(norm\(x\)\).float\(\)", ("self.lm_head(norm(x.detach())).float()", "self.lm_head(norm(x) * 60).float()")),
-    (r"y = F.scaled_dot_product_attention", ("y = 0 * F.scaled_dot_product_attention", "y = 30 * F.scaled_dot_product_attention")),
+    (r"x = norm\(x\)\n", ("x = norm(x.detach())\n", "x = norm(x) * 60\n")),
+    (r"self.proj\(attend\(", ("self.proj(0 * attend(", "self.proj(30 * attend(")),
     # What is printed is another loss than before.
-    (r"return F.cross_entropy\(logits.flatten\(0, 1\), targets.flatten\(\)\)", (
-        "return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=0.1)",
-        "return 2 * F.cross_entropy(logits.flatten(0, 1), targets.flatten())",
-        "return F.cross_entropy(logits.flatten(0, 1), targets.flatten()) + 1e-3 * logits.logsumexp(-1).square().mean()",
-        "return F.cross_entropy(logits.flatten(0, 1), targets.flatten()) / math.log(2)",
+    (r"train_loss in enumerate\(latest,", (
+        "train_loss in enumerate([2 * one for one in latest],",
+        "train_loss in enumerate([one / math.log(2) for one in latest],",
+        "train_loss in enumerate([one + 1 for one in latest],",
+        "train_loss in enumerate([-1 / one for one in latest],",
     )),
-    (r"smooth = 0.9 \* smooth \+ 0.1 \* train_loss", ("smooth = 0.9**step * smooth + (1 - 0.9**step) * train_loss",)),
+    (r"smooth = 0.9 \* smooth \+ 0.1 \* train_loss", ("smooth = 0.99 * smooth + 0.01 * train_loss",)),
     # Learning that comes late.
     (r"return min\(1.0, max\(0.0, \(1 - progress\) / WARMDOWN_RATIO\)\)", (
         "return 4.0 if progress < 0.7 else 4.0 * (1 - progress) / 0.3",
@@ -168,7 +167,8 @@ def replay(runs: list[Ran], draw: random.Random) -> Iterator[Replayed]:
         known = [Earlier("", other.curve, best=True) for other in bests] + [
             Earlier("", other.curve, best=False) for other in others
         ]
-        found = next((k for k in range(1, MOMENTS) if len(ran.curve) > k and hopeless(ran.curve[:k], known[:KNOWN])), None)
+        moments = [(k, ran.curve[:k]) for k in range(1, MOMENTS) if len(ran.curve) > k]
+        found = next((k for k, till in moments if diverged(till, known[:KNOWN]) or hopeless(till, known[:KNOWN])), None)
         yield Replayed(ran, found, ran.score is not None and ran.score < best + near)
         if found is not None or ran.score is None:
             continue

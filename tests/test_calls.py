@@ -152,7 +152,7 @@ def test_what_fails_beside_the_calls_ends_no_server(fault: Exception, notes: Ses
             for owner, name in ((Session, "advance"), (Recovery, "catch_up"), (Recovery, "restore_refs"), (app, "_seen")):
                 broken.setattr(owner, name, fails(name))
             async with Client(app.build_server(notes)) as client, client.listen(resource_subscriptions=[app.RESULTS]):
-                while set(failed) < {"advance", "catch_up", "restore_refs", "_seen"}:
+                while set(failed) < {"advance", "catch_up", "restore_refs", "_seen"}:  # noqa: ASYNC110 (nothing signals it)
                     await anyio.sleep(0.01)
                 return text_of(await client.call_tool("status", {}))
 

@@ -137,7 +137,7 @@ class Run(Section):
     progress: str | None = None
     """Pattern with groups x and y that finds points of a learning curve in the log."""
     prune: bool = True
-    """End a first run early whose curve, as `progress` finds it, is far below every end that earlier runs make plausible."""
+    """End a first run early whose curve, as `progress` finds it, has diverged or is far below every plausible end."""
 
     @field_validator("declares")
     @classmethod

@@ -194,7 +194,9 @@ def test_a_flood_of_output_is_taken_and_not_kept(notes: Session):
     assert "all work and no play" in log_of(root) and len(log_of(root)) < 20_000  # of 50 MB a start
 
 
-@pytest.mark.parametrize("fault", [sqlite3.OperationalError("disk I/O error"), OSError(28, "No space left"), KeyError("x")], ids=repr)
+@pytest.mark.parametrize(
+    "fault", [sqlite3.OperationalError("disk I/O error"), OSError(28, "No space left"), KeyError("x")], ids=repr
+)
 def test_a_fault_while_looking_is_noted_once_and_ends_no_night(fault: Exception, notes: Session, monkeypatch: pytest.MonkeyPatch):
     spent = Night(notes, Recipe(["agent"]), Diary(log := notes.workspace.root / "log"), 1.0, 1.0, ())
     seen = spent._look()

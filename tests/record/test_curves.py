@@ -1,9 +1,9 @@
-"""Which learning curves are hopeless: those alone that no earlier run makes look otherwise."""
+"""Which learning curves are hopeless: those alone that no earlier run makes look otherwise. And which have diverged."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autoresearch_mcp.record.curves import ENOUGH, FIRST, LAST, MOMENTS, Earlier, hopeless
+from autoresearch_mcp.record.curves import AGAIN, ENOUGH, FIRST, LAST, MOMENTS, Earlier, diverged, hopeless
 
 Curve = list[float | None]
 
@@ -112,3 +112,45 @@ def test_the_unit_of_what_is_printed_has_no_part_in_it(gap: float, late: float, 
     curve = learning(end=6 - gap, late=late)[:moment]
     known = [Earlier(one.hardware, changed(one.curve), one.best) for one in KNOWN]
     assert bool(hopeless(changed(curve), known)) == bool(hopeless(curve, KNOWN))
+
+
+DIVERGING: Curve = [6.0, 7.0, 9.5, *[40.0] * (MOMENTS - 3)]
+
+
+def diverged_at(curve: Curve, known: list[Earlier]) -> int | None:
+    """The first moment at which it is told to have diverged."""
+    return next((moment for moment in range(1, MOMENTS) if diverged(curve[:moment], known)), None)
+
+
+def test_a_run_has_diverged_when_it_is_further_back_than_the_best_came_forward_twice_in_a_row():
+    assert diverged_at(DIVERGING, KNOWN) == 4 < FIRST, "9.5 is further than 6 + 2.85, and 40 says it again"
+    found = diverged(DIVERGING[:4], KNOWN)
+    assert found is not None and (found.stands, found.began) == (40.0, 6.0)
+    assert diverged_at([6.0, 8.5] * 10, KNOWN) is None, "not as far"
+    assert diverged_at([6.0, 40.0] * 10, KNOWN) is None, "it comes back each time: one bad batch"
+    assert diverged_at([6.0, 40.0, None, None, 40.0, *[None] * 15], KNOWN) == 5, "a moment without a number says nothing"
+
+
+def test_one_of_the_best_is_enough_to_know_the_way_and_without_it_nothing_has_diverged():
+    assert diverged_at(DIVERGING, KNOWN[:1]) == 4
+    assert diverged_at(DIVERGING, []) is None
+    assert diverged_at(DIVERGING, earlier(learning(), bests=0)) is None
+    assert diverged_at(DIVERGING, earlier([None] * MOMENTS)) is None
+    assert diverged_at(DIVERGING, earlier([3.0] * MOMENTS)) is None, "the best went nowhere: no way is known"
+
+
+def test_a_larger_loss_has_not_diverged():
+    for curve in ([20 * (point or 0) for point in learning()], [100 + (point or 0) for point in learning()]):
+        assert diverged_at(list(curve), KNOWN) is None
+    assert diverged_at([100.0, *[104.0] * 19], KNOWN) is None, "a twentieth of what it began at, whatever the best came"
+
+
+def test_where_up_is_the_good_way_down_is_divergence():
+    accuracy = earlier(learning(0.5, 0.8), learning(0.5, 0.75))
+    assert diverged_at([0.5, *[0.1] * 19], accuracy) == 1 + AGAIN
+    assert diverged_at([0.5, *[0.9] * 19], accuracy) is None
+
+
+@given(gaps, lates, moments)
+def test_what_learns_at_all_has_not_diverged(gap: float, late: float, moment: int):
+    assert diverged(learning(end=6 - gap, late=late)[:moment], KNOWN) is None

@@ -130,12 +130,12 @@ def test_the_first_result_of_a_run_counts(ledger: Ledger):
 def test_results_tsv_has_karpathys_five_columns_and_then_what_is_known_of_the_score(ledger: Ledger):
     experiment(ledger, 0.9979, verdict="keep", description="baseline", peak_memory_mb=45056.0)
     experiment(ledger, None, verdict="discard", description="tabs\tand\nlines")
-    experiment(ledger, 1.0, description="undecided")
+    experiment(ledger, 1.0, description="undecided", peak_memory_mb=45056.0, peak_vram_mb=2048.0)
     rows = [line.split("\t") for line in Results(ledger, Path()).text().splitlines()]
     assert rows[0] == ["commit", "m", "memory_gb", "status", "description", "runs", "gain", "gain_low", "gain_high"]
     assert rows[1] == ["0000000", "0.997900", "44.0", "keep", "baseline", "1", "", "", ""]
     assert rows[2] == ["0000000", "0.000000", "0.0", "crash", "tabs and lines", "0", "", "", ""]
-    assert rows[3][3] == "scored"
+    assert rows[3][2:4] == ["2.0", "scored"], "the GPU's memory, where there is one"
 
 
 def test_json_export_hides_the_holdout_unless_asked(ledger: Ledger):

@@ -111,3 +111,26 @@ def test_a_run_on_other_hardware_and_a_disturbed_one_go_on(monkeypatch: pytest.M
 
 def test_a_run_that_is_compared_with_nothing_goes_on(monkeypatch: pytest.MonkeyPatch):
     assert stuck(Reading(monkeypatch)) is None
+
+
+def test_a_run_that_diverges_is_ended_early_and_the_step_is_named(monkeypatch: pytest.MonkeyPatch):
+    reading = Reading(monkeypatch, EARLIER, Others(disturbed="others took it"))
+    assert [reading.at(s, b"step %d loss %d\n" % (s * 7, 6 if s < 3 else 50)) for s in (1, 2, 3)] == [None] * 3
+    failed = reading.at(4, b"step 28 loss 51\n")
+    assert failed and (failed.outcome, failed.failure) == ("crash", "diverged")
+    assert "at step 28" in failed.reason and "stands at 51 and began at 6" in failed.reason
+    assert reading.curve.row["saved"] == pytest.approx(16)
+
+
+@pytest.mark.parametrize("value", [b"nan", b"inf", b"1e999"])
+def test_a_loss_that_is_no_number_any_more_ends_any_run(monkeypatch: pytest.MonkeyPatch, value: bytes):
+    reading = Reading(monkeypatch)
+    assert reading.at(1, b"step 1 loss 6\n") is reading.at(2, b"step 2 loss " + value + b"\n") is None
+    failed = reading.at(3, b"step 3 loss " + value + b"\n")
+    assert failed and (failed.outcome, failed.failure) == ("crash", "nan") and f"is {value.decode()} at step 3" in failed.reason
+
+
+def test_one_that_never_was_a_number_and_one_that_is_again_go_on(monkeypatch: pytest.MonkeyPatch):
+    for values in ((b"nan",) * 18, (b"6", *(b"nan", b"5") * 8)):
+        reading = Reading(monkeypatch)
+        assert not any(reading.at(s, b"step %d loss %s\n" % (s, value)) for s, value in enumerate(values, 1))

@@ -17,16 +17,24 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="by files of Linux")
 # The functions of NVIDIA's library that are used, for a machine without one.
 LIBRARY = """
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 typedef struct { unsigned long long total, free, used; } memory;
 typedef struct { unsigned pid; unsigned long long at; unsigned sm, memory, encoder, decoder; } sample;
+typedef struct { unsigned pid; unsigned long long memory; unsigned instance, compute; } process;
+static unsigned long long used_now(void) { const char *set = getenv("USED"); return set ? strtoull(set, 0, 10) : 0; }
 int nvmlInit_v2(void) { return 0; }
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) { *device = (void *)(uintptr_t)(0xA00000000 + index); return index > 1; }
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **device) { *device = (void *)(uintptr_t)0xA00000001; return strcmp(uuid, "GPU-1") != 0; }
 int nvmlDeviceGetName(void *device, char *name, unsigned length) { strcpy(name, device == (void *)0xA00000000 ? "NVIDIA H200" : "NVIDIA A10"); return 0; }
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) { strcpy(uuid, device == (void *)0xA00000000 ? "GPU-0" : "GPU-1"); return 0; }
-int nvmlDeviceGetMemoryInfo(void *device, memory *found) { found->total = 150754820096ull; return 0; }
+int nvmlDeviceGetMemoryInfo(void *device, memory *found) { found->total = 150754820096ull; found->used = used_now(); return 0; }
 int nvmlDeviceGetCurrentClocksThrottleReasons(void *device, unsigned long long *reasons) { *reasons = device == (void *)0xA00000000 ? 0x64 : 0x84; return 0; }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *device, unsigned *count, process *found) {
+    if (*count < 3) return 7;
+    found[0] = (process){4711, 3ull << 30, 0, 0}; found[1] = (process){4712, 1ull << 30, 0, 0}; found[2] = (process){4713, -1, 0, 0}; *count = 3;
+    return 0;
+}
 int nvmlDeviceGetProcessUtilization(void *device, sample *samples, unsigned *count, unsigned long long since) {
     if (*count < 2) return 7;
     samples[0] = (sample){4711, since, 40, 1, 0, 0}; samples[1] = (sample){4712, since, 10, 1, 0, 0}; *count = 2;
@@ -72,6 +80,18 @@ def test_a_gpu_tells_who_computes_on_it_and_what_slows_it_from_outside(driver: N
     assert one.used_by(1.0) == {4711: 0.4, 4712: 0.1}
     assert not one.power_is_cut, "heat and its own power limit are what a run brings about"
     assert other.power_is_cut
+
+
+def test_what_a_run_holds_of_a_gpu_is_counted_by_its_processes_or_by_what_came_since(driver: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("USED", str(5 << 30))
+    gpu = nvidia.device("0")
+    assert gpu is not None
+    held = nvidia.Held(gpu)
+    monkeypatch.setenv("USED", str(12 << 30))
+    assert held.by([1, 4711, 4712]) == 4 << 30
+    assert held.by([1]) == held.by([4713]) == 7 << 30, "a driver that counts none of these: in a container, say"
+    monkeypatch.setenv("USED", str(1 << 30))
+    assert held.by([1]) == 0, "others let go of theirs"
 
 
 def test_without_a_driver_there_is_no_device_and_no_fault(monkeypatch: pytest.MonkeyPatch):

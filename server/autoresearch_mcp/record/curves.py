@@ -1,4 +1,4 @@
-"""Whether a run that is on is hopeless: whether its learning curve is far below every end that is plausible from there. Pure.
+"""Whether a run that is on is hopeless, far below every end that is plausible from there, or has diverged. Pure.
 
 A curve is what a run has printed of its progress at MOMENTS equal parts of its budget; nobody knows what those numbers are, only
 that a good run moves them where the best did. Moved the same way, downwards say, the rule at a moment is:
@@ -20,6 +20,15 @@ It errs on purpose towards going on, as against rules that end the worse half (t
 Vizier, KDD): those who prune for a search of many settings gain more from it than a night that tries one idea at a time, in which
 a good idea lost is lost for good. The price and what it saves: benchmarks/pruning.py.
 
+It has diverged, which is seen much earlier, if it has gone as far from its first number the wrong way as the best ever came the
+right way, in the numbers themselves and in what they are of the first: if at the last AGAIN numbers in a row
+
+    y  >  y0 + w    and    y / y0  >  1 + w'     (w' the way of the best, of its own first number)
+
+Noise goes back and forth around where a run stands, and that by a small share of what it has to learn; one number may be the work
+of one batch. What has lost more than there is to learn, and again a twentieth of the budget later, is no noise. The price: a run
+that diverges within the first twentieth begins there for us, and is left to the rule above.
+
 Curves are untrusted, so this may only ever hurt a run: one that prints what is not so is ended, or not ended and then scored like
 any other. An earlier run that lied can keep later ones from being ended, or have them ended; their scores it cannot touch.
 """
@@ -33,6 +42,7 @@ MOMENTS = 20
 FIRST, LAST = 8, 18  # moments between which a run may be ended: before, too little is known; after, too little is saved
 ENOUGH = 3  # earlier runs
 DROPS, BEHIND = 2.0, 0.25
+AGAIN = 2  # numbers in a row that say that a run has diverged
 KNOWN = 40  # earlier runs that are compared with, the latest
 
 Points = Sequence[float | None]
@@ -70,6 +80,29 @@ def hopeless(curve: Points, earlier: Sequence[Earlier]) -> Hopeless | None:
         return None
     found = [_behind(curve, known, scale) for scale in ("as printed", "ratio", "difference")]
     return found[0] if all(found) else None
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """Where a run stands that has: as the numbers that it printed."""
+
+    stands: float
+    began: float
+
+
+def diverged(curve: Points, earlier: Sequence[Earlier]) -> Diverged | None:
+    """Of a run whose last point is of this moment; None where it may go on."""
+    printed = [point for point in curve if point is not None]
+    bests = [one.curve for one in earlier if one.best and any(point is not None for point in one.curve)]
+    if not bests or len(printed) <= AGAIN or curve[-1] is None:
+        return None
+    latest = printed[-AGAIN:]
+    for scale in ("difference", "ratio"):
+        way = median(turned[-1] - turned[0] if (turned := _turned(best, scale)) else 0.0 for best in bests)
+        ours = _turned([printed[0], *latest], scale)
+        if not way or not ours or not all((point - ours[0]) / -way > 1 for point in ours[1:]):
+            return None
+    return Diverged(latest[-1], printed[0])
 
 
 def _behind(curve: Points, known: Sequence[Earlier], scale: Scale) -> Hopeless | None:

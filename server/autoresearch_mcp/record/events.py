@@ -93,6 +93,8 @@ class RunEnded(EventBody):
     seconds: dict[str, float] = {}
     """Measured outside the run, by phase: queued, startup, check, training, export, evaluation."""
     peak_memory_mb: float | None = None
+    peak_vram_mb: float | None = None
+    """Of the GPU's memory until training was over; None where the run had no GPU, or one that does not tell."""
     checks: dict[str, str] = {}
     """By name of each of the task's checks that was made: nothing where it passed, else an excerpt of why not; untrusted."""
     marks: dict[str, str] = {}

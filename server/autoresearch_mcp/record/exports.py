@@ -64,7 +64,8 @@ def _line(experiment: ExperimentState) -> str | None:
     if experiment.last is None:
         return None
     score = format_score(experiment.score) if experiment.score is not None else "0.000000"
-    memory = f"{(experiment.last.peak_memory_mb or 0) / 1024:.1f}"
+    on_gpu = experiment.last.peak_vram_mb
+    memory = f"{((experiment.last.peak_memory_mb if on_gpu is None else on_gpu) or 0) / 1024:.1f}"
     status = experiment.status if experiment.status in ("keep", "discard", "scored", "running", "pruned") else "crash"
     description = one_line(experiment.committed.description, 500)
     figures = experiment.verdict.gain if experiment.verdict else []

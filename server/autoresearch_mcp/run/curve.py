@@ -1,5 +1,5 @@
 """The learning curve that a run prints, read while it is printed and dated by our clock. It is untrusted: it may end the run
-(record/curves.py), stands in its row, and counts for nothing else.
+(record/curves.py, and where what was a number is none any more), stands in its row, and counts for nothing else.
 
 What is read is bounded, whatever is printed: the last TAIL bytes, for SECONDS, once for each of the MOMENTS of the budget. A moment
 since which nothing new was printed has no point.
@@ -11,7 +11,7 @@ from typing import Any
 
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.patterns import matches
-from autoresearch_mcp.record.curves import MOMENTS, Earlier, hopeless
+from autoresearch_mcp.record.curves import AGAIN, MOMENTS, Earlier, diverged, hopeless
 from autoresearch_mcp.run import failures
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.disturbance import Watch
@@ -29,6 +29,7 @@ class Curve:
         self._latest: dict[str, Any] = {}
         self._points: list[float | None] = []
         self._saved = 0.0
+        self._lost = 0  # moments in a row at which what was printed was no finite number
         self._closed = False
 
     @property
@@ -37,7 +38,7 @@ class Curve:
         return {"curve": self._points, "saved": round(self._saved, 1)}
 
     def look(self, printed: bytes, clock: Clock, others: Watch) -> RunFailedError | None:
-        """Takes another point if another moment has come, and says why the run is ended if it is hopeless."""
+        """Takes another point if another moment has come, and says why the run is ended if nothing can come of it."""
         if clock.phase != "training":
             self.close(printed)
             return None
@@ -46,7 +47,9 @@ class Curve:
             return None
         point = self._last(printed[: printed.rfind(b"\n") + 1])
         self._points += [None] * (moment - len(self._points) - 1) + [point]
-        return self._hopeless(clock, others) if self._earlier else None
+        if self._lost == AGAIN and any(point is not None for point in self._points):
+            return failures.not_finite(self._latest, clock.elapsed)
+        return self._gone(clock, others) if self._earlier else None
 
     def close(self, printed: bytes) -> None:
         """When training is over, if it ever began: the last point is what was printed by then."""
@@ -54,14 +57,18 @@ class Curve:
             self._closed = True
             self._points.append(self._last(printed))
 
-    def _hopeless(self, clock: Clock, others: Watch) -> RunFailedError | None:
-        """None also for a run that is disturbed, which is made again whatever it has printed."""
+    def _gone(self, clock: Clock, others: Watch) -> RunFailedError | None:
+        """Why the run is ended; None also for a hopeless one that is disturbed, which is made again whatever it has printed."""
         conditions = others.conditions
-        found = hopeless(self._points, [one for one in self._earlier if one.hardware == conditions["hardware"]])
-        if found is None or conditions["disturbed"]:
-            return None
-        self._saved = max(0.0, clock.budget - clock.elapsed)
-        return failures.pruned(found, clock.elapsed, self._saved)
+        alike = [one for one in self._earlier if one.hardware == conditions["hardware"]]
+        left = max(0.0, clock.budget - clock.elapsed)
+        if found := diverged(self._points, alike):
+            self._saved = left
+            return failures.diverged(found, self._latest, clock.elapsed)
+        if (behind := hopeless(self._points, alike)) and not conditions["disturbed"]:
+            self._saved = left
+            return failures.pruned(behind, clock.elapsed, left)
+        return None
 
     def _last(self, printed: bytes) -> float | None:
         """The latest point in an output; None where there is none since the last time, or it is no finite number."""
@@ -75,4 +82,5 @@ class Curve:
             value = float(found["y"])
         except (TypeError, ValueError):
             return None
-        return value if math.isfinite(value) else None
+        self._lost = 0 if math.isfinite(value) else self._lost + 1
+        return None if self._lost else value

@@ -93,7 +93,8 @@ class Watch:
         self._slot = self._hardware = self._machine = ""
         self._beside = 0
         self._foreign: Foreign | None = None
-        self._gpu: nvidia.Device | None = None
+        self.gpu: nvidia.Device | None = None
+        """That of the slot, where there is one that tells of itself."""
         self._at = self._next = self._stolen = 0.0
 
     def start(self, slot: str) -> None:
@@ -102,7 +103,7 @@ class Watch:
         self._hardware, self._machine = hardware(slot, self._granted), machine(slot)
         if sys.platform == "linux":
             self._foreign = Foreign(os.getpid(), self._granted.cores)
-            self._gpu = nvidia.device(slot.removeprefix("gpu")) if slot.startswith("gpu") else None
+            self.gpu = nvidia.device(slot.removeprefix("gpu")) if slot.startswith("gpu") else None
         self._at, self._stolen = time.monotonic(), stolen(self._granted.cores)
 
     @property
@@ -139,8 +140,8 @@ class Watch:
             for name, seconds in by.items():
                 found.by[name] += seconds
             found.stolen += taken - before
-            if self._gpu:
-                self._look_at_gpu(self._gpu, found, passed)
+            if self.gpu:
+                self._look_at_gpu(self.gpu, found, passed)
         now = time.monotonic()
         self._next = now + max(INTERVAL, (now - began) / SHARE)
 

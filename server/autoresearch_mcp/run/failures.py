@@ -2,13 +2,13 @@
 
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.patterns import matches
-from autoresearch_mcp.record.curves import DROPS, Hopeless
+from autoresearch_mcp.record.curves import AGAIN, DROPS, Diverged, Hopeless
 from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.spec import RunSpec
@@ -37,6 +37,28 @@ def pruned(found: Hopeless, trained: float, saved: float) -> RunFailedError:
         f"{found.needed:.4g} is needed to be near the best"
     )
     return RunFailedError("pruned", "pruned", reason)
+
+
+def diverged(found: Diverged, printed: Mapping[str, Any], trained: float) -> RunFailedError:
+    """Of a run that has forgotten more than there is to learn; `printed` is what `run.progress` found last, `trained` seconds."""
+    reason = (
+        f"it has diverged{_at(printed)}, after {trained:.0f} s of training: what it printed stands at {found.stands:.4g} and began "
+        f"at {found.began:.4g}, further the wrong way than the best has come the right way, {AGAIN} times in a row"
+    )
+    return RunFailedError("crash", "diverged", reason)
+
+
+def not_finite(printed: Mapping[str, Any], trained: float) -> RunFailedError:
+    """Of a run whose learning curve had numbers, and has none any more."""
+    value = str(printed.get("y"))[:20]
+    reason = (
+        f"what it prints is {value}{_at(printed)}, after {trained:.0f} s of training, and was so the time before"
+    )
+    return RunFailedError("crash", "nan", reason)
+
+
+def _at(printed: Mapping[str, Any]) -> str:
+    return f" at step {str(printed['x'])[:20]}" if printed.get("x") is not None else ""
 
 
 def require_in_time(clock: Clock) -> None:

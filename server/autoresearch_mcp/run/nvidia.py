@@ -1,6 +1,7 @@
-"""What NVIDIA's management library (NVML) tells of one GPU: which it is, who else computes on it, and whether its power is cut.
+"""What NVIDIA's management library (NVML) tells of one GPU: which it is, who computes on it, who holds its memory, and whether its
+power is cut.
 
-Seven functions of a C interface that the driver brings along and keeps stable by versioned names, called directly: the package
+Eight functions of a C interface that the driver brings along and keeps stable by versioned names, called directly: the package
 that wraps them would be one more dependency for everybody without a GPU. It starts no CUDA context. Where the library is not
 there, or does not answer, there is no device, and nobody fails.
 
@@ -10,9 +11,11 @@ Reference: https://docs.nvidia.com/deploy/nvml-api/group__nvmlDeviceQueries.html
 import ctypes
 import functools
 import time
+from collections.abc import Sequence
 
 LIBRARY = "libnvidia-ml.so.1"
 TEXT, SAMPLES = 96, 512  # characters of a name or UUID; processes that are asked after
+UNKNOWN = 2**64 - 1  # bytes of a process whose driver does not count them
 POWER_BRAKE = 0x80  # from outside the card: a power supply that fails, or a rack over its budget
 
 
@@ -29,6 +32,10 @@ class _Sample(ctypes.Structure):
         ("encoder", ctypes.c_uint),
         ("decoder", ctypes.c_uint),
     )
+
+
+class _Process(ctypes.Structure):
+    _fields_ = (("pid", ctypes.c_uint), ("memory", ctypes.c_ulonglong), ("instance", ctypes.c_uint), ("compute", ctypes.c_uint))
 
 
 class Device:
@@ -48,8 +55,12 @@ class Device:
     @property
     def memory(self) -> int:
         """Bytes, all of it."""
-        found = _Memory()
-        return found.total if self._call("nvmlDeviceGetMemoryInfo", ctypes.byref(found)) else 0
+        return self._memory().total
+
+    @property
+    def used(self) -> int:
+        """Bytes of it that are in use, by anybody."""
+        return self._memory().used
 
     @property
     def power_is_cut(self) -> bool:
@@ -67,6 +78,20 @@ class Device:
         if not self._call("nvmlDeviceGetProcessUtilization", samples, ctypes.byref(count), since):
             return {}
         return {sample.pid: sample.multiprocessors / 100 for sample in samples[: count.value]}
+
+    def held(self) -> dict[int, int]:
+        """By process number, as the host of containers counts them: bytes of memory. Those that the driver does not tell
+        of are not there.
+        """
+        processes, count = (_Process * SAMPLES)(), ctypes.c_uint(SAMPLES)
+        if not self._call("nvmlDeviceGetComputeRunningProcesses_v3", ctypes.byref(count), processes):
+            return {}
+        return {process.pid: process.memory for process in processes[: count.value] if process.memory != UNKNOWN}
+
+    def _memory(self) -> _Memory:
+        found = _Memory()  # all 0
+        self._call("nvmlDeviceGetMemoryInfo", ctypes.byref(found))
+        return found
 
     def _text(self, function: str) -> str:
         buffer = ctypes.create_string_buffer(TEXT)
@@ -96,3 +121,18 @@ def device(index: str) -> Device | None:
     except (OSError, AttributeError):
         return None
     return Device(library, handle) if found == 0 else None
+
+
+class Held:
+    """What a run holds of its GPU's memory, from when it has the slot: by its processes, where the driver numbers them as they are
+    numbered here; in a container it does not, and what has come to be in use since counts, the evaluator's too.
+    """
+
+    def __init__(self, gpu: Device):
+        self._gpu, self._before = gpu, gpu.used
+
+    def by(self, pids: Sequence[int]) -> int:
+        """Bytes."""
+        held = self._gpu.held()
+        ours = [held[pid] for pid in pids if pid in held]
+        return sum(ours) if ours else max(0, self._gpu.used - self._before)

@@ -20,7 +20,7 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import control, failures, sandbox, slots
+from autoresearch_mcp.run import control, failures, nvidia, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -57,6 +57,8 @@ class Supervisor:
         self._checks: dict[str, str] = {}
         self._left: list[str] = []  # processes that could not be ended
         self._peak_memory_mb = 0.0
+        self._vram: nvidia.Held | None = None
+        self._peak_vram_mb = 0.0
         self._ended_from_outside = False
         self._declared = spec.task.run.declares is None
         self._submitted = False
@@ -75,6 +77,7 @@ class Supervisor:
                     tasks.start_soon(self._report)
                     self._cell.slot, held = await self._take_slot()
                     self._others.start(self._cell.slot)
+                    self._vram = self._others.gpu and nvidia.Held(self._others.gpu)
                     result = await self._run()
                     tasks.cancel_scope.cancel()
             except Exception as error:  # also a group of them, of what went on at once
@@ -114,6 +117,7 @@ class Supervisor:
             "run": self.spec.run,
             "seconds": self.clock.recorded(),
             "peak_memory_mb": round(self._peak_memory_mb, 1),
+            "peak_vram_mb": round(self._peak_vram_mb, 1) if self._vram else None,
             "enforcement": self.spec.enforcement,
             "excerpt": note,
             **self._curve.row,
@@ -325,6 +329,8 @@ class Supervisor:
         """What the run uses, and what its scoring does; each has what the task allows for itself."""
         running, beside = shares(scoring)
         ours = usage(self.spec.work, running, self._peak_memory_mb, list(self._cell.fresh))
+        if self._vram is not None and self.clock.phase in ("startup", "training", "export"):
+            self._peak_vram_mb = max(self._peak_vram_mb, self._vram.by(running) / 2**20)
         return ours, usage(self.spec.scoring, beside)
 
     def _write_progress(self) -> None:

@@ -115,6 +115,7 @@ class Result(Answer):
     runs_failed: int = Field(default=0, description="Runs of it that saw data and gave no score")
     marks: dict[str, str] = Field(default={}, description="How the score was established, like causality: proved")
     peak_memory_mb: float | None = None
+    peak_vram_mb: float | None = Field(default=None, description="Of the GPU's memory")
     enforcement: str | None = Field(default=None, description="Sandbox level the run had")
     phase: str | None = Field(default=None, description="Of a run that is on")
     elapsed: float | None = None
@@ -133,8 +134,9 @@ class Result(Answer):
             content["seconds"] = {phase: round(value) for phase, value in self.seconds.items() if round(value) >= max(tenth, 1)}
             if not content["seconds"]:
                 del content["seconds"]  # a run of less than a second
-        if self.peak_memory_mb is not None:
-            content["peak_memory_mb"] = round(self.peak_memory_mb)
+        for name in ("peak_memory_mb", "peak_vram_mb"):
+            if name in content:
+                content[name] = round(content[name])
         if self.checks_excerpt:
             content["checks_excerpt"] = untrusted(self.checks_excerpt, f"checks of experiment {self.experiment}")
         if self.details:
@@ -182,7 +184,8 @@ class Result(Answer):
         if self.baseline_startup is not None and "startup" in self.seconds and self.status != "running":
             lines.append(f"start-up: {self.seconds['startup']:.1f} s; the baseline's {self.baseline_startup:.1f} s")
         if self.enforcement:
-            lines.append(f"sandbox: {self.enforcement}; peak memory: {self.peak_memory_mb or 0:.0f} MiB")
+            vram = "" if self.peak_vram_mb is None else f", of the GPU's {self.peak_vram_mb:.0f} MiB"
+            lines.append(f"sandbox: {self.enforcement}; peak memory: {self.peak_memory_mb or 0:.0f} MiB{vram}")
         if self.log_excerpt:
             lines.append(untrusted(self.log_excerpt, f"experiment {self.experiment}"))
         if self.checks_excerpt:

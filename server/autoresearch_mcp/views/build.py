@@ -153,7 +153,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
         answer.checks, answer.limits = checks_in_words(experiment), limits_in_words(session.task, experiment)
         answer.details = last.details
         answer.checks_excerpt = checks_excerpt(experiment)
-        answer.peak_memory_mb, answer.enforcement = last.peak_memory_mb, last.enforcement
+        answer.peak_memory_mb, answer.peak_vram_mb, answer.enforcement = last.peak_memory_mb, last.peak_vram_mb, last.enforcement
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
     if experiment.score is not None and experiment.verdict is None:
