@@ -51,9 +51,7 @@ def diverged(found: Diverged, printed: Mapping[str, Any], trained: float) -> Run
 def not_finite(printed: Mapping[str, Any], trained: float) -> RunFailedError:
     """Of a run whose learning curve had numbers, and has none any more."""
     value = str(printed.get("y"))[:20]
-    reason = (
-        f"what it prints is {value}{_at(printed)}, after {trained:.0f} s of training, and was so the time before"
-    )
+    reason = f"what it prints is {value}{_at(printed)}, after {trained:.0f} s of training, and was so the time before"
     return RunFailedError("crash", "nan", reason)
 
 
