@@ -1,6 +1,6 @@
 """
-Where the text comes from, read-only: documents of three splits, from the embedded corpus or from downloaded shards; and how
-documents, once tokenised, fill rows of one length.
+Where the text comes from, read-only: documents of three splits, from the embedded corpus, from downloaded shards or from a folder
+of the user's own (own_text.py); and how documents, once tokenised, fill rows of one length.
 
 Only prepare.py uses it, before any run; a run has no network and no text. Downloads are resumed, retried and checked against the
 hash that the server announced: a damaged shard is removed and named, so that running the same command again mends it.
@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+import own_text
+
 EMBEDDED = Path(__file__).parent / "corpus" / "annual_messages.jsonl.xz"  # the tiny and cpu presets' text
 TINY_TRAIN_DOCUMENTS = 48  # the tiny preset prepares in seconds because it uses only these
 
@@ -32,15 +34,23 @@ TRAIN_SHARDS = 10  # as many as autoresearch downloads, where nobody says otherw
 WAITS = (2, 4, 8, 16)  # seconds before the second try of a download and those after it
 
 
-def source(preset: str, corpus: Path, train_shards: int) -> dict[str, object]:
+def source(preset: str, corpus: Path, train_shards: int, text: Path | None) -> dict[str, object]:
     """What tells one text from another: prepared again when this changes."""
+    if text is not None:
+        return {"source": f"own {own_text.digest(text)}", "shards": 0}
     if preset == "gpu":
         return {"source": CLIMBMIX, "shards": train_shards}
     return {"source": f"embedded {file_sha256(corpus)}", "shards": 0}
 
 
-def documents(preset: str, corpus: Path, train_shards: int, cache: Path) -> dict[str, Callable[[], Iterator[str]]]:
-    """For each split what gives its documents, from the beginning at every call. Downloads go to `cache` first."""
+def documents(
+    preset: str, corpus: Path, train_shards: int, cache: Path, text: Path | None, scored: int
+) -> dict[str, Callable[[], Iterator[str]]]:
+    """For each split what gives its documents, from the beginning at every call. Downloads go to `cache` first; of a folder of
+    one's own, `scored` tokens must be had for val.
+    """
+    if text is not None:
+        return own_text.splits(text, scored)
     if preset == "gpu":
         return {split: partial(parquet_documents, paths) for split, paths in climbmix(cache, train_shards).items()}
     splits = embedded(corpus)

@@ -143,9 +143,9 @@ def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder:
     return {"rows": rows, "tokens": rows * MAX_SEQ_LEN, "sha256": corpora.file_sha256(folder / f"{name}.bin")}
 
 
-def prepare(out: Path, corpus: Path = corpora.EMBEDDED, train_shards: int = corpora.TRAIN_SHARDS) -> None:
+def prepare(out: Path, corpus: Path = corpora.EMBEDDED, train_shards: int = corpora.TRAIN_SHARDS, text: Path | None = None) -> None:
     """Makes the folder `out` whole or not at all; a folder that is already right is left alone."""
-    recipe = {"format": FORMAT, "preset": PRESET, **PRESETS[PRESET], **corpora.source(PRESET, corpus, train_shards)}
+    recipe = {"format": FORMAT, "preset": PRESET, **PRESETS[PRESET], **corpora.source(PRESET, corpus, train_shards, text)}
     del recipe["budget"]  # how long a run trains does not change the data
     made = out / "meta.json"
     if made.exists() and json.loads(made.read_text()).get("recipe") == recipe:
@@ -154,7 +154,7 @@ def prepare(out: Path, corpus: Path = corpora.EMBEDDED, train_shards: int = corp
 
     started = time.monotonic()
     out.parent.mkdir(parents=True, exist_ok=True)
-    texts = corpora.documents(PRESET, corpus, train_shards, out.parent / "shards")
+    texts = corpora.documents(PRESET, corpus, train_shards, out.parent / "shards", text, EVAL_TOKENS)
     scored = EVAL_TOKENS // MAX_SEQ_LEN  # rows; of the holdout less, a second opinion whose time is added to every run
     rows = {"train": None, "val": scored, "holdout": max(EVAL_BATCH, scored // 8)}
 
@@ -418,6 +418,10 @@ def main() -> None:
     parser.add_argument(
         "--corpus", type=Path, default=corpora.EMBEDDED, help="other presets: text to use, as corpus/build.py writes it"
     )
+    own = os.environ.get("AUTORESEARCH_TEXT")
+    parser.add_argument(
+        "--text", type=Path, default=own, help="folder of your own .txt, .md, .jsonl or .parquet files to use instead"
+    )
     parser.add_argument("--num-shards", type=int, default=corpora.TRAIN_SHARDS, help="gpu preset: training shards to download")
     args = parser.parse_args()
     if args.preset != PRESET:  # the constants above follow the environment, so start over with it set
@@ -425,7 +429,7 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, __file__, *sys.argv[1:]])
     if args.num_shards < 1:
         parser.error("--num-shards must be at least 1")
-    prepare((args.out or data_directory()).absolute(), args.corpus, args.num_shards)
+    prepare((args.out or data_directory()).absolute(), args.corpus, args.num_shards, args.text)
 
 
 if __name__ == "__main__":

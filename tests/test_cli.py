@@ -1,5 +1,6 @@
 """The command line, as a person runs it."""
 
+import base64
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
 from conftest import open_session, replace, run
 
@@ -47,6 +49,38 @@ def test_init_then_status_then_plot_without_a_score(tmp_path: Path):
     assert "Phase: baseline" in cli("status", "-w", str(tmp_path / "w"))
     assert "Run an experiment first" in cli("plot", "-w", str(tmp_path / "w"), ok=False)
     assert "task needs none" in cli("prepare", "-w", str(tmp_path / "w"))
+
+
+@pytest.mark.slow
+def test_data_is_made_of_ones_own_text_from_the_next_session_on(tmp_path: Path):
+    where, text = ("-w", str(tmp_path / "w")), tmp_path / "my texts"
+    cli("init", str(tmp_path / "w"), "--preset", "tiny")
+    assert "is no folder" in cli("prepare", *where, "--text", str(text), ok=False)
+    text.mkdir()
+    assert "has no .txt" in cli("prepare", *where, "--text", str(text), ok=False)
+    other = "\n\n".join(f"the {word} of another text, and its {word[::-1]}" for word in map(str, range(10_000)))
+    (text / "mine.txt").write_text(other)
+    made = cli("prepare", *where, "--text", str(text))
+    assert "documents" in made and "next:" not in made
+    session = open_session(tmp_path / "w")
+    assert "ready in" in cli("prepare", *where) and session.task.data.text == str(text)
+    tokenizer = json.loads((session.data.path / "tokenizer.json").read_text())
+    assert any(b"another" in base64.b64decode(token) for token in tokenizer["ranks"])
+    git = ("git", "-C", str(tmp_path / "w"))
+    assert subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout == ""
+
+    second = tmp_path / "second"
+    second.mkdir()
+    (second / "b.md").write_text(other[::-1])
+    assert "Leave --session out" in cli("prepare", *where, "--session", session.tag, "--text", str(second), ok=False)
+    (tmp_path / "w" / "autoresearch.toml").write_text((tmp_path / "w" / "autoresearch.toml").read_text() + "# mine\n")
+    assert "not committed" in cli("prepare", *where, "--text", str(second), ok=False)
+    subprocess.run([*git, "checkout", "-q", "autoresearch.toml"], check=True)
+    assert "serve --session NAME" in cli("prepare", *where, "--text", str(second))
+    session.refresh()
+    assert session.task.data.text == str(text), "what is on keeps its data"
+    assert open_session(tmp_path / "w", "second").task.data.text == str(second)
+    assert "makes no data" in cli("prepare", "-w", str(create(tmp_path / "notes", "notes").root), "--text", str(second), ok=False)
 
 
 @pytest.mark.slow

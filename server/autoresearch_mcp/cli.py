@@ -66,18 +66,31 @@ def prepare(
     workspace: WorkspaceOption = Path(),
     session: SessionOption = None,
     force: Annotated[bool, typer.Option(help="Make it anew.")] = False,
+    text: Annotated[
+        Path | None, typer.Option(help="Folder of your own .txt, .md, .jsonl or .parquet files to make it from.")
+    ] = None,
 ) -> None:
     """Get the task's data ready: that of a session, before there is one that of the last commit."""
+    from autoresearch_mcp.create import use_text
     from autoresearch_mcp.loop.session import open_ledger
     from autoresearch_mcp.workspace import Workspace
 
     opened = Workspace(workspace)
-    started = session is not None or open_ledger(opened).state().sessions
+    sessions = open_ledger(opened).state().sessions
+    if text is not None:
+        if session is not None:
+            raise AutoresearchError("A session keeps the data that it has. Leave --session out: a new session has your text.")
+        use_text(opened, text)
+    started = text is None and (session is not None or sessions)
     data = open_session(workspace, session).data if started else opened.data()
     if not data.needed:
         say("data:       the task needs none")
         return
     data.prepare(opened.root, force)
+    if text is not None and sessions:
+        say(
+            f"next:       autoresearch-mcp serve --session NAME --workspace {workspace}   (a new one; those before keep their data)"
+        )
 
 
 @app.command()

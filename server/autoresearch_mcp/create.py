@@ -1,13 +1,14 @@
-"""A new workspace from a task: a folder with a git repository of one commit, made whole or not at all."""
+"""A new workspace from a task: a folder with a git repository of one commit, made whole or not at all; other text for its data."""
 
 import os
+import re
 import shutil
 import tempfile
 import tomllib
 from pathlib import Path, PurePosixPath
 
 from autoresearch_mcp.errors import TaskError, WorkspaceError
-from autoresearch_mcp.files import try_lock
+from autoresearch_mcp.files import try_lock, write_atomic
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, bundled_tasks, lacking, not_installed, parse_task, with_read_only
 from autoresearch_mcp.workspace import STATE, Workspace, cause_of, identity, open_repository
 
@@ -114,6 +115,44 @@ def _build(folder: Path, source: Path, task: Task, text: str) -> None:
     with repo.git.custom_environment(**identity(repo)):
         repo.git.commit("--no-verify", "--no-gpg-sign", "-q", "-m", f"Workspace of the task {task.name}")
     repo.close()
+
+
+def use_text(workspace: Workspace, folder: Path) -> None:
+    """From the next session on the data is made from the documents in `folder`: the task says so, in a commit of its own. Raises
+    WorkspaceError or TaskError, with nothing changed.
+    """
+    import tomlkit
+
+    folder, path = folder.expanduser().absolute(), workspace.root / TASK_FILE
+    if not folder.is_dir():
+        raise WorkspaceError(f"{folder} is no folder. Name one with .txt, .md, .jsonl or .parquet files.")
+    head = workspace.head()
+    if workspace.run("status", "--porcelain", "--", TASK_FILE, env={"GIT_OPTIONAL_LOCKS": "0"}):
+        raise WorkspaceError(f"{path} has changes that are not committed. Commit or undo them, then run this again.")
+    text = workspace.blob(head, TASK_FILE).decode()
+    task = parse_task(text, str(path))
+    if task.data.prepare is None:
+        raise TaskError(
+            f"The task {task.name} makes no data: it has no [data] prepare. Write a command there that reads AUTORESEARCH_TEXT."
+        )
+    if task.data.text == str(folder):
+        return
+    line = f"text = {tomlkit.string(str(folder)).as_string()}"
+    if task.data.text is None:
+        changed = re.sub(r"^\[data\].*$", lambda header: f"{header[0]}\n{line}", text, count=1, flags=re.MULTILINE)
+    else:
+        changed = re.sub(r"^text\s*=.*$", lambda _: line, text, count=1, flags=re.MULTILINE)
+    if parse_task(changed, str(path)).data.text != str(folder):
+        raise TaskError(
+            f"{path} is written in a way that cannot be changed here. Under [data] write {line}, commit that, then run prepare."
+        )
+    write_atomic(path, changed.encode())
+    try:
+        with workspace.repo.git.custom_environment(**identity(workspace.repo)):
+            workspace.run("commit", "--only", "--no-verify", "--no-gpg-sign", "-q", "-m", f"Data from {folder}", "--", TASK_FILE)
+    except WorkspaceError:
+        write_atomic(path, text.encode())
+        raise
 
 
 def files_in(source: Path, task: Task) -> dict[str, list[str]]:

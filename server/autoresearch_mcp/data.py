@@ -25,11 +25,17 @@ class DataFolder:
         """`read_only`: content of the task's read-only files by path, and of its sources, from the pinned commit."""
         self.task = task
         recipe = [repr(task.data.prepare), repr(task.preset), *(f"{path} {sha256(read_only[path])}" for path in sorted(read_only))]
+        if task.data.text is not None:
+            recipe.append(f"text {self._text}")
         key = sha256("\n".join(recipe).encode())[:12]
         self.path = cache_root() / "data" / task.name / f"{task.preset or 'data'}-{key}"
         self._manifest = self.path.with_name(self.path.name + ".manifest.json")
         self._lock = self.path.with_name(self.path.name + ".lock")
         self._unfinished = self.path.with_name(self.path.name + ".unfinished")
+
+    @property
+    def _text(self) -> Path | None:
+        return Path(self.task.data.text).expanduser() if self.task.data.text else None
 
     @property
     def names(self) -> list[str]:
@@ -76,6 +82,9 @@ class DataFolder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 command = expand(self.task.data.prepare, data=str(self.path), preset=self.task.preset or "")
                 environment = os.environ | {"AUTORESEARCH_PRESET": self.task.preset or ""}
+                environment.pop("AUTORESEARCH_TEXT", None)
+                if self._text is not None:
+                    environment["AUTORESEARCH_TEXT"] = str(self._text)
                 self._unfinished.touch()
                 code = subprocess.run(command, cwd=workspace, env=environment, stdin=subprocess.DEVNULL).returncode
                 if code == 0:

@@ -254,6 +254,9 @@ class Data(Section):
     """Files of the task that `prepare` reads; they go into the workspace, not into a run."""
     prepare: Command | None = None
     """Makes the folder {data}; run once by `autoresearch-mcp prepare`."""
+    text: Annotated[str, Field(min_length=1)] | None = None
+    """Folder of documents of your own, absolute or from `~`: `prepare` finds it in AUTORESEARCH_TEXT, and the default task makes
+    its data from it. `autoresearch-mcp prepare --text FOLDER` writes it here."""
     public: list[RelativePath] = []
     """Files of {data} that a run sees from its start."""
     train: list[RelativePath] = []
@@ -265,6 +268,13 @@ class Data(Section):
     @classmethod
     def _paths(cls, paths: list[str]) -> list[str]:
         return [_inside(path) for path in paths]
+
+    @field_validator("text")
+    @classmethod
+    def _folder(cls, text: str | None) -> str | None:
+        if text is not None and not Path(text).expanduser().is_absolute():
+            raise ValueError(f"{text!r} must be an absolute path, or begin with ~")
+        return text
 
 
 class Sandbox(Section):
