@@ -38,7 +38,7 @@ def source(preset: str, corpus: Path, train_shards: int, text: Path | None) -> d
     """What tells one text from another: prepared again when this changes."""
     if text is not None:
         return {"source": f"own {own_text.digest(text)}", "shards": 0}
-    if preset == "gpu":
+    if preset not in ("tiny", "cpu"):
         return {"source": CLIMBMIX, "shards": train_shards}
     return {"source": f"embedded {file_sha256(corpus)}", "shards": 0}
 
@@ -51,7 +51,7 @@ def documents(
     """
     if text is not None:
         return own_text.splits(text, scored)
-    if preset == "gpu":
+    if preset not in ("tiny", "cpu"):
         return {split: partial(parquet_documents, paths) for split, paths in climbmix(cache, train_shards).items()}
     splits = embedded(corpus)
     if preset == "tiny":

@@ -32,11 +32,19 @@ import corpora
 # Constants (fixed by the preset that the workspace was made with)
 # ---------------------------------------------------------------------------
 
+# GiB of memory it is for, seconds of training, context length, vocabulary, tokens scored, sequences per scored batch
+GPU = dict(memory=80, budget=300, seq_len=2048, vocab=8192, eval_tokens=40 * 524288, eval_batch=16)  # as in autoresearch
+SMALL_GPU = GPU | dict(memory=8, seq_len=1024, eval_tokens=4 * 524288, eval_batch=8)
 PRESETS = {
-    # seconds of training, context length, vocabulary, tokens scored, sequences per scored batch
-    "tiny": dict(budget=8, seq_len=64, vocab=512, eval_tokens=2**14, eval_batch=32),  # tests and the demo
-    "cpu": dict(budget=60, seq_len=256, vocab=4096, eval_tokens=2**16, eval_batch=16),  # a laptop
-    "gpu": dict(budget=300, seq_len=2048, vocab=8192, eval_tokens=40 * 524288, eval_batch=16),  # as in autoresearch
+    "tiny": dict(memory=1, budget=8, seq_len=64, vocab=512, eval_tokens=2**14, eval_batch=32),  # tests and the demo
+    "cpu": dict(memory=2, budget=60, seq_len=256, vocab=4096, eval_tokens=2**16, eval_batch=16),  # a laptop
+    "mps": SMALL_GPU | dict(seq_len=512),
+    "gpu-8": SMALL_GPU,
+    "gpu-12": SMALL_GPU | dict(memory=12),
+    "gpu-24": GPU | dict(memory=24, eval_tokens=8 * 524288),
+    "gpu-40": GPU | dict(memory=40),
+    "gpu": GPU,
+    "gpu-141": GPU | dict(memory=141),
 }
 PRESET = os.environ.get("AUTORESEARCH_PRESET", "cpu")
 if PRESET not in PRESETS:
@@ -66,6 +74,7 @@ class Budget(float):
         return max(spent, elapsed()) / float(self)
 
 
+MEMORY_GB = PRESETS[PRESET]["memory"]  # of the GPU, or that a run on a CPU may take
 MAX_SEQ_LEN = PRESETS[PRESET]["seq_len"]  # context length, tokens
 TIME_BUDGET = Budget(os.environ.get("AUTORESEARCH_BUDGET") or PRESETS[PRESET]["budget"])  # training time, seconds
 EVAL_TOKENS = PRESETS[PRESET]["eval_tokens"]  # tokens of validation text that are scored
@@ -146,7 +155,7 @@ def write_split(name: str, texts: Iterable[str], tokenizer: "Tokenizer", folder:
 def prepare(out: Path, corpus: Path = corpora.EMBEDDED, train_shards: int = corpora.TRAIN_SHARDS, text: Path | None = None) -> None:
     """Makes the folder `out` whole or not at all; a folder that is already right is left alone."""
     recipe = {"format": FORMAT, "preset": PRESET, **PRESETS[PRESET], **corpora.source(PRESET, corpus, train_shards, text)}
-    del recipe["budget"]  # how long a run trains does not change the data
+    del recipe["budget"], recipe["memory"]  # neither changes the data
     made = out / "meta.json"
     if made.exists() and json.loads(made.read_text()).get("recipe") == recipe:
         print(f"data:       ready in {out}")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from prepare import (
     MAX_SEQ_LEN,
+    MEMORY_GB,
     PRESET,
     SEED,
     TIME_BUDGET,
@@ -24,11 +25,11 @@ from prepare import (
     synthetic_batch,
 )
 
-# --- Hyperparameters: of the three columns only the workspace's preset counts ---
+# --- Hyperparameters: of the three columns only the workspace's preset counts; the third is for every GPU ---
 
 
 def by_preset(tiny, cpu, gpu):
-    return {"tiny": tiny, "cpu": cpu, "gpu": gpu}[PRESET]
+    return {"tiny": tiny, "cpu": cpu}.get(PRESET, gpu)
 
 
 # Model
@@ -45,8 +46,8 @@ SHORT = [WINDOW_PATTERN[layer % len(WINDOW_PATTERN)] == "S" and layer != DEPTH -
 VALUED = [layer for layer in range(DEPTH) if layer % 2 == (DEPTH - 1) % 2]  # have value embeddings: every other one and the last
 
 # Optimisation
-DEVICE_BATCH_SIZE = by_preset(128, 16, 64)  # sequences in one forward pass
-TOTAL_BATCH_SIZE = by_preset(2**13, 2**12, 2**19)  # tokens in one optimiser step
+DEVICE_BATCH_SIZE = by_preset(128, 16, 2 ** int(math.log2(0.8 * MEMORY_GB * 2048 / MAX_SEQ_LEN)))  # sequences in one forward pass
+TOTAL_BATCH_SIZE = by_preset(2**13, 2**12, 2 ** min(19, 13 + int(math.log2(MEMORY_GB))))  # tokens in one optimiser step
 MATRIX_LR = 0.02  # Muon: the matrices inside the blocks
 EMBEDDING_LR = by_preset(0.3, 0.6, 0.3)  # AdamW: token, pair and value embeddings
 UNEMBEDDING_LR = 0.004  # AdamW: the output head
@@ -78,9 +79,7 @@ def apply_rotary(x, cos, sin):
 
 
 def attend(q, k, v, span):
-    """Attention, tensors (B, H, T, D). What a query may look at is said by `span`: a bias (H or 1, T, T) to the scores, -inf where
-    it may not; a BlockMask of FlexAttention's; or None: at all that is not behind it.
-    """
+    """Attention, tensors (B, H, T, D). What a query may look at: a bias (H or 1, T, T), a BlockMask, or None, all not behind it."""
     if span is not None and not torch.is_tensor(span):
         return flex_attention.flex_attention(q, k, v, block_mask=span)
     if span is None or q.device.type != "cpu":

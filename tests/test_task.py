@@ -9,10 +9,11 @@ from conftest import ROOT, TOY
 
 def test_the_default_task_is_valid_in_every_preset():
     text = (ROOT / "harness" / "autoresearch.toml").read_text()
-    for preset, budget in (("tiny", 8), ("cpu", 60), ("gpu", 300)):
+    for preset, budget in (("tiny", 8), ("cpu", 60), ("gpu", 300), ("gpu-8", 300), ("gpu-141", 300), ("mps", 300)):
         task = parse_task(text.replace('preset = "cpu"', f'preset = "{preset}"'))
         assert (task.preset, task.run.budget_seconds) == (preset, budget)
         assert (task.read_tool, task.get_tool) == ("read_train", "get_val_bpb")
+        assert (task.run.device == "gpu") == preset.startswith("gpu")
 
 
 def test_tool_names_follow_the_file_and_the_metric():
@@ -55,6 +56,15 @@ def test_an_unknown_preset_lists_the_known_ones():
     text = (ROOT / "harness" / "autoresearch.toml").read_text()
     with pytest.raises(TaskError, match="tiny, cpu, gpu"):
         parse_task(text.replace('preset = "cpu"', 'preset = "huge"'))
+
+
+def test_a_preset_may_be_like_another_and_differ_from_it():
+    chain = '[presets.a.run]\nbudget_seconds = 3\ngrace_seconds = 2\n[presets.b]\nlike = "a"\n[presets.b.run]\nbudget_seconds = 4\n'
+    run = parse_task(f'preset = "b"\n{TOY}\n{chain}').run
+    assert (run.budget_seconds, run.grace_seconds) == (4, 2)
+    for like, said in (("c", "there is no such preset"), ("b", "which is like it"), ('["a"]', "like")):
+        with pytest.raises(TaskError, match=said):
+            parse_task(f'preset = "b"\n{TOY}\n[presets.b]\nlike = {like if like.startswith("[") else repr(like)}\n')
 
 
 def test_the_hash_ignores_comments_and_sees_values():

@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-PresetOption = Annotated[str, typer.Option(help="auto, or one of the task's presets: cpu, gpu, tiny.")]
+PresetOption = Annotated[str, typer.Option(help="auto, which fits this machine, or one of the task's presets, as cpu or gpu-24.")]
 TaskOption = Annotated[str, typer.Option(help="Name of a bundled task, or a folder with an autoresearch.toml.")]
 
 
@@ -54,7 +54,7 @@ def init(
     """Make a workspace: a git repository from a task."""
     from autoresearch_mcp.create import create
 
-    workspace = create(directory, task, preset)
+    workspace = create(directory, task, _preset(task, preset))
     made = workspace.task_at(workspace.head())
     say(f"workspace:  {workspace.root}")
     say(f"task:       {made.name}" + (f", preset {made.preset}" if made.preset else ""))
@@ -343,11 +343,18 @@ def _serve_unavailable(error: AutoresearchError, attempt: Callable[[], object]) 
     raise SystemExit(1)
 
 
+def _preset(task: str, wanted: str) -> str | None:
+    from autoresearch_mcp.create import presets_of
+    from autoresearch_mcp.run.fitting import fitting
+
+    return wanted if wanted != "auto" else fitting(presets_of(task))
+
+
 def _make_where_missing(workspace: Path, task: str, preset: str) -> None:
     from autoresearch_mcp.create import create, is_free
 
     if is_free(workspace):
-        create(workspace, task, preset)
+        create(workspace, task, _preset(task, preset))
 
 
 def _prepare_in_background(session: "Session") -> None:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import tomllib
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 from autoresearch_mcp.errors import TaskError, WorkspaceError
 from autoresearch_mcp.files import try_lock, write_atomic
@@ -16,18 +17,20 @@ PRIVATE = {".git", "__pycache__", STATE}  # folders whose files no folder or pat
 LOCK = ".autoresearch-making"  # held while a folder is filled; two at once would take out each other's files
 
 
-def create(directory: Path, task_name: str = "default", preset: str = "auto") -> Workspace:
-    """Makes `directory` a workspace, whole or not at all. Raises WorkspaceError or TaskError, with nothing left behind."""
+def create(directory: Path, task_name: str = "default", preset: str | None = None) -> Workspace:
+    """Makes `directory` a workspace, whole or not at all, with the task's own preset where none is named. Raises WorkspaceError or
+    TaskError, with nothing left behind.
+    """
     directory = directory.expanduser().absolute()
     _refuse_what_is_there(directory)
     source = resolve_task(task_name)
     text = (source / TASK_FILE).read_text(encoding="utf-8")
-    chosen = pick_preset(text, preset)
-    if chosen is not None:
+    if preset is not None:
         import tomlkit
 
+        _require(preset, task_name)
         document = tomlkit.parse(text)
-        document["preset"] = chosen
+        document["preset"] = preset
         text = tomlkit.dumps(document)
     task = parse_task(text, str(source / TASK_FILE))
     if missing := not_installed(task):
@@ -182,18 +185,17 @@ def resolve_task(name: str) -> Path:
     raise TaskError(f"There is no task {name!r}: no bundled one of that name ({names}) and no {TASK_FILE} in {folder}. Name one.")
 
 
-def pick_preset(task_text: str, preset: str) -> str | None:
-    """The preset to pin: the one asked for; for auto, gpu where an NVIDIA device is present, else cpu, else the task's own."""
+def presets_of(task_name: str) -> list[str]:
+    """The names of a task's presets. Raises TaskError where there is no such task."""
     try:
-        raw = tomllib.loads(task_text)
-    except tomllib.TOMLDecodeError:
-        return None  # parse_task says it better
-    presets: dict[str, object] = raw.get("presets") or {}
-    if preset != "auto":
-        if preset not in presets:
-            names = ", ".join(presets) or "none"
-            raise TaskError(f"The task has no preset {preset!r} (it has: {names}). Choose one of those, or leave --preset out.")
-        return preset
-    if "gpu" in presets and Path("/dev/nvidiactl").exists():
-        return "gpu"
-    return "cpu" if "cpu" in presets else raw.get("preset")
+        raw = tomllib.loads((resolve_task(task_name) / TASK_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []  # parse_task says it better
+    presets: object = raw.get("presets")
+    return [str(name) for name in cast("dict[object, object]", presets)] if isinstance(presets, dict) else []
+
+
+def _require(preset: str, task_name: str) -> None:
+    if preset not in (presets := presets_of(task_name)):
+        names = ", ".join(presets) or "none"
+        raise TaskError(f"The task has no preset {preset!r} (it has: {names}). Choose one of those, or leave --preset out.")

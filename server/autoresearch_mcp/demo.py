@@ -51,11 +51,11 @@ IDEAS = (
 -DEPTH = by_preset(2, 1, 8)  # layers
 +DEPTH = by_preset(1, 1, 8)  # layers
 @@ -48,3 +48,3 @@
--DEVICE_BATCH_SIZE = by_preset(128, 16, 64)  # sequences in one forward pass
--TOTAL_BATCH_SIZE = by_preset(2**13, 2**12, 2**19)  # tokens in one optimiser step
+-DEVICE_BATCH_SIZE = by_preset(128, 16, 2 ** int(math.log2(0.8 * MEMORY_GB * 2048 / MAX_SEQ_LEN)))  # sequences in one forward pass
+-TOTAL_BATCH_SIZE = by_preset(2**13, 2**12, 2 ** min(19, 13 + int(math.log2(MEMORY_GB))))  # tokens in one optimiser step
 -MATRIX_LR = 0.02  # Muon: the matrices inside the blocks
-+DEVICE_BATCH_SIZE = by_preset(16, 16, 64)  # sequences in one forward pass
-+TOTAL_BATCH_SIZE = by_preset(2**10, 2**12, 2**19)  # tokens in one optimiser step
++DEVICE_BATCH_SIZE = by_preset(16, 16, 2 ** int(math.log2(0.8 * MEMORY_GB * 2048 / MAX_SEQ_LEN)))  # sequences in one forward pass
++TOTAL_BATCH_SIZE = by_preset(2**10, 2**12, 2 ** min(19, 13 + int(math.log2(MEMORY_GB))))  # tokens in one optimiser step
 +MATRIX_LR = 0.05  # Muon: the matrices inside the blocks
 """,
         "keep",

@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -15,13 +16,15 @@ from typing import Literal
 from pydantic import BaseModel
 
 from autoresearch_mcp import __version__
+from autoresearch_mcp.create import presets_of
 from autoresearch_mcp.data import DataFolder, cache_root
-from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.errors import AutoresearchError, TaskError
 from autoresearch_mcp.loop.session import Session, open_ledger
-from autoresearch_mcp.loop.trial import Tell, in_silence, run_trial
+from autoresearch_mcp.loop.trial import Tell, Tried, in_silence, run_trial
 from autoresearch_mcp.run.disturbance import SETTING, load
+from autoresearch_mcp.run.fitting import TOLERANCE, fitting, size_of, smallest_gpu
 from autoresearch_mcp.run.sandbox import detect
-from autoresearch_mcp.task import TASK_FILE, Task, not_installed, programs
+from autoresearch_mcp.task import TASK_FILE, Task, not_installed, parse_task, programs
 from autoresearch_mcp.text import format_score
 from autoresearch_mcp.workspace import STATE, Workspace
 
@@ -43,7 +46,7 @@ def examine(directory: Path, score: bool | None = None, tell: Tell = in_silence)
     `score`: whether to run and score the file, twice; where None, if that takes no longer than QUICK seconds. `tell` hears of the
     progress.
     """
-    checks = [_python(), _git(), _torch(), _sandbox(), _hardware(), _disk(directory)]
+    checks = [_python(), _git(), _torch(), _sandbox(), _hardware(), _preset(directory), _disk(directory)]
     if (directory / TASK_FILE).exists() or (directory / STATE).exists():
         checks += _workspace(directory, lambda data: of_metric(directory, data, score, tell))
     else:
@@ -106,6 +109,19 @@ def _hardware() -> Check:
         return Check(name="hardware", level="ok", found=found)
     fix = f"end it, or wait: a run beside it is made again. Where the machine is never quiet, set {SETTING} (docs/conditions.md)"
     return Check(name="hardware", level="warning", found=f"{found}; now {'; '.join(disturbing)}", fix=fix)
+
+
+def _preset(directory: Path) -> Check:
+    """What `init` would pick here, and whether a workspace has what its machine cannot hold."""
+    gpu, presets = smallest_gpu(), presets_of("default")
+    found = f"{fitting(presets)} fits the default task here" + (f": the GPU has {gpu:.0f} GiB" if gpu else "")
+    with suppress(OSError, ValueError, TaskError):
+        own = parse_task((directory / TASK_FILE).read_text(encoding="utf-8")).preset
+        size = size_of(own, presets) if own in presets else None
+        if size and gpu is not None and gpu < size * TOLERANCE:
+            fix = f"autoresearch-mcp init DIR   (it picks {fitting(presets)})"
+            return Check(name="preset", level="warning", found=f"{own} is for {size} GiB, the GPU has {gpu:.0f}", fix=fix)
+    return Check(name="preset", level="ok", found=found)
 
 
 def _disk(directory: Path) -> Check:
@@ -215,7 +231,8 @@ def of_metric(directory: Path, data: DataFolder, score: bool | None = None, tell
     if trial.changed:
         found = f"running or scoring changes {', '.join(trial.changed)}"
         return [Check(name="metric", level="error", found=found, fix="let the command write into its own folder alone")]
-    checks = [Check(name="metric", level="ok", found=f"{task.metric.name} {' and '.join(map(format_score, trial.scores))}")]
+    found = f"{task.metric.name} {' and '.join(map(format_score, trial.scores))}{_speed(trial.runs[-1])}"
+    checks = [Check(name="metric", level="ok", found=found)]
     for name, said in trial.runs[-1].ended.checks.items():
         if said:
             found = f"{name} fails on the file as it is: {said.splitlines()[0]}"
@@ -225,6 +242,12 @@ def of_metric(directory: Path, data: DataFolder, score: bool | None = None, tell
         found = f"the scoring command's details lack {', '.join(lacking)}, which [[secondary]] names"
         checks.append(Check(name="secondary", level="error", found=found, fix="give them, or correct the names"))
     return checks + _imported(directory, task)
+
+
+def _speed(tried: Tried) -> str:
+    """By the number of tokens that the run printed, as train.py does, and the seconds that it had; empty where it printed none."""
+    printed, seconds = re.findall(r"^total_tokens_M: +([0-9.]+)$", tried.output, re.MULTILINE), tried.ended.seconds.get("training")
+    return f"; {float(printed[-1]) * 1e6 / seconds:,.0f} tokens a second, by what it printed" if printed and seconds else ""
 
 
 def _imported(directory: Path, task: Task) -> list[Check]:

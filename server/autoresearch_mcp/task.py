@@ -50,7 +50,8 @@ class Task(Section):
     failures: dict[str, str] = Field(default={})
     """Regular expressions by failure name: a run without a score is named by the first one that its log matches."""
     presets: dict[str, dict[str, Any]] = Field(default={})
-    """Variants by name: tables of the keys that differ, laid over the rest where `preset` names them."""
+    """Variants by name: tables of the keys that differ, laid over the rest where `preset` names them. `like` in one names another
+    that it is laid over first."""
 
     @field_validator("failures")
     @classmethod
@@ -138,6 +139,20 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _laid_over(presets: dict[str, dict[str, Any]], name: str, source: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The tables of a preset, over those of the one that it is like. Raises TaskError."""
+    tables = presets[name]
+    like: Any = tables.get("like")
+    if like is None:
+        return tables
+    known = isinstance(like, str) and like in presets
+    if not known or like in (*above, name):
+        wrong = "which is like it" if known else "and there is no such preset"
+        raise TaskError(f"{source}: presets.{name} is like {like!r}, {wrong}. Name one of: {', '.join(presets)}.")
+    rest = {key: value for key, value in tables.items() if key != "like"}
+    return _merge(_laid_over(presets, like, source, (*above, name)), rest)
+
+
 def parse_task(text: str, source: str = TASK_FILE) -> Task:
     """Validates the text of an autoresearch.toml, its preset applied. `source` is how messages name it.
 
@@ -157,7 +172,7 @@ def parse_task(text: str, source: str = TASK_FILE) -> Task:
             names = ", ".join(presets) or "none are defined"
             line = _line_of(text, ("preset",))
             raise TaskError(f"{source}, line {line}: preset is {preset!r}, but [presets] has: {names}. Name one of those.")
-        merged = _merge(raw, presets[preset])
+        merged = _merge(raw, _laid_over(presets, preset, source))
         where = f" (preset {preset})"
     try:
         task = Task.model_validate(merged)

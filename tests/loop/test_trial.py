@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from autoresearch_mcp.cli import app
 from autoresearch_mcp.create import create
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, TaskError
 from autoresearch_mcp.loop.trial import run_trial
-from autoresearch_mcp.run import places, visible
+from autoresearch_mcp.run import fitting, places, visible
 from autoresearch_mcp.task import parse_task
 from autoresearch_mcp.views import build
 from autoresearch_mcp.workspace import Workspace
@@ -275,7 +276,10 @@ def test_doctor_prepares_nothing_and_says_what_is_wrong(task_folder: Callable[..
 
 @pytest.mark.slow
 def test_doctor_scores_long_tasks_when_told(task_folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    long = NOTHING_RUNS + '\n[run]\ncommand = ["{python}", "-c", "print(1)"]\nbudget_seconds = 600\noutputs = []\n'
+    long = (
+        NOTHING_RUNS
+        + '\n[run]\ncommand = ["{python}", "-c", "import time; time.sleep(0.2); print(\\"total_tokens_M:   0.02\\")"]\nbudget_seconds = 600\noutputs = []\n'
+    )
     root = create(tmp_path / "workspace", str(task_folder(long, score__py="print('no number')\n"))).root
     data = Workspace(root).data()
     (said,) = doctor.of_metric(root, data)
@@ -287,5 +291,21 @@ def test_doctor_scores_long_tasks_when_told(task_folder: Callable[..., Path], tm
     (root / "score.py").write_text("print(2)\n")
     assert not app(command, standalone_mode=False)
     told = capsys.readouterr()
-    assert "score 2.000000 and 2.000000" in told.out and "run 2 of 2" in told.err
+    assert re.search(r"score 2.000000 and 2.000000; \d?\d,\d{3} tokens a second", told.out)
+    assert "run 2 of 2" in told.err
     assert "metric" not in {check.name for check in doctor.examine(root, score=False)}
+
+
+def test_doctor_says_which_preset_fits_and_which_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def preset(gpu: float | None) -> doctor.Check:
+        monkeypatch.setattr(doctor, "smallest_gpu", lambda: gpu)
+        monkeypatch.setattr(doctor, "fitting", lambda presets: fitting.choose(presets, gpu))
+        return {check.name: check for check in doctor.examine(tmp_path, score=False)}["preset"]
+
+    assert preset(None).found == "cpu fits the default task here"
+    assert preset(22.5).found == "gpu-24 fits the default task here: the GPU has 22 GiB"
+    text = (ROOT / "harness" / "autoresearch.toml").read_text()
+    (tmp_path / "autoresearch.toml").write_text(text.replace('preset = "cpu"', 'preset = "gpu"'))
+    assert preset(79.6).level == "ok"
+    found = preset(22.5)
+    assert found.level == "warning" and "gpu is for 80 GiB, the GPU has 22" in found.found and "picks gpu-24" in found.fix
