@@ -1,6 +1,6 @@
 """A night in a process of its own, with pauses of a fraction of a second: spend.py FOLDER HOURS STALL MORNING COMMAND...
 
-COMMAND may be the name of a client. It is what `autoresearch-mcp night` does, but that one command, MORNING, is all of the morning.
+STALL, a number of seconds, with "+" behind it counts from when a run has been on. COMMAND may be the name of a client. It is what `autoresearch-mcp night` does, but that one command, MORNING, is all of the morning.
 """
 
 import math
@@ -21,19 +21,21 @@ class Patient(night.Night):
 
     def _look(self) -> night.Seen:
         seen = super()._look()
-        if seen.running:
-            self.stall = float(stall)
+        self.stall = seconds if seen.running or self.stall == seconds else math.inf
         return seen
 
 
-night.Night = Patient
 serve = [sys.executable, "-P", "-m", "autoresearch_mcp.cli", "serve", "--workspace"]
 connect.stdio_command = lambda workspace: [*serve, str(workspace)]  # of this checkout, whatever is installed
 
 if __name__ == "__main__":
     folder, hours, stall, morning, *command = sys.argv[1:]
+    seconds = float(stall.rstrip("+"))
+    if stall.endswith("+"):
+        night.Night = Patient
+        stall = "inf"
     client = command.pop(0) if command[0] in recipes.RECIPES else None
     try:
-        night.run_night(Path(folder), None, client, command, float(hours), math.inf, ((morning,),))
+        night.run_night(Path(folder), None, client, command, float(hours), float(stall), ((morning,),))
     except AutoresearchError as error:
         raise SystemExit(str(error)) from error

@@ -27,9 +27,9 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def night(
-    root: Path, agent: str, hours: float = 1.0, stall: float = 600.0, morning: str = "status"
+    root: Path, agent: str, hours: float = 1.0, stall: str = "600", morning: str = "status"
 ) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, str(HERE / "spend.py"), str(root), str(hours), str(stall), morning]
+    command = [sys.executable, str(HERE / "spend.py"), str(root), str(hours), stall, morning]
     command += [sys.executable, str(HERE / "agents.py"), agent]
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -98,7 +98,7 @@ def test_a_night_ends_when_the_session_is_done_and_says_so(toy: Make):
 def test_an_agent_that_stands_still_is_ended_with_all_that_it_started(toy: Make):
     session = toy(UNTIL_TOLD)
     root = session.workspace.root
-    with night(root, "hangs", stall=3.0) as process:
+    with night(root, "hangs", stall="3+") as process:
         agent, daemon = written(root / "agent"), written(root / "daemon")
         wait_for(lambda: session.state.experiments)
         host = supervisor_of(session, 1).pid
