@@ -206,6 +206,10 @@ def text_of(data: Path, split: str) -> bytes:
     return b"\0".join(b"".join(tokens[token] for token in row) for row in rows.tolist())
 
 
+CLEAN: list[np.ndarray] = [np.empty((0, 4), np.int64)]
+"""Files that were looked into at another level, and held nothing: they are the same files."""
+
+
 def index_of(data: Path) -> bytes:
     """What must not be found: sealed text, of it what the training text lacks, and all token files."""
     train, sealed = text_of(data, "train"), text_of(data, "val") + bytes(PIECE) + text_of(data, "holdout")
@@ -215,7 +219,7 @@ def index_of(data: Path) -> bytes:
     fresh += [len(set(tokens[at : at + PIECE])) > 8 for at in range(0, len(tokens) - PIECE + 1, PIECE)]
     assert sum(fresh) > 1000
     packed = io.BytesIO()
-    np.savez(packed, sealed=np.frombuffer(sealed + tokens, np.uint8), fresh=np.array(fresh))
+    np.savez(packed, sealed=np.frombuffer(sealed + tokens, np.uint8), fresh=np.array(fresh), clean=np.concatenate(CLEAN))
     return packed.getvalue()
 
 
@@ -243,14 +247,16 @@ def look_everywhere(spec: RunSpec, level: str, paths: str, *roots: str) -> list[
     spec = spec.model_copy(update={"enforcement": level})
     assert spec.data is not None
     log, (ours, theirs) = BoundedLog(spec.log, 1 << 20), socket.socketpair()
-    with ours, theirs, tempfile.TemporaryFile() as index, tempfile.TemporaryFile() as named:
+    with ours, theirs, tempfile.TemporaryFile() as index, tempfile.TemporaryFile() as named, tempfile.TemporaryFile() as clean:
         (spec.work / LOOK.name).write_text(LOOK.read_text())
         for file, content in ((index, index_of(spec.data)), (named, os.fsencode(paths))):
             file.write(content)
             file.seek(0)
         child = Cell(spec).start_run(["{python}", LOOK.name, str(theirs.fileno()), *roots], log, theirs.fileno())
-        socket.send_fds(ours, [b"."], [index.fileno(), named.fileno()])
+        socket.send_fds(ours, [b"."], [index.fileno(), named.fileno(), clean.fileno()])
         status = child.process.wait(900)
+        clean.seek(0)
+        CLEAN.extend([np.load(clean)] if status == 0 else [])
     child.drain()
     child.end()
     printed = spec.log.read_text().splitlines()
