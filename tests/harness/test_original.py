@@ -41,7 +41,7 @@ def test_it_runs_to_a_recorded_score(tmp_path: Path):
     shutil.copyfile(ORIGINAL, task / "train.py")
     toml = (task / "autoresearch.toml").read_text()
     patient = toml.replace("budget_seconds = 8\n", f"budget_seconds = {BUDGET}\n").replace(
-        "startup_seconds = 10\ngrace_seconds = 10\n", f"startup_seconds = {PATIENCE}\ngrace_seconds = {PATIENCE}\n"
+        "startup_seconds = 30\ngrace_seconds = 10\n", f"startup_seconds = {PATIENCE}\ngrace_seconds = {PATIENCE}\n"
     )
     assert patient != toml
     (task / "autoresearch.toml").write_text(patient)
