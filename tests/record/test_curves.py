@@ -122,7 +122,7 @@ def diverged_at(curve: Curve, known: list[Earlier]) -> int | None:
     return next((moment for moment in range(1, MOMENTS) if diverged(curve[:moment], known)), None)
 
 
-def test_a_run_has_diverged_when_it_is_further_back_than_the_best_came_forward_twice_in_a_row():
+def test_a_run_has_diverged_when_it_is_further_back_than_any_came_forward_twice_in_a_row():
     assert diverged_at(DIVERGING, KNOWN) == 4 < FIRST, "9.5 is further than 6 + 2.85, and 40 says it again"
     found = diverged(DIVERGING[:4], KNOWN)
     assert found is not None and (found.stands, found.began) == (40.0, 6.0)
@@ -137,6 +137,14 @@ def test_one_of_the_best_is_enough_to_know_the_way_and_without_it_nothing_has_di
     assert diverged_at(DIVERGING, earlier(learning(), bests=0)) is None
     assert diverged_at(DIVERGING, earlier([None] * MOMENTS)) is None
     assert diverged_at(DIVERGING, earlier([3.0] * MOMENTS)) is None, "the best went nowhere: no way is known"
+
+
+def test_a_best_that_prints_a_flat_curve_has_nobody_ended():
+    flat: Curve = [5.0, *[4.999] * 19]
+    known = earlier(flat, learning(), bests=1)
+    noisy: Curve = [6.0, 6.1, 6.2, *[6.1, 6.2] * 8]
+    assert diverged_at(noisy, earlier(flat)) is not None, "nothing else is known"
+    assert diverged_at(noisy, known) is None and diverged_at(DIVERGING, known) is not None
 
 
 def test_a_larger_loss_has_not_diverged():

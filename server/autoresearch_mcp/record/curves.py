@@ -20,10 +20,10 @@ It errs on purpose towards going on, as against rules that end the worse half (t
 Vizier, KDD): those who prune for a search of many settings gain more from it than a night that tries one idea at a time, in which
 a good idea lost is lost for good. The price and what it saves: benchmarks/pruning.py.
 
-It has diverged, which is seen much earlier, if it has gone as far from its first number the wrong way as the best ever came the
-right way, in the numbers themselves and in what they are of the first: if at the last AGAIN numbers in a row
+It has diverged, which is seen much earlier, if it has gone further from its first number the wrong way than any earlier run came
+the right way, in the numbers themselves and in what they are of the first: if at the last AGAIN numbers in a row
 
-    y  >  y0 + w    and    y / y0  >  1 + w'     (w' the way of the best, of its own first number)
+    y  >  y0 + w    and    y / y0  >  1 + w'     (w' the longest way that a run came, of its own first number)
 
 Noise goes back and forth around where a run stands, and that by a small share of what it has to learn; one number may be the work
 of one batch. What has lost more than there is to learn, and again a twentieth of the budget later, is no noise. The price: a run
@@ -93,14 +93,16 @@ class Diverged:
 def diverged(curve: Points, earlier: Sequence[Earlier]) -> Diverged | None:
     """Of a run whose last point is of this moment; None where it may go on."""
     printed = [point for point in curve if point is not None]
-    bests = [one.curve for one in earlier if one.best and any(point is not None for point in one.curve)]
-    if not bests or len(printed) <= AGAIN or curve[-1] is None:
+    if len(printed) <= AGAIN or curve[-1] is None:
         return None
     latest = printed[-AGAIN:]
     for scale in ("difference", "ratio"):
-        way = median(turned[-1] - turned[0] if (turned := _turned(best, scale)) else 0.0 for best in bests)
+        ways = [(turned[0] - turned[-1], one.best) for one in earlier if (turned := _turned(one.curve, scale))]
+        falls = median([way for way, best in ways if best] or [0.0])
+        sign = 1 if falls > 0 else -1
+        longest = max((sign * way for way, _ in ways), default=0.0)
         ours = _turned([printed[0], *latest], scale)
-        if not way or not ours or not all((point - ours[0]) / -way > 1 for point in ours[1:]):
+        if not falls or not ours or not all(sign * (point - ours[0]) > longest for point in ours[1:]):
             return None
     return Diverged(latest[-1], printed[0])
 

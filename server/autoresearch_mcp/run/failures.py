@@ -43,7 +43,7 @@ def diverged(found: Diverged, printed: Mapping[str, Any], trained: float) -> Run
     """Of a run that has forgotten more than there is to learn; `printed` is what `run.progress` found last, `trained` seconds."""
     reason = (
         f"it has diverged{_at(printed)}, after {trained:.0f} s of training: what it printed stands at {found.stands:.4g} and began "
-        f"at {found.began:.4g}, further the wrong way than the best has come the right way, {AGAIN} times in a row"
+        f"at {found.began:.4g}, further the wrong way than any run before came the right way, {AGAIN} times in a row"
     )
     return RunFailedError("crash", "diverged", reason)
 
