@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from prepare import (
     MAX_SEQ_LEN,
+    MEMORY_GB,
     PRESET,
     SEED,
     TIME_BUDGET,
@@ -32,7 +33,7 @@ from prepare import (
 
 
 def by_preset(tiny, cpu, gpu):
-    return {"tiny": tiny, "cpu": cpu, "gpu": gpu}[PRESET]
+    return {"tiny": tiny, "cpu": cpu}.get(PRESET, gpu)
 
 
 # Model
@@ -43,7 +44,7 @@ WINDOW_PATTERN = "SSSL"  # attention span by layer: L sees the whole context, S 
 LOGIT_CAP = 15.0  # logits are squashed smoothly into (-cap, cap)
 
 # Optimisation
-DEVICE_BATCH_SIZE = by_preset(128, 8, 128)  # sequences in one forward pass
+DEVICE_BATCH_SIZE = by_preset(128, 8, 2 ** int(math.log2(0.8 * MEMORY_GB * 2048 / MAX_SEQ_LEN)))  # sequences in one forward pass
 TOTAL_BATCH_SIZE = by_preset(2**13, 2**11, 2**19)  # tokens in one optimiser step
 MATRIX_LR = 0.04  # Muon: the matrices inside the blocks
 EMBEDDING_LR = 0.6  # AdamW: token and value embeddings

@@ -237,7 +237,8 @@ def test_trained_weights_that_give_no_number_are_named(sealed: Path):
     with torch.no_grad():
         model.table.weight.fill_(float("nan"))
     submit(model, declared)
-    assert answer(evaluator.score)["failure"] == "nan"
+    refused = answer(evaluator.score)
+    assert refused["failure"] == "nan" and "table.weight is not finite" in str(refused["refused"])
 
 
 def test_a_score_is_not_blown_up_to_show_more_digits(sealed: Path):

@@ -227,7 +227,12 @@ class Evaluator:
         known = {str(name): str(digest) for name, digest in cast("dict[object, object]", committed).items()}
         tensors = read_submission(Path(SUBMISSION), self._declaration, known, self._pinned, self._device)
         model = GraphModel(self._declaration.graph, tensors, self._device, self._proof.guards if self._proof else {})
-        self._try(model)
+        try:
+            self._try(model)
+        except RefusedError as error:
+            if error.failure == "nan" and (names := not_finite(self._declaration, tensors)):
+                raise RefusedError(f"{error}: after training, {names} is not finite", "nan") from None
+            raise
 
         def silent(tokens: torch.Tensor) -> torch.Tensor:
             try:
@@ -277,6 +282,13 @@ def made_up_weights(declaration: Declaration, device: str) -> dict[str, torch.Te
         else:
             tensors[name] = declaration.values.get(name, torch.zeros(spec.shape, dtype=spec.dtype)).to(device)
     return tensors
+
+
+def not_finite(declaration: Declaration, tensors: dict[str, torch.Tensor]) -> str:
+    """The trained parameters that hold NaN or infinity, by name, the first few."""
+    specs = declaration.graph.tensors
+    names = [name for name, tensor in tensors.items() if specs[name].kind == "parameter" and not tensor.isfinite().all()]
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def answer(step: Callable[[], dict[str, object]]) -> dict[str, object]:
