@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from autoresearch_mcp.errors import RefusedError
-from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, bits_per_byte, checked
+from autoresearch_mcp.evaluate.bpb import PROBE_ROUNDS, PROBE_SHARE, CausalityProbe, Model, checked, measure
 
 VOCAB, BATCH, SEQ_LEN = 64, 16, 48
 TABLE = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ def rows() -> np.ndarray:
 def scored(model: Model, rows: np.ndarray, seed: int) -> float:
     token_bytes = np.ones((2, VOCAB), dtype=np.int32)
     probe = CausalityProbe(model, len(rows) // BATCH, np.random.default_rng(seed))
-    return bits_per_byte(model, rows, token_bytes, BATCH, "cpu", probe)[0]
+    return measure(model, rows, token_bytes, BATCH, "cpu", probe).bpb
 
 
 def prefix_mean(tokens: torch.Tensor) -> torch.Tensor:
@@ -161,6 +161,24 @@ def test_bits_per_byte_of_a_uniform_model_is_known():
     def uniform(tokens: torch.Tensor) -> torch.Tensor:
         return torch.zeros(*tokens.shape, vocab)
 
-    raw, decoded = bits_per_byte(uniform, rows, token_bytes, batch=2, device="cpu")
+    found = measure(uniform, rows, token_bytes, batch=2, device="cpu")
     scored, n_bytes, n_decoded = 8, 2 + 3 + 1 + 1 + 4 + 2 + 2 + 2, 2 + 3 + 1 + 1 + 5 + 2 + 2 + 2
-    assert raw == pytest.approx(scored * 3 / n_bytes) and decoded == pytest.approx(scored * 3 / n_decoded)
+    assert found.bpb == pytest.approx(scored * 3 / n_bytes) and found.by_decoded == pytest.approx(scored * 3 / n_decoded)
+    assert found.n_bytes == n_bytes
+
+
+def test_how_much_another_text_would_differ_is_known(one_thread: None):
+    """Against what many texts of the same kind really differ by."""
+    draw, vocab = np.random.default_rng(0), 8
+    token_bytes = np.array([[1, 2, 3, 1, 1, 4, 1, 2]] * 2, dtype=np.int32)
+    weights = torch.from_numpy(draw.normal(size=(vocab, vocab)))
+
+    def model(tokens: torch.Tensor) -> torch.Tensor:
+        return weights[tokens]
+
+    def text() -> np.ndarray:  # rows with a kind of their own, as documents have
+        kinds = draw.dirichlet(np.full(vocab, 0.3), size=40)
+        return np.stack([draw.choice(vocab, size=33, p=kind) for kind in kinds]).astype(np.uint16)
+
+    found = [measure(model, text(), token_bytes, batch=8, device="cpu") for _ in range(300)]
+    assert np.std([one.bpb for one in found]) == pytest.approx(np.mean([one.error for one in found]), rel=0.15)

@@ -15,7 +15,7 @@ from zoo.table import proof_of, row, rows_of_page
 
 from autoresearch_mcp.errors import RefusedError
 from autoresearch_mcp.evaluate.archive import GraphError, GraphModel
-from autoresearch_mcp.evaluate.bpb import CausalityProbe, bits_per_byte
+from autoresearch_mcp.evaluate.bpb import CausalityProbe, measure
 from autoresearch_mcp.evaluate.causality import Proof, prove
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -46,7 +46,7 @@ def probe_refuses(name: str, peek: bool) -> bool:
         probe = CausalityProbe(model, 4, np.random.default_rng(seed))
         torch.manual_seed(seed)
         try:
-            bits_per_byte(model, tokens, np.ones((2, VOCAB), np.int32), ROWS, "cpu", probe)
+            measure(model, tokens, np.ones((2, VOCAB), np.int32), ROWS, "cpu", probe)
         except RefusedError as refused:
             assert refused.failure == "not_causal"
             return True

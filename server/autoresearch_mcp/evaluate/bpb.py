@@ -71,13 +71,23 @@ Inspect = Callable[[torch.Tensor, torch.Tensor], None]
 """Sees the tokens (B, T) and the logits float32 (B, T, vocab) of a whole batch while it is scored."""
 
 
-def bits_per_byte(
+@dataclass(frozen=True)
+class Measured:
+    bpb: float
+    """Bits per byte of the text."""
+    by_decoded: float
+    """The same by bytes counted as the original counts them."""
+    error: float
+    """Standard error of `bpb`, had another text of this kind and length been drawn: by how much rows differ. 0 for a single row."""
+    n_bytes: int
+
+
+def measure(
     model: Model, rows: np.ndarray, token_bytes: np.ndarray, batch: int, device: str, inspect: Inspect | None = None
-) -> tuple[float, float]:
-    """Bits per byte of the targets rows[:, 1:], (raw byte count, decoded byte count); special tokens are not scored."""
+) -> Measured:
+    """Of the targets rows[:, 1:]; `token_bytes` (raw and decoded, vocab). Special tokens are not scored."""
     lengths = torch.from_numpy(token_bytes).to(device)
-    nats = torch.zeros((), dtype=torch.float64, device=device)
-    counted = torch.zeros(2, dtype=torch.int64, device=device)
+    nats, n_bytes = list[torch.Tensor](), list[torch.Tensor]()  # by row
     with torch.no_grad():
         for start in range(0, len(rows), batch):
             part = torch.from_numpy(rows[start : start + batch].astype(np.int64)).to(device)
@@ -88,13 +98,17 @@ def bits_per_byte(
             logits = checked(model(tokens.clone()), batch, tokens.shape[1], token_bytes.shape[1])
             if inspect is not None:
                 inspect(tokens, logits)
-            chosen = torch.log_softmax(logits[: batch - short], dim=-1).gather(-1, targets.unsqueeze(-1)).squeeze(-1)
             bytes_of = lengths[:, targets]
-            nats -= (chosen.double() * (bytes_of[0] > 0)).sum()
-            counted += bytes_of.flatten(1).sum(dim=1)
-    bits = nats.item() / math.log(2)
-    raw, decoded = int(counted[0]), int(counted[1])
-    return bits / raw, bits / decoded
+            for one, expected, counts in zip(logits, targets, bytes_of[0] > 0, strict=False):  # of a row, what a cache may hold
+                chosen = torch.log_softmax(one, dim=-1).gather(-1, expected.unsqueeze(-1)).squeeze(-1)
+                nats.append(-(chosen.double() * counts).sum())
+            n_bytes.append(bytes_of.sum(dim=2))
+    bits = torch.stack(nats).cpu() / math.log(2)
+    raw, decoded = torch.cat(n_bytes, dim=1).cpu().double()
+    bpb, count = (bits.sum() / raw.sum()).item(), len(bits)
+    # A ratio of two sums over rows. Cochran 1977, Sampling Techniques, 6.3.
+    spread = (bits - bpb * raw).square().sum().item() * count / max(count - 1, 1)
+    return Measured(bpb, (bits.sum() / decoded.sum()).item(), math.sqrt(spread) / raw.sum().item(), int(raw.sum()))
 
 
 class CausalityProbe:
@@ -253,11 +267,15 @@ class Evaluator:
         sealed, token_bytes = self._sealed, self._sealed.token_bytes
         shuffled = {split: rows[self._rng.permutation(len(rows))] for split, rows in sealed.rows.items()}
         probe = None if self._proof else CausalityProbe(model, math.ceil(len(shuffled["val"]) / sealed.batch), self._rng)
-        val, val_decoded = bits_per_byte(model, shuffled["val"], token_bytes, sealed.batch, self._device, probe)
-        if val > WORST:
+        val = measure(model, shuffled["val"], token_bytes, sealed.batch, self._device, probe)
+        if val.bpb > WORST:
             raise RefusedError(f"the model takes more than {WORST:.0f} bits a byte: its logits are out of scale", "diverged")
-        holdout, _ = bits_per_byte(model, shuffled["holdout"], token_bytes, sealed.batch, self._device)
-        return {"score": val, "holdout": holdout, "details": {"bpb_by_decoded_bytes": val_decoded}, "marks": self._marks}
+        holdout = measure(model, shuffled["holdout"], token_bytes, sealed.batch, self._device)
+        for split, found in (("val", val), ("holdout", holdout)):  # into a log that people alone may read
+            told = f"{split}: {found.n_bytes} bytes; another text of this kind would differ by {found.error:.4f} bits per byte"
+            print(f"{told} (standard error, by rows)", file=sys.stderr)
+        details = {"bpb_by_decoded_bytes": val.by_decoded}
+        return {"score": val.bpb, "holdout": holdout.bpb, "details": details, "marks": self._marks}
 
     def _try(self, model: GraphModel, tamed: Callable[[torch.Tensor], torch.Tensor] = lambda logits: logits) -> None:
         """Checks the output, `tamed`, on made-up tokens; what goes wrong there may be told in full."""
