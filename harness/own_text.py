@@ -3,10 +3,10 @@ Text of the user's own, read-only: a folder of documents becomes the three split
 
 A document is a .txt or .md file (a long one is cut between paragraphs, into parts of about PART characters), the "text" of a line
 of a .jsonl file (.gz and .xz too), or that of a row of a .parquet file. Of documents that are the same but for white space, the
-first counts. Which split one belongs to is drawn from its own hash, so adding
-others moves few. What is scored must not have been trained on, and text is often there twice, a little changed: a document that
-shares half of the sequences of SEQUENCE words that either has with one of a sealed split (the overlap that Brown et al. 2020,
-arXiv:2005.14165, clean by) is left out of train, and of holdout where it is val's. The price: the folder is read five times.
+first counts. In the order of their own hashes the first are val's and the next holdout's, as many as it takes; so others that are
+added move few. What is scored must not have been trained on, and text is often there twice, a little changed: a document that shares
+half of the sequences of SEQUENCE words that either has with one of a sealed split (Brown et al. 2020, arXiv:2005.14165, clean by
+such overlaps) is left out of train, and of holdout where it is val's. The price: the folder is read five times.
 """
 
 import gzip
@@ -24,7 +24,7 @@ PART = 10_000
 SEQUENCE = 13  # words
 OVERLAP = 0.5  # of a document's sequences
 BYTES_PER_TOKEN = 6  # more than the bytes of a token of plain English, so that what is drawn for val is enough
-LARGEST, SMALLEST = 0.2, 1 / 128  # share of the documents that val may have, and that it has at least
+LARGEST = 0.2  # share of the text that val may have
 
 
 def files(folder: Path) -> list[Path]:
@@ -114,27 +114,31 @@ def sequences(text: str) -> set[int]:
 
 def splits(folder: Path, scored: int) -> dict[str, Callable[[], Iterator[str]]]:
     """For each split what gives its documents, from the beginning at every call; val has some `scored` tokens or more."""
-    keys, doubles, n_bytes = set[bytes](), 0, 0
+    sizes, doubles = dict[bytes, int](), 0
     for text in documents(folder):
-        doubles += (k := key(text)) in keys
-        n_bytes += 0 if k in keys else len(text.encode("utf-8", "surrogatepass"))
-        keys.add(k)
-    share = min(max(scored * BYTES_PER_TOKEN / max(n_bytes, 1), SMALLEST), LARGEST)
-    split_of = partial(_split, share=share)
+        doubles += (k := key(text)) in sizes
+        sizes.setdefault(k, len(text.encode("utf-8", "surrogatepass")))
+    n_bytes, wanted = sum(sizes.values()), scored * BYTES_PER_TOKEN
+    split_of = _drawn(sizes, min(wanted, LARGEST * n_bytes))
     near = _near(folder, split_of)
     print(
-        f"text:       {len(keys)} documents, {n_bytes / 1e6:.1f} MB; left out: {doubles} that were there twice, {len(near)} near "
+        f"text:       {len(sizes)} documents, {n_bytes / 1e6:.1f} MB; left out: {doubles} that were there twice, {len(near)} near "
         "duplicates across splits"
     )
-    if n_bytes * LARGEST < scored * BYTES_PER_TOKEN:
-        wanted = scored * BYTES_PER_TOKEN / LARGEST / 1e6
-        print(f"text:       little for this preset: about {wanted:.1f} MB give {scored} tokens to score on")
+    if n_bytes * LARGEST < wanted:
+        print(f"text:       little for this preset: about {wanted / LARGEST / 1e6:.1f} MB give {scored} tokens to score on")
     return {split: partial(_of_split, folder, split, split_of, near) for split in ("train", "val", "holdout")}
 
 
-def _split(k: bytes, share: float) -> str:
-    draw = int.from_bytes(k[:8], "big") / 2**64
-    return "val" if draw < share else "holdout" if draw < 1.5 * share else "train"
+def _drawn(sizes: dict[bytes, int], wanted: float) -> dict[bytes, str]:
+    """The split of each document: in the order of their hashes, the first `wanted` bytes are val's, half as many more holdout's."""
+    split_of, order = dict[bytes, str](), iter(sorted(sizes))
+    for split, enough in (("val", wanted), ("holdout", wanted / 2)):
+        filled = 0
+        while filled < enough and (k := next(order, None)) is not None:
+            split_of[k] = split
+            filled += sizes[k]
+    return split_of | dict.fromkeys(order, "train")
 
 
 def _once(folder: Path) -> Iterator[tuple[bytes, str]]:
@@ -145,23 +149,23 @@ def _once(folder: Path) -> Iterator[tuple[bytes, str]]:
             yield k, text
 
 
-def _of_split(folder: Path, split: str, split_of: Callable[[bytes], str], near: set[bytes]) -> Iterator[str]:
-    return (text for k, text in _once(folder) if split_of(k) == split and k not in near)
+def _of_split(folder: Path, split: str, split_of: dict[bytes, str], near: set[bytes]) -> Iterator[str]:
+    return (text for k, text in _once(folder) if split_of[k] == split and k not in near)
 
 
-def _near(folder: Path, split_of: Callable[[bytes], str]) -> set[bytes]:
+def _near(folder: Path, split_of: dict[bytes, str]) -> set[bytes]:
     """The keys of documents that are nearly one of another split, which is scored on and stays."""
     near = set[bytes]()
     for sealed, others in (("val", ("holdout", "train")), ("holdout", ("train",))):
         owners: dict[int, list[int]] = {}  # of each sequence, by number of the document
         sizes = list[int]()
         for k, text in _once(folder):
-            if split_of(k) == sealed and k not in near:
+            if split_of[k] == sealed and k not in near:
                 for sequence in (found := sequences(text)):
                     owners.setdefault(sequence, []).append(len(sizes))
                 sizes.append(len(found))
         for k, text in _once(folder):
-            if split_of(k) in others and k not in near:
+            if split_of[k] in others and k not in near:
                 found = sequences(text)
                 shared = Counter(owner for sequence in found for owner in owners.get(sequence, ()))
                 if any(count >= OVERLAP * min(len(found), sizes[owner]) for owner, count in shared.items()):
