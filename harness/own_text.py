@@ -3,8 +3,8 @@ Text of the user's own, read-only: a folder of documents becomes the three split
 
 A document is a .txt or .md file (a long one is cut between paragraphs, into parts of about PART characters), the "text" of a line
 of a .jsonl file (.gz and .xz too), or that of a row of a .parquet file. Of documents that are the same but for white space, the
-first counts. In the order of their own hashes the first are val's and the next holdout's, as many as it takes; so others that are
-added move few. What is scored must not have been trained on, and text is often there twice, a little changed: a document that shares
+first counts. In the order of their hashes the first are val's and the next holdout's, as many as it takes; so others that are
+added move few. What is scored must not have been trained on, and text is often there twice, a little changed: one that shares
 half of the sequences of SEQUENCE words that either has with one of a sealed split (Brown et al. 2020, arXiv:2005.14165, clean by
 such overlaps) is left out of train, and of holdout where it is val's. The price: the folder is read five times.
 """
