@@ -6,7 +6,7 @@ of a .jsonl file (.gz and .xz too), or that of a row of a .parquet file. Of docu
 first counts. In the order of their hashes the first are val's and the next holdout's, as many as it takes; so others that are
 added move few. What is scored must not have been trained on, and text is often there twice, a little changed: one that shares
 half of the sequences of SEQUENCE words that either has with one of a sealed split (Brown et al. 2020, arXiv:2005.14165, clean by
-such overlaps) is left out of train, and of holdout where it is val's. The price: the folder is read five times.
+such overlaps) is left out of train, and of holdout where it is val's. The price: the folder is read eight times.
 """
 
 import gzip
@@ -155,19 +155,30 @@ def _of_split(folder: Path, split: str, split_of: dict[bytes, str], near: set[by
 
 def _near(folder: Path, split_of: dict[bytes, str]) -> set[bytes]:
     """The keys of documents that are nearly one of another split, which is scored on and stays."""
-    near = set[bytes]()
-    for sealed, others in (("val", ("holdout", "train")), ("holdout", ("train",))):
-        owners: dict[int, list[int]] = {}  # of each sequence, by number of the document
-        sizes = list[int]()
-        for k, text in _once(folder):
-            if split_of[k] == sealed and k not in near:
-                for sequence in (found := sequences(text)):
-                    owners.setdefault(sequence, []).append(len(sizes))
-                sizes.append(len(found))
-        for k, text in _once(folder):
-            if split_of[k] in others and k not in near:
-                found = sequences(text)
-                shared = Counter(owner for sequence in found for owner in owners.get(sequence, ()))
-                if any(count >= OVERLAP * min(len(found), sizes[owner]) for owner, count in shared.items()):
-                    near.add(k)
-    return near
+    sealed, held = Sealed(), dict[bytes, set[int]]()
+    for k, text in _once(folder):
+        if split_of[k] == "val":
+            sealed.add(sequences(text))
+        elif split_of[k] == "holdout":
+            held[k] = sequences(text)
+    near = {k for k, found in held.items() if sealed.has_near(found)}
+    for k in held.keys() - near:
+        sealed.add(held[k])
+    return near | {k for k, text in _once(folder) if split_of[k] == "train" and sealed.has_near(sequences(text))}
+
+
+class Sealed:
+    """Documents by their sequences."""
+
+    def __init__(self):
+        self._owners: dict[int, list[int]] = {}  # of each sequence, by number of the document
+        self._sizes: list[int] = []
+
+    def add(self, found: set[int]) -> None:
+        for sequence in found:
+            self._owners.setdefault(sequence, []).append(len(self._sizes))
+        self._sizes.append(len(found))
+
+    def has_near(self, found: set[int]) -> bool:
+        shared = Counter(owner for sequence in found for owner in self._owners.get(sequence, ()))
+        return any(count >= OVERLAP * min(len(found), self._sizes[owner]) for owner, count in shared.items())

@@ -68,7 +68,7 @@ async def again_and_again(every: float, work: Callable[[], object]) -> None:
         try:
             await blocking(work)
         except Exception as error:  # whatever it is, the calls go on
-            report(error)
+            _report(error)
             await anyio.sleep(AFTER_FAILURE)
 
 
@@ -84,10 +84,10 @@ def _logging() -> Generator[None]:
     try:
         yield
     except Exception as error:  # a server does not end because what it does beside the calls fails
-        report(error)
+        _report(error)
 
 
-def report(error: Exception) -> None:
+def _report(error: Exception) -> None:
     """Logs what failed while nobody waited for it: in a line what a person can mend, with its traceback what nobody expected."""
     expected = isinstance(error, AutoresearchError | OSError)
     _log.warning("%s", error if expected else f"{type(error).__name__}: {error}", exc_info=None if expected else error)

@@ -28,7 +28,7 @@ def create(directory: Path, task_name: str = "default", preset: str | None = Non
     if preset is not None:
         import tomlkit
 
-        _require(preset, task_name)
+        _require(preset, text)
         document = tomlkit.parse(text)
         document["preset"] = preset
         text = tomlkit.dumps(document)
@@ -130,7 +130,7 @@ def use_text(workspace: Workspace, folder: Path) -> None:
     if not folder.is_dir():
         raise WorkspaceError(f"{folder} is no folder. Name one with .txt, .md, .jsonl or .parquet files.")
     head = workspace.head()
-    if workspace.run("status", "--porcelain", "--", TASK_FILE, env={"GIT_OPTIONAL_LOCKS": "0"}):
+    if workspace.uncommitted(TASK_FILE):
         raise WorkspaceError(f"{path} has changes that are not committed. Commit or undo them, then run this again.")
     text = workspace.blob(head, TASK_FILE).decode()
     task = parse_task(text, str(path))
@@ -187,15 +187,18 @@ def resolve_task(name: str) -> Path:
 
 def presets_of(task_name: str) -> list[str]:
     """The names of a task's presets. Raises TaskError where there is no such task."""
+    return _presets_in((resolve_task(task_name) / TASK_FILE).read_text(encoding="utf-8"))
+
+
+def _presets_in(text: str) -> list[str]:
     try:
-        raw = tomllib.loads((resolve_task(task_name) / TASK_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        presets: object = tomllib.loads(text).get("presets")
+    except tomllib.TOMLDecodeError:
         return []  # parse_task says it better
-    presets: object = raw.get("presets")
     return [str(name) for name in cast("dict[object, object]", presets)] if isinstance(presets, dict) else []
 
 
-def _require(preset: str, task_name: str) -> None:
-    if preset not in (presets := presets_of(task_name)):
+def _require(preset: str, text: str) -> None:
+    if preset not in (presets := _presets_in(text)):
         names = ", ".join(presets) or "none"
         raise TaskError(f"The task has no preset {preset!r} (it has: {names}). Choose one of those, or leave --preset out.")

@@ -237,11 +237,13 @@ class Workspace:
 
     def check_committed(self, task: Task) -> None:
         """Refuses to start a session while files that it would pin differ from the last commit: it would not use what one sees."""
-        names = (TASK_FILE, PROGRAM, task.files.editable, *task.files.read_only)
-        dirty: str = self.run("status", "--porcelain", "--", *names, env={"GIT_OPTIONAL_LOCKS": "0"})
-        if dirty:
-            named = ", ".join(sorted({line[3:] for line in dirty.splitlines()}))
-            raise WorkspaceError(f"Uncommitted changes in {named}. Commit or stash them, then start the session.")
+        if dirty := self.uncommitted(TASK_FILE, PROGRAM, task.files.editable, *task.files.read_only):
+            raise WorkspaceError(f"Uncommitted changes in {', '.join(dirty)}. Commit or stash them, then start the session.")
+
+    def uncommitted(self, *names: str) -> list[str]:
+        """Which of these files differ from the last commit."""
+        found = str(self.run("status", "--porcelain", "--", *names, env={"GIT_OPTIONAL_LOCKS": "0"}))
+        return sorted({line[3:] for line in found.splitlines()})
 
     def ref(self, name: str) -> str | None:
         found: str = self.run("for_each_ref", "--format=%(objectname)", name)
