@@ -38,7 +38,7 @@ types: setup
 
 benchmarks: setup
 	$(BIN)/python benchmarks/orchestration.py
-	$(BIN)/python benchmarks/trust.py
+	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/tokens.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/patches.py

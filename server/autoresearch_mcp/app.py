@@ -1,5 +1,6 @@
 """The MCP surface: tools, resources and the prompt. A tool is one decorated function that asks for its answer; no logic is here."""
 
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,7 +13,7 @@ from pydantic import Field
 
 from autoresearch_mcp import __version__, calls
 from autoresearch_mcp.calls import AnsweringServer, blocking
-from autoresearch_mcp.loop.activity import note_call
+from autoresearch_mcp.loop.activity import last_call, note_call
 from autoresearch_mcp.loop.patches import FORMS, MAX_BYTES
 from autoresearch_mcp.loop.rows import LEARNED
 from autoresearch_mcp.loop.session import DESCRIPTION, Session
@@ -23,6 +24,7 @@ from autoresearch_mcp.views import answers, build, prompt, references
 
 ADVANCE_EVERY = 2.0  # seconds between looks whether a verdict waits for another run while no call does
 CATCH_UP_AFTER, HEAL_AFTER = 0.5, 10.0  # seconds after the start: the answer to tools/list comes first
+READY_EVERY, AT_WORK = 1.0, 600.0  # seconds between looks whether a next run is prepared for, and after a call that it may be
 RESULTS = "autoresearch://results.tsv"
 
 
@@ -207,10 +209,19 @@ async def _beside(session: Session, subscribers: Subscribers, _: object) -> Asyn
     async with anyio.create_task_group() as tasks, announcing(partial(blocking, partial(_seen, session)), subscribers):
         tasks.start_soon(calls.in_spare_time, CATCH_UP_AFTER, session.recovery.catch_up)
         tasks.start_soon(calls.again_and_again, ADVANCE_EVERY, session.advance)
+        if session.task.run.preload:
+            tasks.start_soon(calls.again_and_again, READY_EVERY, partial(_get_ready, session))
         tasks.start_soon(calls.beside_the_calls, 0.0, detect)
         tasks.start_soon(calls.beside_the_calls, HEAL_AFTER, session.recovery.restore_refs)
         yield
         tasks.cancel_scope.cancel()
+
+
+def _get_ready(session: Session) -> None:
+    """For the next run, while somebody is at work who may ask for it."""
+    called = last_call(session)
+    if called is not None and time.time_ns() - called < AT_WORK * 1e9:
+        session.get_ready()
 
 
 def _file_uri(session: Session) -> str:

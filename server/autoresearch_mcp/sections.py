@@ -129,6 +129,9 @@ class Run(Section):
     packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = []
     """Distributions that a run may import, with what they need, besides torch, numpy, tiktoken and safetensors with theirs; any
     other package is not there."""
+    preload: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
+    """Modules that take long to import: between runs a process waits in the next run's sandbox with these imported, so that the run
+    begins at once. The command must then be `{python} FILE ...`."""
     env: Environment = {}
     """What the command finds in its environment besides what every run does (docs/tasks.md); a value may begin with `~/`."""
     network: Network = "none"

@@ -84,6 +84,13 @@ class Task(Section):
             raise ValueError("run.declares needs metric.starts_early = true, and data.train for the run to wait for")
         return self
 
+    @model_validator(mode="after")
+    def _preload(self) -> "Task":
+        command = self.run.command or []
+        if self.run.preload and (command[:1] != ["{python}"] or len(command) < 2 or command[1].startswith("-")):
+            raise ValueError('run.preload is for a run.command of ["{python}", FILE, ...]: what waits with the modules runs a file')
+        return self
+
     @property
     def read_tool(self) -> str:
         """read_<stem of the editable file>"""

@@ -26,6 +26,12 @@ class Executor(Protocol):
         """
         ...
 
+    def get_ready(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
+        """Makes ready what a next run like this one can begin with, before its editable file is known; `files` are the others. It
+        may do nothing, it is no run, and what was made ready for another kind of run is ended. Cheap where it was called before.
+        """
+        ...
+
     def is_alive(self, spec: RunSpec) -> bool:
         """Whether somebody still answers for the run. False is final: what is not recorded or left by then never will be."""
         ...

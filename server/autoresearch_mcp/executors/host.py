@@ -1,12 +1,18 @@
 """Hosts one run on this machine: the detached process that sees to its result, whoever else dies.
 
-    python -P -m autoresearch_mcp.executors.host FOLDER
+    python -P -m autoresearch_mcp.executors.host FOLDER [SOCKET]
+
+With a socket the run in the folder is a draft: what it can begin with before anybody knows its file is made ready, and then the run
+that comes over the socket is hosted. Where none comes, because whoever holds the other end is gone or has none for a quarter of an
+hour, everything that was made ready is ended and removed.
 
 A result goes into the run's folder first, where a session finds it if all else fails, and into the ledger second, once. Everything
 after that, results.tsv included, can fail without harm: it follows from the ledger.
 """
 
 import io
+import os
+import socket
 import sqlite3
 import sys
 import time
@@ -14,21 +20,24 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+from anyio.abc import UNIXSocketStream
 
 from autoresearch_mcp.errors import AutoresearchError, LedgerError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
-from autoresearch_mcp.run import outputs
+from autoresearch_mcp.run import outputs, slots
+from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.log import BoundedLog
-from autoresearch_mcp.run.processes import become_subreaper
+from autoresearch_mcp.run.processes import become_subreaper, end_descendants
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.supervisor import Supervisor
 
 PATIENCE = 60.0  # seconds that the ledger is tried for
 RETRY = 1.0  # seconds between tries
 LOG_BYTES = 1 << 18
+IDLE = 900.0  # seconds that something made ready waits
 
 
 def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
@@ -100,24 +109,88 @@ class Printed(io.TextIOBase):
         return len(text)
 
 
-async def host(spec: RunSpec) -> None:
+async def host(spec: RunSpec, cell: Cell | None = None) -> None:
     async def deliver(ended: RunEnded) -> bool:
         return await anyio.to_thread.run_sync(record, spec.where_it_lies_now(), ended)
 
-    await Supervisor(spec, deliver).supervise()
+    await Supervisor(spec, deliver, cell).supervise()
 
 
-def main(folder: str) -> None:
+async def stand_by(draft: RunSpec, given: socket.socket) -> RunSpec | None:
+    """Makes a run ready, and hosts the one that comes; None where none came."""
+    cell = Cell(draft)
+    spec: RunSpec | None = None
+    try:
+        async with anyio.create_task_group() as tasks, await UNIXSocketStream.from_socket(given) as stream:
+            waiting = anyio.CancelScope()
+            tasks.start_soon(_get_ready, cell, waiting)
+            with anyio.move_on_after(IDLE):
+                spec = await _come(stream)
+            waiting.cancel()  # a run that is on is waited for by the run itself
+            if spec is None:
+                tasks.cancel_scope.cancel()
+        if spec is not None:
+            await host(spec, cell)
+    finally:
+        cell.close()
+        end_descendants(users=cell.users)
+    return spec
+
+
+async def _get_ready(cell: Cell, waiting: anyio.CancelScope) -> None:
+    """In a free slot, so that no run that is on is disturbed. What fails is left for the run to start itself."""
+    device = cell.task.run.device
+    with waiting:
+        taken = await slots.take_slot(slots.slots_folder(), device, lambda: False)
+        assert taken is not None
+    if waiting.cancelled_caught:
+        return
+    cell.slot, held = taken
+    try:
+        await cell.get_ready()
+    except (AutoresearchError, OSError) as error:
+        print(f"nothing was made ready: {error}", file=sys.stderr)
+        cell.spare.close()
+    finally:
+        os.close(held)
+
+
+async def _come(stream: UNIXSocketStream) -> RunSpec | None:
+    """The run whose folder is named over the socket, with the lock on it; None where the other end closes."""
+    line, descriptors = b"", list[int]()
+    while not line.endswith(b"\n"):
+        try:
+            part, came = await stream.receive_fds(1 << 16, 1)
+        except anyio.EndOfStream:
+            return None
+        line, descriptors = line + part, descriptors + came
+    folder = Path(os.fsdecode(line[:-1]))
+    spec = RunSpec.read(folder)
+    if spec is None or not descriptors:
+        return None
+    os.chdir(folder)
+    sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
+    await stream.send(b"\n")
+    return spec
+
+
+def main(folder: str, descriptor: str | None = None) -> None:
     spec = RunSpec.read(Path(folder))
     if spec is None:
         raise SystemExit(f"{folder} holds no run that this version can read")
     sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
     become_subreaper()
-    anyio.run(host, spec)
+    if descriptor is None:
+        anyio.run(host, spec)
+    else:
+        draft, spec = spec, anyio.run(stand_by, spec, socket.socket(fileno=int(descriptor)))
+        if spec is None:
+            outputs.remove(draft.folder)
+            return
     spec = spec.where_it_lies_now()
     bring_up_to_date(spec)
     outputs.remove_all(spec)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,27 +1,74 @@
-"""Runs on this machine: each is left to a detached process, its host, that needs neither server nor client."""
+"""Runs on this machine: each is left to a detached process, its host, that needs neither server nor client.
 
+Between runs a host may wait that has made ready what the next one begins with (`get_ready`). It belongs to this process, and ends
+with it, until a run is given to it; then it is that run's host and as detached as any.
+"""
+
+import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
 
 from pydantic import ValidationError
 
 from autoresearch_mcp.errors import WorkspaceError
-from autoresearch_mcp.files import is_locked, try_lock, write_atomic
+from autoresearch_mcp.files import is_locked, sha256, try_lock, write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import outputs, users
+from autoresearch_mcp.run import outputs, places, slots, users
 from autoresearch_mcp.run.processes import end_strays
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
 
 HOST = "autoresearch_mcp.executors.host"
+ANSWER = 5.0  # seconds that a waiting host has to take a run
+OF_ONE_RUN = {"run", "token", "experiment", "tag", "seed", "folder", "place", "ledger", "earlier"}
+LIMITS = (
+    "startup_seconds",
+    "check_seconds",
+    "evaluate_seconds",
+)  # follow from the session's baseline; only the clock asks for them
 
 
 class LocalExecutor:
     """An Executor. Whether a run is alive is a lock on a file, which its host holds and the kernel takes from it when it dies."""
+
+    def __init__(self) -> None:
+        self._waiting: Waiting | None = None
+
+    def get_ready(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
+        kind, waiting = _kind(spec, files), self._waiting
+        if waiting is not None and waiting.kind == kind and waiting.alive:
+            return
+        if not spec.task.run.preload or "{seed}" in " ".join(spec.task.metric.command):
+            return
+        if len(slots.candidates(spec.task.run.device)) != 1:  # which GPU it will be is not known before
+            return
+        if waiting is not None:
+            waiting.end()
+        self._waiting = None
+        self.sweep("ready")
+        token = token_hex(8)
+        folder = places.root() / f"ready-{token}"
+        draft = spec.model_copy(update={"token": token, "folder": folder, "place": None})
+        try:
+            lock = try_lock(draft.lock)
+            assert lock is not None, "a new folder is ours alone"
+            try:
+                _lay_out(draft, files)
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    self._waiting = Waiting(kind, draft, _start_host(draft, lock, theirs.fileno()), ours)
+            finally:
+                os.close(lock)
+        except OSError:  # the run itself will say so
+            outputs.remove(folder)
 
     def start(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
         """The host's lock is taken here, before anybody can know of the run, and inherited by it: so there is no moment at which
@@ -29,14 +76,16 @@ class LocalExecutor:
         """
         if self.is_alive(spec):
             return
+        if self._give(spec, files):
+            return
         try:
             outputs.remove(spec.folder)
             outputs.remove(spec.home)
             lock = try_lock(spec.lock)
             assert lock is not None, "a new run's folder is ours alone"
             try:
-                self._lay_out(spec, files)
-                self._start_host(spec, lock)
+                _lay_out(spec, files)
+                _start_host(spec, lock)
             finally:
                 os.close(lock)
         except OSError as error:
@@ -44,6 +93,28 @@ class LocalExecutor:
                 f"Run {spec.run} could not be started in {spec.folder}: {error}. Free disk space or mend that, then call "
                 "run_experiment again."
             ) from error
+
+    def _give(self, spec: RunSpec, files: Mapping[str, bytes]) -> bool:
+        """Gives the run to the host that waits for one like it: whether it is that host's now."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is None:
+            return False
+        name = spec.task.files.editable
+        if waiting.kind == _kind(spec, {path: content for path, content in files.items() if path != name}) and waiting.alive:
+            spec = spec.model_copy(update={"place": waiting.draft.folder})
+            with suppress(OSError):
+                outputs.remove(spec.folder)
+                lock = try_lock(spec.lock)
+                assert lock is not None, "a new run's folder is ours alone"
+                try:
+                    _write(spec, {name: files[name]})
+                    write_atomic(spec.path, spec.model_dump_json().encode())
+                    if waiting.give(spec.folder, lock):
+                        return True
+                finally:
+                    os.close(lock)
+        waiting.end()
+        return False
 
     def is_alive(self, spec: RunSpec) -> bool:
         return is_locked(spec.lock)
@@ -86,29 +157,84 @@ class LocalExecutor:
             return
         outputs.remove_all(spec)
 
-    def _lay_out(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
-        for folder in (spec.files, spec.work, spec.scoring):
-            folder.mkdir(parents=True)
-            for name, content in files.items():
-                path = folder / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-        if spec.data is not None:
-            for name in spec.task.data.public:
-                target = spec.work / "data" / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(spec.data / name, target)
-        write_atomic(spec.path, spec.model_dump_json().encode())
+    def sweep(self, kind: str) -> None:
+        """Removes what hosts left that were killed, in folders of their own (`trial` or `ready`)."""
+        for folder in places.root().glob(f"{kind}-*"):
+            spec = RunSpec.read(folder)
+            if spec is not None and not self.is_alive(spec):
+                self.clean_up(spec)
+                outputs.remove(folder)
 
-    def _start_host(self, spec: RunSpec, lock: int) -> None:
-        with open(spec.host_log, "ab") as log:
-            subprocess.Popen(
-                [sys.executable, "-P", "-m", HOST, str(spec.folder)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=spec.folder,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
+
+@dataclass
+class Waiting:
+    """A host that has made ready a run like its draft."""
+
+    kind: str
+    draft: RunSpec
+    host: subprocess.Popen[bytes]
+    socket: socket.socket
+
+    @property
+    def alive(self) -> bool:
+        return self.host.poll() is None
+
+    def give(self, folder: Path, lock: int) -> bool:
+        """Hands over a run that is laid out, and the lock on it. False where the host does not say that it has both."""
+        self.socket.settimeout(ANSWER)
+        try:
+            (self.draft.folder / "spec.json").unlink()  # from here on the folder is the run's
+            socket.send_fds(self.socket, [os.fsencode(folder) + b"\n"], [lock])
+            return self.socket.recv(1) == b"\n"
+        except OSError:
+            return False
+        finally:
+            self.socket.close()
+
+    def end(self) -> None:
+        """Ends it at once: what it started dies with it."""
+        self.socket.close()
+        self.host.kill()
+        self.host.wait()
+        outputs.remove(self.draft.folder, patience=1.0)
+
+
+def _kind(spec: RunSpec, files: Mapping[str, bytes]) -> str:
+    """Hash of all that what is made ready depends on: what differs between runs of one session is not in it."""
+    task = spec.task.model_copy(update={"run": spec.task.run.model_copy(update=dict.fromkeys(LIMITS, 0.0))})
+    same = spec.model_copy(update={"task": task}).model_dump_json(exclude=OF_ONE_RUN)
+    return sha256(json.dumps([same, {path: sha256(content) for path, content in sorted(files.items())}]).encode())
+
+
+def _lay_out(spec: RunSpec, files: Mapping[str, bytes]) -> None:
+    for folder in (spec.files, spec.work, spec.scoring):
+        folder.mkdir(parents=True)
+    _write(spec, files)
+    if spec.data is not None:
+        for name in spec.task.data.public:
+            target = spec.work / "data" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(spec.data / name, target)
+    write_atomic(spec.path, spec.model_dump_json().encode())
+
+
+def _write(spec: RunSpec, files: Mapping[str, bytes]) -> None:
+    for folder in (spec.files, spec.work, spec.scoring):
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def _start_host(spec: RunSpec, lock: int, *sockets: int) -> subprocess.Popen[bytes]:
+    with open(spec.host_log, "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", HOST, str(spec.folder), *map(str, sockets)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=spec.folder,
+            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
+            pass_fds=(lock, *sockets),
+            start_new_session=True,
+        )

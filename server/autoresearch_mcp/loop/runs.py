@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from secrets import token_hex
+from typing import Any
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, WorkspaceError
@@ -105,20 +106,17 @@ class Runs:
         self._launch(run, content, known_curves(state) if self._task.run.prune else [])
         return run
 
+    def get_ready(self) -> None:
+        """For a next run, whatever its file."""
+        if not self.data.missing():
+            self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED), self.pinned)
+
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
-        limits = clock.limits(self._task.run, self._state.baseline_seconds, bool(self._task.data.train))
-        spec = RunSpec(
+        spec = self._spec(
             run=run.run,
             token=run.token,
             experiment=run.experiment,
-            tag=self._tag,
             seed=run.seed,
-            task=self._task.model_copy(update={"run": limits}),
-            folder=self._workspace.runs_dir / str(run.run),
-            ledger=self._ledger.path,
-            results=self._results.path,
-            data=self.data.path if self.data.needed else None,
-            enforcement=detect().level,
             earlier=list(earlier),
             place=places.root() / f"{run.run}-{run.token[:8]}",
         )
@@ -128,6 +126,21 @@ class Runs:
             reason, never = f"the run could not be started: {error}", {"queued": 0.0}
             self._ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
             raise
+
+    def _spec(self, run: int, **own: Any) -> RunSpec:
+        """Of a run of this session; `own` is what is its own."""
+        limits = clock.limits(self._task.run, self._state.baseline_seconds, bool(self._task.data.train))
+        return RunSpec(
+            run=run,
+            tag=self._tag,
+            task=self._task.model_copy(update={"run": limits}),
+            folder=self._workspace.runs_dir / str(run),
+            ledger=self._ledger.path,
+            results=self._results.path,
+            data=self.data.path if self.data.needed else None,
+            enforcement=detect().level,
+            **own,
+        )
 
 
 def _run_row(number: int, experiment: int, seed: int, conditions: str, purpose: Purpose = "search") -> RunStarted:

@@ -292,6 +292,11 @@ class Session:
             if (experiment := rules.due(self.state, self.task)) is not None:
                 self._repeat(experiment)
 
+    def get_ready(self) -> None:
+        """Has what the next run begins with made ready, where the task names it and no run is on. Cheap once it is."""
+        if self.task.run.preload and not self.state.running and self.position().phase != "done":
+            self.runs.get_ready()
+
     def start_run(self, experiment: ExperimentState, purpose: Purpose, seed: int) -> RunStarted:
         """Runs an experiment's own commit again, to examine it. Raises NotAllowedError, WorkspaceError."""
         with self._step("start_run"):

@@ -138,7 +138,7 @@ def run_trial(
             raise TaskError(f"The task's data is not there: {', '.join(missing)} missing in {data.path}.")
     if replace is not None:
         files = {**files, task.files.editable: replace}
-    _sweep()
+    LocalExecutor().sweep("trial")
     before = _state(folder, task, data)
     runs: list[Tried] = []
     for number in range(first, first + count):
@@ -188,16 +188,6 @@ def _run(folder: Path, task: Task, files: dict[str, bytes], data: DataFolder, nu
         executor.clean_up(spec)
         if not executor.is_alive(spec):
             outputs.remove(spec.folder)
-
-
-def _sweep() -> None:
-    """Removes what trials left that were killed, and whose runs have ended."""
-    executor = LocalExecutor()
-    for folder in places.root().glob("trial-*"):
-        spec = RunSpec.read(folder)
-        if spec is not None and not executor.is_alive(spec):
-            executor.clean_up(spec)
-            outputs.remove(folder)
 
 
 def _end_of(log: Path) -> str:

@@ -1,5 +1,5 @@
 """Starts what belongs to a run, each confined to a folder: the run itself, its scoring command, what that has executed, the checks,
-and the lender of its data.
+and the lender of its data. Run and scoring command can be made ready before the run is known.
 
 Everything that a process of a run is given is decided here: what it may open, its environment, its descriptors.
 """
@@ -20,17 +20,19 @@ from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import outputs, sandbox, users, visible
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.hardware import granted
-from autoresearch_mcp.run.inside import lend, relay
+from autoresearch_mcp.run.inside import lend, relay, waiting
 from autoresearch_mcp.run.levels import REGISTRY, SYSTEM_FILES, Confinement
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.proxy import Proxy
 from autoresearch_mcp.run.refusals import Refusals
 from autoresearch_mcp.run.scoring import Scoring
+from autoresearch_mcp.run.spare import Spare
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Check, Network
 from autoresearch_mcp.task import expand, lacking, program
 
 LENDING = 20.0  # seconds
+WAITING = Path(waiting.__file__)
 EDITED = ".edited"  # where a check finds the editable file as data: no name that an import could have
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """Without it cuBLAS may add in another order each time: https://docs.nvidia.com/cuda/cublas/#results-reproducibility."""
@@ -43,6 +45,7 @@ class Cell:
         self.spec, self.task = spec, spec.task
         self.slot = ""
         self.granted = granted()
+        self.spare = Spare()
         self._made = 0
         self.fresh: list[Path] = []
         """Folders made for checks and for what scoring has executed, that are in use."""
@@ -65,14 +68,48 @@ class Cell:
         """The user ids that the run and its scoring have to themselves; none where they share the server's."""
         return [self._users.run, self._users.scoring] if self._users else []
 
-    def start_run(self, command: list[str], log: BoundedLog, control_socket: int) -> Child:
-        """Raises RunFailedError."""
+    async def get_ready(self) -> None:
+        """Starts what the run can begin with before it is known, in the slot that is set; it waits when this returns. Raises
+        OSError, RunFailedError.
+        """
+        log = BoundedLog(self.spec.log, self.task.run.log_bytes)
+        command = ["{python}", str(WAITING), *self.task.run.preload]
+        self.spare.child, self.spare.control = self._start_run(command, log, subprocess.PIPE, [WAITING])
+        if self.task.metric.starts_early:
+            self.spare.scoring = self.start_scoring()
+        await self.spare.ready()
+
+    def take_on(self) -> None:
+        """The run that this was made ready for has come, and its file lies there: it belongs to the run. Raises OSError."""
+        if self._users is not None:
+            users.give(self.spec.work, self._users.run)
+            users.give(self.spec.scoring, self._users.scoring)
+
+    def start_run(self, command: list[str], log: BoundedLog) -> tuple[Child, socket.socket]:
+        """The run, and our end of the socket over which it asks for things. Raises RunFailedError."""
+        seed = str(self.spec.seed)
+        argv = expand(command, preset=self.task.preset or "", seed=seed)[1:]
+        if (begun := self.spare.begin(argv, {"AUTORESEARCH_SEED": seed}, log)) is not None:
+            return begun
         try:
-            command, environment = self._as_run(command, self.spec.work, self.task.run.env, self.task.run.network)
-            environment["AUTORESEARCH_SOCKET"] = str(control_socket)
-            return Child(command, self.spec.work, environment, log, [control_socket, *self._told], cores=self._cores)
+            return self._start_run(command, log)
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
+
+    def _start_run(
+        self, command: list[str], log: BoundedLog, stdin: int = subprocess.DEVNULL, shown: Sequence[Path] = ()
+    ) -> tuple[Child, socket.socket]:
+        run, work = self.task.run, self.spec.work
+        command, environment = self._as_run(command, work, run.env, run.network, shown)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            environment["AUTORESEARCH_SOCKET"] = str(theirs.fileno())
+            try:
+                given = [theirs.fileno(), *self._told]
+                return Child(command, work, environment, log, given, stdin=stdin, cores=self._cores), ours
+            except BaseException:
+                ours.close()
+                raise
 
     def start_called(self, command: list[str], log: BoundedLog, stdin: int, stdout: int) -> Child:
         """What the scoring command has executed: as the run, in a folder made anew, with no data but what it is sent. Raises
@@ -120,10 +157,16 @@ class Cell:
             self.fresh.remove(folder)
 
     def _as_run(
-        self, command: list[str], folder: Path, env: Mapping[str, str], network: Network, **places: str
+        self,
+        command: list[str],
+        folder: Path,
+        env: Mapping[str, str],
+        network: Network,
+        shown: Sequence[Path] = (),
+        **places: str,
     ) -> tuple[list[str], dict[str, str]]:
         """A command and its environment in the sandbox that runs have: the packages that they may import, no data, nothing sealed.
-        `places` are what its words in braces stand for. Raises OSError, RunFailedError.
+        `shown` it may read beside them; `places` are what its words in braces stand for. Raises OSError, RunFailedError.
         """
         seed, preset = str(self.spec.seed), self.task.preset or ""
         environment = self._environment(
@@ -143,7 +186,7 @@ class Cell:
         command = expand(command, python=str(python), preset=preset, seed=seed, **places)
         listed = visible.entries(tuple(self.task.run.packages)).values()
         hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
-        readable = [self.spec.environment, *listed, *toolchains]
+        readable = [self.spec.environment, *listed, *toolchains, *shown]
         return self._confined(command, folder, readable, hidden, network, by_run=True), environment
 
     def start_scoring(self) -> Scoring:
@@ -246,6 +289,7 @@ class Cell:
 
     def close(self) -> None:
         """Lets go of what was opened for its processes."""
+        self.spare.close()
         for proxy in self._proxies:
             proxy.close()
         if self.refusals is not None:

@@ -65,6 +65,11 @@ class Child:
         finally:
             os.close(write)
 
+    def log_to(self, log: BoundedLog) -> None:
+        """From now on; the log before is closed."""
+        self._log.close()
+        self._log = log
+
     @property
     def pid(self) -> int:
         return self.process.pid

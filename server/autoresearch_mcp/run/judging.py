@@ -22,9 +22,17 @@ class Judging:
 
     def __init__(self, cell: Cell, children: list[int]):
         self._cell, self._children = cell, children
-        self.scoring: Scoring | None = None
+        self.scoring = cell.spare.take_scoring()
+        if self.scoring is not None:
+            children.append(self.scoring.child.pid)
         self._laid_out = self._hashes()
         self._called: Called | None = None
+
+    def take_on(self) -> None:
+        """What was started for a run to come serves this one. Raises OSError."""
+        self._cell.take_on()
+        if self.scoring is not None:
+            self.scoring.take_on(self._cell.spec)
 
     @property
     def called(self) -> list[int]:

@@ -177,6 +177,11 @@ class Scoring:
                 given.append(self._answer.fileno())
             self.child = Child(command, spec.scoring, environment, self._log, given, stdin=stdin, cores=cores)
 
+    def take_on(self, spec: RunSpec) -> None:
+        """What was started for a run to come serves this one. Raises OSError."""
+        self._spec, self._log = spec, BoundedLog(spec.scoring_log, spec.task.run.log_bytes)
+        self.child.log_to(self._log)
+
     async def ready(self) -> None:
         """Returns when a command that starts early has loaded, so that it takes no compute from what comes next."""
         if self._waits and not self._loaded:

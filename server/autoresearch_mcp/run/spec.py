@@ -133,7 +133,7 @@ class RunSpec(BaseModel):
     @property
     def mark(self) -> int:
         """A number of this run alone: the resource limit that tells its processes, in microseconds; see inside/confine.py."""
-        return (1 << 40) + int(sha256((self.token or str(self.folder)).encode())[:9], 16)
+        return (1 << 40) + int(sha256(str(self.home).encode())[:9], 16)
 
     @property
     def path(self) -> Path:

@@ -8,7 +8,6 @@ is told its score cannot choose by it whether it counts. The price is that its r
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -45,14 +44,16 @@ Deliver = Callable[[RunEnded], Awaitable[bool]]
 
 
 class Supervisor:
-    def __init__(self, spec: RunSpec, deliver: Deliver):
+    def __init__(self, spec: RunSpec, deliver: Deliver, cell: Cell | None = None):
+        """`cell` is one that was made ready for a run like this."""
         self.spec, self.task = spec, spec.task
         self._deliver = deliver
-        self._cell = Cell(spec)
+        self._cell, self._made_ready = cell or Cell(spec), cell is not None
+        self._cell.spec, self._cell.task = spec, spec.task
         self._others = Watch(self._cell.granted, spec.task.run.budget_seconds)
         self.clock = Clock(spec.task.run, self._others.look)
         self._curve = Curve(spec.task.run, spec.earlier)
-        self._children: list[int] = []
+        self._children = self._cell.spare.pids
         self._judging = Judging(self._cell, self._children)
         self._checks: dict[str, str] = {}
         self._left: list[str] = []  # processes that could not be ended
@@ -73,6 +74,8 @@ class Supervisor:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._listen_for_signals)
             try:
+                if self._made_ready:
+                    self._judging.take_on()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._report)
                     self._cell.slot, held = await self._take_slot()
@@ -175,9 +178,7 @@ class Supervisor:
     async def _run_command(self, command: list[str]) -> Child:
         """The command from its start until no process of it is left."""
         log = BoundedLog(self.spec.log, self.task.run.log_bytes)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            child = self._cell.start_run(command, log, theirs.fileno())
+        child, ours = self._cell.start_run(command, log)
         self._children.append(child.pid)
         self.clock.enter("startup" if self.task.data.train else "training")
         async with anyio.create_task_group() as tasks:

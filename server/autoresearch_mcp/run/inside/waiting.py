@@ -1,0 +1,60 @@
+"""Inside a sandbox that nothing has run in: imports what the file of the next run will want, waits, and becomes that run.
+
+    python waiting.py MODULE...
+
+It writes a byte to the run's socket when the modules are there. The supervisor's one line on standard input, {"argv": [file,
+argument...], "environment": {...}}, is the start: from there on everything is as if Python had been started with the file, and with
+this in its environment too. One process serves one run. Where the line never comes, it ends.
+"""
+
+import builtins
+import contextlib
+import importlib.machinery
+import io
+import json
+import os
+import sys
+import types
+
+
+def begin(argv: list[str], environment: dict[str, str]) -> None:
+    """Runs a file as __main__."""
+    os.environ.update(environment)
+    path = os.path.abspath(argv[0])
+    sys.argv[:], sys.path[0] = argv, os.path.dirname(path)
+    main = types.ModuleType("__main__")
+    main.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
+    main.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None, __annotations__={})
+    sys.modules["__main__"] = main
+    try:
+        with io.open_code(path) as file:
+            code = compile(file.read(), path, "exec", dont_inherit=True)
+        exec(code, main.__dict__)
+    except SystemExit:
+        raise
+    except BaseException as error:  # told as Python itself would, without this file's frame
+        trace = error.__traceback__
+        sys.excepthook(type(error), error, trace.tb_next if trace else None)
+        sys.exit(1)
+
+
+def wait(modules: list[str]) -> tuple[list[str], dict[str, str]] | None:
+    """What comes on standard input; None where nothing does."""
+    for name in modules:
+        with contextlib.suppress(ImportError):  # then the run finds out, if it wants it
+            importlib.import_module(name)
+    os.write(int(os.environ["AUTORESEARCH_SOCKET"]), b"\n")
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return None
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # what standard input is for every run
+    os.close(nothing)
+    told = json.loads(line)
+    return told["argv"], told["environment"]
+
+
+if __name__ == "__main__":
+    told = wait(sys.argv[1:])
+    if told is not None:
+        begin(*told)

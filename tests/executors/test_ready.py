@@ -1,0 +1,327 @@
+"""What is made ready between runs: it serves the next run and no other, changes nothing but the time, and is gone when nobody needs it."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import psutil
+import pytest
+
+from autoresearch_mcp.executors import host
+from autoresearch_mcp.executors.local import LocalExecutor
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.run import places, slots
+from autoresearch_mcp.run.processes import MARK
+from conftest import TOY, UNTIL_TOLD, connect, ended, is_over, let_go, log_of, replace, run, spec_of, text_of, wait_for
+
+Make = Callable[..., Session]
+READY = TOY.replace('outputs = ["result.txt"]', 'outputs = ["result.txt"]\npreload = ["decimal", "no_such_module"]')
+EARLY = READY.replace(
+    'command = ["{python}", "score.py"]',
+    """command = ["{python}", "-c", "print('loaded', flush=True); input(); print(open('result.txt').read())"]\nstarts_early = true""",
+)
+"""Its scoring command waits as well."""
+TELLS = """
+import json, os, sys
+seen = {
+    "waited": "decimal" in sys.modules,
+    "name": __name__,
+    "file": __file__,
+    "argv": sys.argv,
+    "path": sys.path[0],
+    "seed": os.environ["AUTORESEARCH_SEED"],
+    "stdin": sys.stdin.read(),
+    "main": sys.modules["__main__"].__dict__ is globals(),
+    "names": sorted(set(globals())),
+    "open": len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0,
+    "environment": sorted(os.environ),
+    "threads": len(os.listdir("/proc/self/task")) if os.path.exists("/proc/self/task") else 1,
+    "limits": open("/proc/self/limits").read() if os.path.exists("/proc/self/limits") else "",
+}
+print(json.dumps(seen))
+open("result.txt", "w").write("1.0")
+"""
+LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
+
+
+@pytest.fixture(autouse=True)
+def _own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    yield
+
+
+def waiting(session: Session) -> psutil.Process:
+    """The host that waits, when everything in it is ready: then it has children and no slot any more."""
+    assert isinstance(session.executor, LocalExecutor)
+    now = session.executor._waiting  # pyright: ignore[reportPrivateUsage]
+    assert now is not None
+    process = psutil.Process(now.host.pid)
+
+    def is_ready() -> bool:
+        return bool(process.children()) and process.pid not in slots.holders(slots.slots_folder())
+
+    wait_for(lambda: is_ready() or not now.alive)
+    assert now.alive, now.draft.host_log.read_text()
+    return process
+
+
+def ready_folders() -> list[Path]:
+    return sorted(places.root().glob("ready-*"))
+
+
+def used(session: Session, number: int) -> bool:
+    """Whether an experiment's last run was given to what waited."""
+    return spec_of(session, number).home.name.startswith("ready-")
+
+
+@pytest.mark.parametrize("level", ["none", *LEVELS])
+def test_a_run_finds_its_modules_imported_and_everything_else_as_without(toy: Make, force: Callable[[str], None], level: str):
+    force(level)
+    session = toy(TELLS, READY)
+    plain = json.loads(log_of(session, run(session)))
+    session.get_ready()
+    waiting(session)
+    run(session, replicate=True)
+    made_ready = json.loads(log_of(session, 1))
+    assert not plain["waited"] and made_ready["waited"] and used(session, 1)
+    assert (plain["seed"], made_ready["seed"]) == ("42", "43")
+    for seen in (plain, made_ready):
+        seen["path"], seen["file"] = Path(seen["path"]).name, Path(seen["file"]).name
+        seen["limits"] = "\n".join(line for line in seen["limits"].splitlines() if "realtime" not in line)
+        del seen["waited"], seen["seed"]
+    assert made_ready == plain
+    first, second = (experiment_run.ended for experiment_run in session.experiment(1).runs)
+    assert first is not None and second is not None and first.enforcement == second.enforcement == level
+    assert ready_folders() == []
+
+
+def test_the_scoring_command_waits_too_and_scores(toy: Make):
+    session = toy(TELLS, EARLY)
+    session.get_ready()
+    waiting(session)
+    run(session)
+    assert used(session, 1) and ended(session).score == 1.0
+    assert "loaded" not in spec_of(session, 1).scoring_log.read_text(), "that was said before the run came"
+
+
+def test_a_failure_reads_as_it_does_without(toy: Make):
+    session = toy("import json\n\n\ndef inner():\n    return {}['lost']\n\n\ninner()\n", READY)
+    run(session)
+    plain = ended(session)
+    replace(session, session.read().text + "# again\n")
+    session.get_ready()
+    waiting(session)
+    run(session)
+    assert used(session, 2)
+    assert (ended(session, 2).failure, ended(session, 2).excerpt) == (plain.failure, plain.excerpt)
+    replace(session, "import sys\nprint('leaving')\nsys.exit(3)\n")
+    session.get_ready()
+    waiting(session)
+    run(session)
+    assert used(session, 3) and "exit status 3" in ended(session, 3).excerpt and "leaving" in ended(session, 3).excerpt
+
+
+def test_it_serves_one_run_and_leaves_nothing_for_the_next(toy: Make):
+    leaves = "import decimal, os\nprint(os.getpid(), hasattr(decimal, 'left'), os.listdir('.'))\ndecimal.left = 1\n"
+    leaves += "open('left', 'w').write('x')\nopen('result.txt', 'w').write('1.0')\n"
+    session = toy(leaves, READY)
+    said: list[str] = []
+    for again in (False, True):
+        session.get_ready()
+        waiting(session)
+        run(session, replicate=again)
+        assert used(session, 1)
+        said.append(log_of(session, 1))
+    assert said[0].split()[0] != said[1].split()[0] or "bubblewrap" in (ended(session).enforcement or "")
+    assert all("False" in line and "'left'" not in line for line in said)
+
+
+def test_asking_again_changes_nothing_and_another_kind_of_run_gets_another(toy: Make):
+    session = toy(TELLS, READY)
+    session.get_ready()
+    first = waiting(session)
+    session.get_ready()
+    assert waiting(session).pid == first.pid
+    session.runs.pinned["score.py"] += b"# changed\n"  # stands for another session of this process
+    session.get_ready()
+    second = waiting(session)
+    assert second.pid != first.pid and not first.is_running()
+    assert len(ready_folders()) == 1
+
+
+def test_a_run_of_another_kind_is_not_given_to_it(toy: Make):
+    session = toy(TELLS, READY)
+    session.get_ready()
+    process = waiting(session)
+    session.runs.pinned["score.py"] += b"# changed\n"
+    run(session)
+    assert not used(session, 1) and ended(session).score == 1.0
+    wait_for(lambda: not process.is_running())
+    assert ready_folders() == []
+
+
+@pytest.mark.parametrize("who", ["host", "run", "scoring"])
+def test_what_dies_while_it_waits_costs_no_run(toy: Make, who: str):
+    session = toy(TELLS, EARLY)
+    session.get_ready()
+    process = waiting(session)
+    if who == "host":
+        process.kill()
+    else:
+        children = process.children()
+        assert len(children) == 2
+        (children[0] if who == "run" else children[1]).kill()
+    run(session)
+    assert ended(session).score == 1.0
+    assert json.loads(log_of(session, 1))["waited"] == (who == "scoring")
+    assert ready_folders() == []
+
+
+def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
+    session = toy(TELLS, READY)
+    session.get_ready()
+    process = waiting(session)
+    below = process.children(recursive=True)
+    executor = session.executor
+    assert isinstance(executor, LocalExecutor)
+    executor._waiting.socket.close()  # type: ignore[union-attr]  # as the kernel does when a server dies
+    wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in (process, *below)))
+    assert ready_folders() == []
+    run(session)
+    assert ended(session).score == 1.0
+
+
+def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    patched = tmp_path / "patched"
+    patched.mkdir()
+    (patched / "sitecustomize.py").write_text(
+        "import sys\nif any('executors.host' in part for part in sys.orig_argv):\n"
+        "    from autoresearch_mcp.executors import host\n    host.IDLE = 0.5\n"
+    )
+    assert host.IDLE > 60
+    monkeypatch.setenv("PYTHONPATH", str(patched))
+    session = toy(TELLS, READY)
+    session.get_ready()
+    executor = session.executor
+    assert isinstance(executor, LocalExecutor) and executor._waiting is not None  # pyright: ignore[reportPrivateUsage]
+    wait_for(lambda: not executor._waiting.alive)  # pyright: ignore
+    assert ready_folders() == []
+    run(session)
+    assert ended(session).score == 1.0
+
+
+def test_what_a_killed_one_left_is_swept(toy: Make):
+    session = toy(TELLS, READY)
+    session.get_ready()
+    process = waiting(session)
+    below = process.children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below))
+    assert len(ready_folders()) == 1
+    LocalExecutor().sweep("ready")
+    assert ready_folders() == []
+
+
+def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
+    """Not in this session, and of another one it waits until the run is over: no run is disturbed."""
+    session = toy(UNTIL_TOLD, READY)
+    number, _ = session.run_experiment("is on")
+    session.get_ready()
+    assert session.executor._waiting is None  # type: ignore[attr-defined]
+    wait_for(lambda: session.progress().phase == "training")
+    session.runs.get_ready()  # as another session's would
+    (folder,) = [each for each in ready_folders()]
+    pid = session.executor._waiting.host.pid  # type: ignore[attr-defined]
+    time.sleep(1.0)
+    assert psutil.Process(pid).children() == [], "nothing is started beside a run"
+    let_go(session, number)
+    wait_for(lambda: is_over(session, number))
+    assert waiting(session).pid == pid and folder.exists()
+
+
+def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy: Make):
+    session = toy(TELLS, READY)
+    folder = slots.slots_folder()
+    folder.mkdir(parents=True)
+    held = [slots.try_lock(folder / f"{name}.lock") for name in slots.candidates("auto")]
+    session.get_ready()
+    number, _ = session.run_experiment("comes early")
+    assert used(session, number)
+    for descriptor in held:
+        assert descriptor is not None
+        os.close(descriptor)
+    wait_for(lambda: is_over(session, number))
+    assert ended(session).score == 1.0 and not json.loads(log_of(session, 1))["waited"]
+
+
+def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoresearch_mcp.executors.local.ANSWER", 0.2)
+    session = toy(TELLS, READY)
+    session.get_ready()
+    process = waiting(session)
+    process.suspend()
+    run(session)
+    assert not process.is_running() and not used(session, 1)
+    assert ended(session).score == 1.0 and len(session.experiment(1).runs) == 1
+
+
+def test_a_run_that_was_given_outlives_the_process_that_gave_it(toy: Make):
+    session = toy(UNTIL_TOLD, READY)
+    session.get_ready()
+    waiting(session)
+    number, _ = session.run_experiment("goes on")
+    assert used(session, number) and os.getsid(session.progress().pid or os.getpid()) != os.getsid(0)
+    session.executor = LocalExecutor()  # the old one, and its end of the socket, are gone
+    wait_for(lambda: session.progress().phase == "training")
+    let_go(session, number)
+    wait_for(lambda: is_over(session, number))
+    assert ended(session).score == 1.0
+
+
+def test_it_carries_the_mark_of_its_run(toy: Make):
+    """By which strays are found when the host is gone."""
+    session = toy(UNTIL_TOLD, READY)
+    session.get_ready()
+    waiting(session)
+    number, _ = session.run_experiment("is killed")
+    spec = spec_of(session, number)
+    wait_for(lambda: session.progress().phase == "training")
+    assert spec.mark == spec.model_copy(update={"folder": Path("/elsewhere"), "token": "other"}).mark
+    host_process = psutil.Process(session.progress().pid)
+    (work,) = [child for child in host_process.children() if child.environ().get(MARK) == str(spec.home)][:1]
+    assert work.is_running()
+    host_process.kill()
+    wait_for(lambda: is_over(session, number))
+    assert ended(session, number).failure == "lost" and not spec.home.exists()
+
+
+def test_a_server_makes_the_next_run_ready_by_itself(toy: Make):
+    session = toy(TELLS, READY)
+
+    async def go() -> str:
+        async with connect(session.workspace.root) as client:
+            await client.call_tool("status", {})
+            await anyio.to_thread.run_sync(partial(wait_for, lambda: any(map(_at_work, ready_folders()))))
+            return text_of(await client.call_tool("run_experiment", {"description": "the file as it is", "wait_seconds": 60}))
+
+    assert "1" in anyio.run(go)
+    session.refresh()
+    assert used(session, 1) and ended(session).score == 1.0
+    wait_for(lambda: not ready_folders())
+
+
+def _at_work(folder: Path) -> bool:
+    """Whether a process of a run works in a folder."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(folder):
+                return True
+        except psutil.Error:
+            continue
+    return False
