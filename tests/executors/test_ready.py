@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,8 +14,8 @@ import anyio.to_thread
 import psutil
 import pytest
 
-from autoresearch_mcp.executors import host
 from autoresearch_mcp.executors.local import LocalExecutor
+from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run import places, slots
 from autoresearch_mcp.run.processes import MARK
@@ -51,9 +52,12 @@ LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("lan
 
 
 @pytest.fixture(autouse=True)
-def _own_slots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
-    yield
+    with tempfile.TemporaryDirectory(prefix="ready-", dir=places.SHARED) as runs:
+        os.chmod(runs, 0o711)
+        monkeypatch.setenv(places.SETTING, runs)
+        yield
 
 
 def waiting(session: Session) -> psutil.Process:
@@ -102,11 +106,13 @@ def test_a_run_finds_its_modules_imported_and_everything_else_as_without(toy: Ma
 
 
 def test_the_scoring_command_waits_too_and_scores(toy: Make):
-    session = toy(TELLS, EARLY)
+    submits = "import os, socket\nserver = socket.socket(fileno=int(os.environ['AUTORESEARCH_SOCKET']))\n"
+    submits += 'server.sendall(b\'{"op": "submit"}\\n\')\nprint(server.recv(1000))\n'
+    session = toy(TELLS + submits, EARLY)
     session.get_ready()
     waiting(session)
     run(session)
-    assert used(session, 1) and ended(session).score == 1.0
+    assert used(session, 1) and ended(session).score == 1.0 and '"score": 1.0' in log_of(session, 1)
     assert "loaded" not in spec_of(session, 1).scoring_log.read_text(), "that was said before the run came"
 
 
@@ -114,12 +120,12 @@ def test_a_failure_reads_as_it_does_without(toy: Make):
     session = toy("import json\n\n\ndef inner():\n    return {}['lost']\n\n\ninner()\n", READY)
     run(session)
     plain = ended(session)
-    replace(session, session.read().text + "# again\n")
+    replace(session, session.read().text.replace("lost", "gone"))
     session.get_ready()
     waiting(session)
     run(session)
     assert used(session, 2)
-    assert (ended(session, 2).failure, ended(session, 2).excerpt) == (plain.failure, plain.excerpt)
+    assert (ended(session, 2).failure, ended(session, 2).excerpt.replace("gone", "lost")) == (plain.failure, plain.excerpt)
     replace(session, "import sys\nprint('leaving')\nsys.exit(3)\n")
     session.get_ready()
     waiting(session)
@@ -197,21 +203,16 @@ def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
     assert ended(session).score == 1.0
 
 
-def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    patched = tmp_path / "patched"
-    patched.mkdir()
-    (patched / "sitecustomize.py").write_text(
-        "import sys\nif any('executors.host' in part for part in sys.orig_argv):\n"
-        "    from autoresearch_mcp.executors import host\n    host.IDLE = 0.5\n"
-    )
-    assert host.IDLE > 60
-    monkeypatch.setenv("PYTHONPATH", str(patched))
+def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoresearch_mcp.executors.local.IDLE", 0.5)
     session = toy(TELLS, READY)
     session.get_ready()
     executor = session.executor
-    assert isinstance(executor, LocalExecutor) and executor._waiting is not None  # pyright: ignore[reportPrivateUsage]
-    wait_for(lambda: not executor._waiting.alive)  # pyright: ignore
-    assert ready_folders() == []
+    assert isinstance(executor, LocalExecutor)
+    now = executor._waiting  # pyright: ignore[reportPrivateUsage]
+    assert now is not None
+    wait_for(lambda: not now.alive)
+    assert now.host.returncode == 0 and ready_folders() == []
     run(session)
     assert ended(session).score == 1.0
 
@@ -249,10 +250,11 @@ def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy
     session = toy(TELLS, READY)
     folder = slots.slots_folder()
     folder.mkdir(parents=True)
-    held = [slots.try_lock(folder / f"{name}.lock") for name in slots.candidates("auto")]
+    held = [try_lock(folder / f"{name}.lock") for name in slots.first().names]
     session.get_ready()
     number, _ = session.run_experiment("comes early")
     assert used(session, number)
+    wait_for(lambda: session.progress().pid)  # from here on the run itself waits
     for descriptor in held:
         assert descriptor is not None
         os.close(descriptor)
@@ -276,9 +278,9 @@ def test_a_run_that_was_given_outlives_the_process_that_gave_it(toy: Make):
     session.get_ready()
     waiting(session)
     number, _ = session.run_experiment("goes on")
+    wait_for(lambda: session.progress().phase == "training")
     assert used(session, number) and os.getsid(session.progress().pid or os.getpid()) != os.getsid(0)
     session.executor = LocalExecutor()  # the old one, and its end of the socket, are gone
-    wait_for(lambda: session.progress().phase == "training")
     let_go(session, number)
     wait_for(lambda: is_over(session, number))
     assert ended(session).score == 1.0

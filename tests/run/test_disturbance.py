@@ -48,9 +48,10 @@ atexit.register(tell)
 WATCHES = """
 import json, sys, time
 from autoresearch_mcp.run.disturbance import Watch
+from autoresearch_mcp.run import slots
 from autoresearch_mcp.run.hardware import granted
 watch = Watch(granted())
-watch.start("cpu")
+watch.start(slots.first())
 print("up", flush=True)
 end = time.monotonic() + 3
 while time.monotonic() < end:

@@ -60,16 +60,18 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @LINUX
 def test_the_class_says_accelerator_processor_and_cores(driver: None):
     on = Granted((0, 1), 2.0, 2)
-    assert hardware.hardware("cpu", on) == f"{cpu()}, 2 cores"
-    assert hardware.hardware("gpu0", on) == f"NVIDIA H200, 140 GB; {cpu()}, 2 cores"
-    assert hardware.hardware("gpuGPU-1", on).startswith("NVIDIA A10, 140 GB; ")
+    assert hardware.hardware([], on, on) == f"{cpu()}, 2 cores"
+    assert hardware.hardware(["0"], on, on) == f"NVIDIA H200, 140 GB; {cpu()}, 2 cores"
+    assert hardware.hardware(["0", "1"], on, on) == f"2 x NVIDIA H200, 140 GB; {cpu()}, 2 cores"
+    assert hardware.hardware(["GPU-1"], on, on).startswith("NVIDIA A10, 140 GB; ")
+    assert hardware.hardware([], on, Granted(tuple(range(16)), 16.0, 8)) == f"{cpu()}, 2 cores of 16"
     assert str(Granted((3,), 1.0, 1)) == "1 core" and str(Granted((0, 1), 1.5, 1)) == "1.5 cores"
     assert (beside(0), beside(1), beside(2)) == ("", " beside 1 other slot", " beside 2 other slots")
 
 
 @LINUX
 def test_machines_of_a_class_are_told_apart_without_a_name(driver: None):
-    assert machine() == machine() != machine("gpu0") != machine("gpu1")
+    assert machine() == machine() != machine(["0"]) != machine(["1"])
     assert len(machine()) == 8 and os.uname().nodename not in machine()
 
 
@@ -86,12 +88,33 @@ def test_what_a_run_holds_of_a_gpu_is_counted_by_its_processes_or_by_what_came_s
     monkeypatch.setenv("USED", str(5 << 30))
     gpu = nvidia.device("0")
     assert gpu is not None
-    held = nvidia.Held(gpu)
+    held = nvidia.Held([gpu])
     monkeypatch.setenv("USED", str(12 << 30))
     assert held.by([1, 4711, 4712]) == 4 << 30
     assert held.by([1]) == held.by([4713]) == 7 << 30, "a driver that counts none of these: in a container, say"
     monkeypatch.setenv("USED", str(1 << 30))
     assert held.by([1]) == 0, "others let go of theirs"
+    monkeypatch.setenv("USED", str(5 << 30))
+    assert nvidia.Held([gpu, gpu]).by([1, 4711, 4712]) == 8 << 30, "several together"
+
+
+HALVES = Granted(tuple(range(8)), 8.0, 4, ((0, 4), (1, 5), (2, 6), (3, 7)))
+
+
+def test_a_share_is_whole_physical_cores():
+    assert HALVES.physical == [0, 1, 2, 3]
+    assert HALVES.share([1, 3]) == Granted((1, 3, 5, 7), 4.0, 2, ((1, 5), (3, 7)))
+    assert HALVES.share([0, 1, 2, 3]) == HALVES
+    moved = Granted((2, 3), 2.0, 2, ((2,), (3,)))
+    assert moved.physical == [2, 3] and moved.share([3]) == Granted((3,), 1.0, 1, ((3,),))
+
+
+def test_where_a_quota_grants_part_a_share_is_so_many_threads_without_a_place():
+    part = Granted(tuple(range(8)), 2.5, 2, HALVES.groups)
+    assert part.physical == [0, 1]
+    share = part.share([1])
+    assert (share.count, share.threads, share.pinned) == (1.0, 1, ())
+    assert Granted((), 8, 8).share([0, 1]).environment["OMP_NUM_THREADS"] == "2"
 
 
 def test_without_a_driver_there_is_no_device_and_no_fault(monkeypatch: pytest.MonkeyPatch):
@@ -99,7 +122,8 @@ def test_without_a_driver_there_is_no_device_and_no_fault(monkeypatch: pytest.Mo
     nvidia.device.cache_clear()
     assert nvidia.device("7") is None
     if sys.platform == "linux":
-        assert hardware.hardware("gpu7", Granted((0,), 1.0, 1)) == f"an unknown GPU; {cpu()}, 1 core"
+        one = Granted((0,), 1.0, 1)
+        assert hardware.hardware(["7"], one, one) == f"an unknown GPU; {cpu()}, 1 core"
     nvidia.device.cache_clear()
 
 

@@ -29,7 +29,7 @@ def test_one_result_is_delivered_and_no_ledger_is_needed(tmp_path: Path):
         "supervisor.usage = lambda *_: 1 / 0",  # beside the run
         "supervisor.Cell.start_run = lambda *_: 1 / 0",  # at its start
         "supervisor.failures.by_log = lambda *_: 1 / 0",  # at its end
-        "supervisor.slots.candidates = lambda *_: 1 / 0",  # before it
+        "supervisor.slots.refusal = lambda *_: 1 / 0",  # before it
         "supervisor.reap_adopted = lambda *_: 1 / 0",  # all the time
     ],
 )

@@ -1,10 +1,10 @@
 """Hosts one run on this machine: the detached process that sees to its result, whoever else dies.
 
-    python -P -m autoresearch_mcp.executors.host FOLDER [SOCKET]
+    python -P -m autoresearch_mcp.executors.host FOLDER [SOCKET SECONDS]
 
 With a socket the run in the folder is a draft: what it can begin with before anybody knows its file is made ready, and then the run
-that comes over the socket is hosted. Where none comes, because whoever holds the other end is gone or has none for a quarter of an
-hour, everything that was made ready is ended and removed.
+that comes over the socket is hosted. Where none comes, because whoever holds the other end is gone or has none for so many seconds,
+everything that was made ready is ended and removed.
 
 A result goes into the run's folder first, where a session finds it if all else fails, and into the ledger second, once. Everything
 after that, results.tsv included, can fail without harm: it follows from the ledger.
@@ -37,7 +37,6 @@ from autoresearch_mcp.run.supervisor import Supervisor
 PATIENCE = 60.0  # seconds that the ledger is tried for
 RETRY = 1.0  # seconds between tries
 LOG_BYTES = 1 << 18
-IDLE = 900.0  # seconds that something made ready waits
 
 
 def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
@@ -116,7 +115,7 @@ async def host(spec: RunSpec, cell: Cell | None = None) -> None:
     await Supervisor(spec, deliver, cell).supervise()
 
 
-async def stand_by(draft: RunSpec, given: socket.socket) -> RunSpec | None:
+async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> RunSpec | None:
     """Makes a run ready, and hosts the one that comes; None where none came."""
     cell = Cell(draft)
     spec: RunSpec | None = None
@@ -124,8 +123,8 @@ async def stand_by(draft: RunSpec, given: socket.socket) -> RunSpec | None:
         async with anyio.create_task_group() as tasks, await UNIXSocketStream.from_socket(given) as stream:
             waiting = anyio.CancelScope()
             tasks.start_soon(_get_ready, cell, waiting)
-            with anyio.move_on_after(IDLE):
-                spec = await _come(stream)
+            with anyio.move_on_after(patience):
+                spec = await _come(stream, draft)
             waiting.cancel()  # a run that is on is waited for by the run itself
             if spec is None:
                 tasks.cancel_scope.cancel()
@@ -139,23 +138,22 @@ async def stand_by(draft: RunSpec, given: socket.socket) -> RunSpec | None:
 
 async def _get_ready(cell: Cell, waiting: anyio.CancelScope) -> None:
     """In a free slot, so that no run that is on is disturbed. What fails is left for the run to start itself."""
-    device = cell.task.run.device
+    held = None
     with waiting:
-        taken = await slots.take_slot(slots.slots_folder(), device, lambda: False)
-        assert taken is not None
-    if waiting.cancelled_caught:
+        held = await slots.take_slot(slots.slots_folder(), cell.task.run, f"{cell.spec.line}:ready", lambda: False)
+    if held is None:
         return
-    cell.slot, held = taken
+    cell.slot = held.slot
     try:
         await cell.get_ready()
     except (AutoresearchError, OSError) as error:
         print(f"nothing was made ready: {error}", file=sys.stderr)
         cell.spare.close()
     finally:
-        os.close(held)
+        held.release()
 
 
-async def _come(stream: UNIXSocketStream) -> RunSpec | None:
+async def _come(stream: UNIXSocketStream, draft: RunSpec) -> RunSpec | None:
     """The run whose folder is named over the socket, with the lock on it; None where the other end closes."""
     line, descriptors = b"", list[int]()
     while not line.endswith(b"\n"):
@@ -168,22 +166,23 @@ async def _come(stream: UNIXSocketStream) -> RunSpec | None:
     spec = RunSpec.read(folder)
     if spec is None or not descriptors:
         return None
+    draft.path.unlink()  # from here on the folder is that run's
     os.chdir(folder)
     sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
     await stream.send(b"\n")
     return spec
 
 
-def main(folder: str, descriptor: str | None = None) -> None:
+def main(folder: str, descriptor: str = "", patience: str = "") -> None:
     spec = RunSpec.read(Path(folder))
     if spec is None:
         raise SystemExit(f"{folder} holds no run that this version can read")
     sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
     become_subreaper()
-    if descriptor is None:
+    if not descriptor:
         anyio.run(host, spec)
     else:
-        draft, spec = spec, anyio.run(stand_by, spec, socket.socket(fileno=int(descriptor)))
+        draft, spec = spec, anyio.run(stand_by, spec, socket.socket(fileno=int(descriptor)), float(patience))
         if spec is None:
             outputs.remove(draft.folder)
             return

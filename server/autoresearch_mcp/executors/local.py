@@ -27,7 +27,8 @@ from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
 
 HOST = "autoresearch_mcp.executors.host"
-ANSWER = 5.0  # seconds that a waiting host has to take a run
+IDLE = 900.0  # seconds that a host waits for a run
+ANSWER = 20.0  # seconds that a waiting host has to take a run
 OF_ONE_RUN = {"run", "token", "experiment", "tag", "seed", "folder", "place", "ledger", "earlier"}
 LIMITS = (
     "startup_seconds",
@@ -48,7 +49,7 @@ class LocalExecutor:
             return
         if not spec.task.run.preload or "{seed}" in " ".join(spec.task.metric.command):
             return
-        if len(slots.candidates(spec.task.run.device)) != 1:  # which GPU it will be is not known before
+        if slots.only(spec.task.run) is None:  # which of several it will be is not known before
             return
         if waiting is not None:
             waiting.end()
@@ -183,7 +184,6 @@ class Waiting:
         """Hands over a run that is laid out, and the lock on it. False where the host does not say that it has both."""
         self.socket.settimeout(ANSWER)
         try:
-            (self.draft.folder / "spec.json").unlink()  # from here on the folder is the run's
             socket.send_fds(self.socket, [os.fsencode(folder) + b"\n"], [lock])
             return self.socket.recv(1) == b"\n"
         except OSError:
@@ -229,7 +229,7 @@ def _write(spec: RunSpec, files: Mapping[str, bytes]) -> None:
 def _start_host(spec: RunSpec, lock: int, *sockets: int) -> subprocess.Popen[bytes]:
     with open(spec.host_log, "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", HOST, str(spec.folder), *map(str, sockets)],
+            [sys.executable, "-P", "-m", HOST, str(spec.folder), *(str(word) for one in sockets for word in (one, IDLE))],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

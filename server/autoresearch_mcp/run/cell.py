@@ -19,13 +19,14 @@ import anyio.to_thread
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import outputs, sandbox, users, visible
 from autoresearch_mcp.run.child import Child
-from autoresearch_mcp.run.hardware import granted
+from autoresearch_mcp.run.hardware import Granted, granted
 from autoresearch_mcp.run.inside import lend, relay, waiting
 from autoresearch_mcp.run.levels import REGISTRY, SYSTEM_FILES, Confinement
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.proxy import Proxy
 from autoresearch_mcp.run.refusals import Refusals
 from autoresearch_mcp.run.scoring import Scoring
+from autoresearch_mcp.run.slots import Slot
 from autoresearch_mcp.run.spare import Spare
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Check, Network
@@ -43,8 +44,7 @@ class Cell:
 
     def __init__(self, spec: RunSpec):
         self.spec, self.task = spec, spec.task
-        self.slot = ""
-        self.granted = granted()
+        self.slot = Slot()
         self.spare = Spare()
         self._made = 0
         self.fresh: list[Path] = []
@@ -54,14 +54,13 @@ class Cell:
         self._users = users.take() if spec.enforcement == "landlock" else None
 
     @property
-    def _gpu(self) -> str:
-        """The GPU's index; empty for the CPU."""
-        return self.slot.removeprefix("gpu") if self.slot.startswith("gpu") else ""
+    def _granted(self) -> Granted:
+        return self.slot.of(granted())
 
     @property
     def _cores(self) -> tuple[int, ...]:
-        """Those that a run on the CPU, and its scoring, are held to. One on a GPU may feed it from where it likes."""
-        return () if self._gpu else self.granted.pinned
+        """Those that a run with cores of its own, and its scoring, are held to. One on a GPU may feed it from where it likes."""
+        return self._granted.pinned if self.slot.cores else ()
 
     @property
     def users(self) -> list[int]:
@@ -270,7 +269,7 @@ class Cell:
         if isinstance(network, list) and self.spec.enforcement == "bubblewrap":
             command, through = self._with_hosts(command, network)
             readable = [*readable, *through]
-        confinement = Confinement(folder, readable, hidden, bool(self._gpu), *limits, self.spec.mark, user, pinned, loopback)
+        confinement = Confinement(folder, readable, hidden, bool(self.slot.gpus), *limits, self.spec.mark, user, pinned, loopback)
         if self.refusals is not None and (calls := REGISTRY[self.spec.enforcement].calls(confinement)) is not None:
             told = self.refusals.begin(calls, confinement.rules, SYSTEM_FILES)
             confinement = dataclasses.replace(confinement, tell=told)
@@ -304,5 +303,5 @@ class Cell:
         } | extra
         if self.task.run.device == "cpu":
             extra["AUTORESEARCH_DEVICE"] = "cpu"
-        extra |= {"CUDA_VISIBLE_DEVICES": self._gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
-        return sandbox.environment(folder, str(self.spec.home), self.granted.environment | extra)
+        extra |= {"CUDA_VISIBLE_DEVICES": ",".join(self.slot.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
+        return sandbox.environment(folder, str(self.spec.home), self._granted.environment | extra)

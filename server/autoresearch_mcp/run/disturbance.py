@@ -26,6 +26,7 @@ from pathlib import Path
 from autoresearch_mcp.run import nvidia, slots
 from autoresearch_mcp.run.foreign import TICKS, Foreign
 from autoresearch_mcp.run.hardware import Granted, beside, granted, hardware, machine
+from autoresearch_mcp.run.slots import Slot
 
 SETTING = "AUTORESEARCH_QUIET"
 QUIET, LEAST = 0.05, 0.1  # share of the cores granted; of one core
@@ -87,31 +88,32 @@ class Watch:
     """
 
     def __init__(self, granted: Granted, budget: float = SPAN):
-        self._granted = granted
+        self._there = self._granted = granted
         self._span = {"training": min(SPAN, budget), "evaluation": SHORTEST}
         self._phases = {phase: Taken() for phase in WATCHED}
-        self._slot = self._hardware = self._machine = ""
+        self._slot: Slot | None = None
+        self._hardware = self._machine = ""
         self._beside = 0
         self._foreign: Foreign | None = None
-        self.gpu: nvidia.Device | None = None
-        """That of the slot, where there is one that tells of itself."""
+        self.gpus: list[nvidia.Device] = []
+        """Those of the slot that tell of themselves."""
         self._at = self._next = self._stolen = 0.0
 
-    def start(self, slot: str) -> None:
+    def start(self, slot: Slot) -> None:
         """From when the slot is held: what was before is no run's concern."""
-        self._slot = slot
-        self._hardware, self._machine = hardware(slot, self._granted), machine(slot)
+        self._slot, self._granted = slot, slot.of(self._there)
+        self._hardware, self._machine = hardware(slot.gpus, self._granted, self._there), machine(slot.gpus)
         if sys.platform == "linux":
             self._foreign = Foreign(os.getpid(), self._granted.cores)
-            self.gpu = nvidia.device(slot.removeprefix("gpu")) if slot.startswith("gpu") else None
+            self.gpus = [device for index in slot.gpus if (device := nvidia.device(index))]
         self._at, self._stolen = time.monotonic(), stolen(self._granted.cores)
 
     @property
     def conditions(self) -> dict[str, str]:
         """What a run's row says; nothing where it never had a slot. Nothing in it depends on a score."""
-        if not self._slot:
+        if self._slot is None:
             return {}
-        found = self._hardware + beside(self._beside)
+        found = self._hardware + ("" if self._slot.is_share else beside(self._beside))
         return {"hardware": found, "machine": self._machine, "disturbed": "; ".join(self.disturbed)}
 
     @property
@@ -126,7 +128,7 @@ class Watch:
             self.look(phase)
 
     def look(self, phase: str) -> None:
-        if not self._slot:
+        if self._slot is None:
             return
         began = time.monotonic()
         others = slots.holders(slots.slots_folder()) - {os.getpid()}
@@ -140,8 +142,8 @@ class Watch:
             for name, seconds in by.items():
                 found.by[name] += seconds
             found.stolen += taken - before
-            if self.gpu:
-                self._look_at_gpu(self.gpu, found, passed)
+            for gpu in self.gpus:
+                self._look_at_gpu(gpu, found, passed / len(self.gpus))
         now = time.monotonic()
         self._next = now + max(INTERVAL, (now - began) / SHARE)
 
@@ -155,7 +157,7 @@ class Watch:
 def load(seconds: float = INTERVAL) -> tuple[str, list[str]]:
     """The class of hardware that a run would be on now, and what would disturb it, in words. Takes so many seconds."""
     watch = Watch(granted(), budget=seconds)
-    watch.start(slots.candidates("auto")[0])
+    watch.start(slots.first())
     time.sleep(seconds)
     watch.look("training")
     return watch.conditions["hardware"], [said.removesuffix(f" {WATCHED['training']}") for said in watch.disturbed]

@@ -14,6 +14,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Granted:
     """How many of them a quota pays for."""
     threads: int
     """How many threads make sense: one for each physical core."""
+    groups: tuple[tuple[int, ...], ...] = ()
+    """The cores that share a physical one; empty where the system does not tell."""
 
     @property
     def pinned(self) -> tuple[int, ...]:
@@ -50,6 +53,23 @@ class Granted:
         """Thread counts for a run's libraries."""
         return dict.fromkeys(THREADS, str(self.threads))
 
+    @property
+    def physical(self) -> list[int]:
+        """A number for each physical core: that of the first in its group, else counted from 0."""
+        return (
+            [group[0] for group in self.groups] if self.pinned and len(self.groups) == self.threads else list(range(self.threads))
+        )
+
+    def share(self, physical: Collection[int]) -> "Granted":
+        """Some of the physical cores; where none can be told apart, as many threads without a place of their own."""
+        if len(physical) >= self.threads:
+            return self
+        groups = tuple(group for group in self.groups if group[0] in physical) if self.pinned else ()
+        if len(groups) != len(physical):
+            return Granted(self.cores, float(len(physical)), len(physical))
+        cores = tuple(sorted(core for group in groups for core in group))
+        return Granted(cores, float(len(cores)), len(groups), groups)
+
     def __str__(self) -> str:
         return "1 core" if self.count == 1 else f"{self.count:g} cores"
 
@@ -61,8 +81,11 @@ def granted() -> Granted:
         return Granted((), count, count)
     cores = tuple(sorted(os.sched_getaffinity(0)))
     count = min(float(len(cores)), quota())
-    siblings = {_read(CPUS / f"cpu{core}/topology/thread_siblings_list") or str(core) for core in cores}
-    return Granted(cores, round(count, 2), max(1, min(len(siblings), math.floor(count))))
+    groups: dict[str, list[int]] = {}
+    for core in cores:
+        groups.setdefault(_read(CPUS / f"cpu{core}/topology/thread_siblings_list") or str(core), []).append(core)
+    threads = max(1, min(len(groups), math.floor(count)))
+    return Granted(cores, round(count, 2), threads, tuple(map(tuple, groups.values())))
 
 
 def quota() -> float:
@@ -95,10 +118,12 @@ def _share(bound: list[str]) -> float:
     return allowed / period if allowed > 0 and period > 0 else math.inf
 
 
-def hardware(slot: str, on: Granted) -> str:
-    """The class, such as "AMD EPYC 9B14, 2 cores" or "NVIDIA H200, 140 GB; AMD EPYC 9B14, 16 cores"."""
-    found = f"{cpu()}, {on}"
-    return f"{accelerator(slot)}; {found}" if slot.startswith("gpu") else found
+def hardware(gpus: Sequence[str], on: Granted, there: Granted) -> str:
+    """The class, such as "AMD EPYC 9B14, 2 cores", "AMD EPYC 9B14, 4 cores of 16" or "NVIDIA H200, 140 GB; AMD EPYC 9B14, 16
+    cores". `gpus`: indices of those that the run has; `on`: its cores, of those that are `there`.
+    """
+    found = f"{cpu()}, {on}" + (f" of {there.count:g}" if on.count < there.count else "")
+    return f"{accelerator(gpus)}; {found}" if gpus else found
 
 
 def beside(others: int) -> str:
@@ -106,11 +131,13 @@ def beside(others: int) -> str:
     return f" beside {others} other slot{'s' if others > 1 else ''}" if others else ""
 
 
-def accelerator(slot: str) -> str:
+def accelerator(gpus: Sequence[str]) -> str:
+    """Its name and memory, by the first: those of one machine are alike."""
     if sys.platform == "darwin":
         return f"{cpu()} GPU"
-    device = nvidia.device(slot.removeprefix("gpu"))
-    return f"{device.name}, {device.memory / 2**30:.0f} GB" if device else "an unknown GPU"
+    device = nvidia.device(gpus[0])
+    found = f"{device.name}, {device.memory / 2**30:.0f} GB" if device else "an unknown GPU"
+    return f"{len(gpus)} x {found}" if len(gpus) > 1 else found
 
 
 def cpu() -> str:
@@ -129,12 +156,12 @@ def _fields(text: str) -> list[tuple[str, str]]:
     return [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in text.splitlines()) if colon]
 
 
-def machine(slot: str = "") -> str:
+def machine(gpus: Sequence[str] = ()) -> str:
     """Eight digits that tell this machine from others of its class: a hash of what the system, or the GPU, says it is. A container
     made anew may count as another machine, where neither is kept.
     """
     identity = next((found for path in IDENTITY if (found := _read(path).strip())), "")
-    if slot.startswith("gpu") and sys.platform == "linux" and (device := nvidia.device(slot.removeprefix("gpu"))):
+    if gpus and sys.platform == "linux" and (device := nvidia.device(gpus[0])):
         identity = device.uuid
     return hashlib.sha256(f"autoresearch-mcp {identity or platform.node()}".encode()).hexdigest()[:8]
 

@@ -124,15 +124,18 @@ def device(index: str) -> Device | None:
 
 
 class Held:
-    """What a run holds of its GPU's memory, from when it has the slot: by its processes, where the driver numbers them as they are
+    """What a run holds of its GPUs' memory, from when it has the slot: by its processes, where the driver numbers them as they are
     numbered here; in a container it does not, and what has come to be in use since counts, the evaluator's too.
     """
 
-    def __init__(self, gpu: Device):
-        self._gpu, self._before = gpu, gpu.used
+    def __init__(self, gpus: Sequence[Device]):
+        self._before = [(gpu, gpu.used) for gpu in gpus]
 
     def by(self, pids: Sequence[int]) -> int:
-        """Bytes."""
-        held = self._gpu.held()
-        ours = [held[pid] for pid in pids if pid in held]
-        return sum(ours) if ours else max(0, self._gpu.used - self._before)
+        """Bytes, of all of them together."""
+        found = 0
+        for gpu, before in self._before:
+            held = gpu.held()
+            ours = [held[pid] for pid in pids if pid in held]
+            found += sum(ours) if ours else max(0, gpu.used - before)
+        return found

@@ -1,26 +1,45 @@
-"""Slots: the right to use one accelerator, or the CPU, for one run. A slot is a file lock shared by every workspace of the
-user on this machine, so that two runs never time each other's hardware; it is free again when its holder dies.
+"""Slots: the right to use accelerators, cores or other things for one run. Each is a file that its holder keeps locked, shared by
+every workspace of the user on this machine, so that two runs never time each other's hardware; it is free again when its holder
+dies.
 
-Waiting is by looking ten times a second, so nobody is served in order; with a handful of runs that costs nothing but fairness.
+A run takes all that it needs at once or nothing, so that no two wait for each other. Who waits leaves a ticket, a file kept locked
+as well. In turn is the session that was served longest ago, and of one session the oldest ticket; who wants more than is free
+keeps what is free of its kind from those behind, or a large run would never come. Waiting is by looking ten times a second.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import platform
+import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 
 from autoresearch_mcp.data import cache_root
-from autoresearch_mcp.files import try_lock
+from autoresearch_mcp.errors import RunFailedError, WorkspaceError
+from autoresearch_mcp.files import is_locked, locked, read_json, try_lock
+from autoresearch_mcp.run.hardware import Granted, granted
+from autoresearch_mcp.sections import Run
 
 DEVICES = Path("/dev")
+SETTING = "AUTORESEARCH_RESOURCES"  # what else there is on this machine: "simulator=2 board=1"
+POLL = 0.1  # seconds
+KINDS = ("gpu", "core")
 
 
 def slots_folder() -> Path:
     return cache_root() / "slots"
+
+
+# --- what there is, and what a run needs of it ---
 
 
 def gpu_indices() -> list[str]:
@@ -34,36 +53,216 @@ def gpu_indices() -> list[str]:
     return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
 
 
-def candidates(device: str) -> list[str]:
-    """Names of the slots that will do for a task's `device`: auto means a GPU where there is one, else the CPU."""
-    gpus = [f"gpu{index}" for index in gpu_indices()] if device != "cpu" else []
-    return gpus or ([] if device == "gpu" else ["cpu"])
+def resources() -> dict[str, int]:
+    """What AUTORESEARCH_RESOURCES says there is besides GPUs and cores, by name."""
+    found = re.findall(r"([A-Za-z_][\w-]*)=(\d+)", os.environ.get(SETTING, ""))
+    return {name: int(count) for name, count in found if name not in KINDS}
 
 
-def refusal(device: str) -> str | None:
-    """Why no slot of this machine will ever do for the task; None where one will."""
-    if candidates(device):
+def offered() -> dict[str, list[str]]:
+    """All slots of this machine, by kind. A core is a physical one, with all its threads."""
+    there = {"gpu": [f"gpu{index}" for index in gpu_indices()]}
+    there["core"] = [f"core{number}" for number in granted().physical]
+    return there | {name: [f"{name}.{index}" for index in range(count)] for name, count in resources().items()}
+
+
+def needs(run: Run) -> dict[str, int]:
+    """How many slots of each kind a run takes here. Without `cpus` a run on the CPU takes every core."""
+    on_gpu = run.device == "gpu" or (run.device == "auto" and bool(gpu_indices()))
+    wanted = {"gpu": run.gpus} if on_gpu else {"core": granted().threads}
+    if run.cpus is not None:
+        wanted["core"] = run.cpus
+    return wanted | run.resources
+
+
+def refusal(run: Run) -> str | None:
+    """Why this machine will never have the slots that a run needs; None where it has."""
+    there, wanted = offered(), needs(run)
+    lacking = [kind for kind, count in wanted.items() if count > len(there.get(kind, []))]
+    if not lacking:
         return None
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = "" if visible is None else f", CUDA_VISIBLE_DEVICES is {visible!r}"
-    files = len(list(DEVICES.glob("nvidia[0-9]*")))
+    kind = lacking[0]
+    count, have = wanted[kind], len(there.get(kind, []))
+    if kind == "gpu" and not have:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f", CUDA_VISIBLE_DEVICES is {visible!r}"
+        files = len(list(DEVICES.glob("nvidia*")))
+        return (
+            f'the task demands a GPU (run.device = "gpu"), and this machine offers none: {files} files {DEVICES}/nvidia*{hidden}. '
+            'Install its driver or pass the device into the container, or set run.device = "auto" or preset = "cpu" in '
+            "autoresearch.toml and start another session"
+        )
+    if kind in KINDS:
+        key, what = ("run.gpus", "GPUs") if kind == "gpu" else ("run.cpus", "physical cores")
+        return f"the task wants {count} {what} a run ({key}), and this machine offers {have}. Ask for less, or run it elsewhere"
     return (
-        f'the task demands a GPU (run.device = "gpu"), and this machine offers none: {files} files {DEVICES}/nvidia*{hidden}. '
-        'Install its driver or pass the device into the container, or set run.device = "auto" or preset = "cpu" in '
-        "autoresearch.toml and start another session"
+        f"the task wants {count} of {kind!r} a run (run.resources), and this machine offers {have}: say what there is in the "
+        f'environment of the server, as {SETTING}="{kind}={count}"'
     )
 
 
-async def take_slot(folder: Path, device: str, given_up: Callable[[], bool]) -> tuple[str, int] | None:
-    """Waits for a slot; returns its name and the descriptor that holds it, or None once `given_up` answers yes."""
-    while True:
-        for name in candidates(device):
-            if (descriptor := try_lock(folder / f"{name}.lock")) is not None:
-                _say_who(descriptor)
-                return name, descriptor
-        if given_up():
+@dataclass(frozen=True)
+class Slot:
+    """What a run holds, as the names of its slots."""
+
+    names: tuple[str, ...] = ()
+
+    @property
+    def gpus(self) -> list[str]:
+        """Indices; empty for a run on the CPU."""
+        return [name.removeprefix("gpu") for name in self.names if re.fullmatch(r"gpu[\w-]+", name)]
+
+    @property
+    def cores(self) -> list[int]:
+        """Numbers of physical cores, as `Granted.physical` has them."""
+        return [int(name.removeprefix("core")) for name in self.names if re.fullmatch(r"core\d+", name)]
+
+    def of(self, there: Granted) -> Granted:
+        """The cores that a run with this slot may use: a share where it holds some, else all."""
+        return there.share(self.cores) if self.cores else there
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the machine has more of some kind than the run holds, so that others beside it are no exception."""
+        return any(0 < len(held) < len(there) for there in offered().values() if (held := set(there) & set(self.names)))
+
+    def __str__(self) -> str:
+        """In few words: "gpu0", "gpu0 gpu1", "cpu" for every core, "cores 0-3"."""
+        cores = self.cores
+        whole = len(cores) == granted().threads
+        told = [] if not cores else ["cpu"] if whole else [f"cores {_ranges(cores)}" if len(cores) > 1 else f"core {cores[0]}"]
+        return " ".join([*(name for name in self.names if not re.fullmatch(r"core\d+", name)), *told])
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """ "0-3,6" """
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ",".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else str(part[0]) for part in parts)
+
+
+def only(run: Run) -> Slot | None:
+    """The slot that a run will have whichever is free; None where there is a choice."""
+    there, wanted = offered(), needs(run)
+    if any(len(there.get(kind, [])) != count for kind, count in wanted.items()):
+        return None
+    return Slot(tuple(name for kind in wanted for name in there[kind]))
+
+
+def first() -> Slot:
+    """What a run without wishes would have, if it were free."""
+    there = offered()
+    return Slot(tuple(name for kind, count in needs(Run()).items() for name in there[kind][:count]))
+
+
+# --- taking them ---
+
+
+@dataclass(frozen=True)
+class Held:
+    """A slot while it is ours: until its descriptors are closed, here and wherever they were inherited."""
+
+    slot: Slot
+    descriptors: list[int]
+
+    def release(self) -> None:
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, order=True)
+class Ticket:
+    """Of one that waits."""
+
+    served: float
+    """When its session last got a slot; 0 for never."""
+    since: float
+    path: Path
+    wanted: Mapping[str, int] = field(compare=False, default_factory=dict[str, int])
+
+
+async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[], bool]) -> Held | None:
+    """Waits for what a run needs; None once `given_up` answers yes. `session`: whose turn it is to be. Raises RunFailedError where
+    a folder of ours cannot be used.
+    """
+    wanted = needs(run)
+    queue = folder / "queue"
+    queue.mkdir(parents=True, exist_ok=True)
+    since = time.time()
+    path = queue / f"{since:.6f}-{os.getpid()}-{id(wanted):x}.json"
+    ticket = try_lock(path)
+    assert ticket is not None, "a new ticket is ours alone"
+    try:
+        os.pwrite(ticket, json.dumps({"session": session, "wanted": wanted}).encode(), 0)
+        while True:
+            if (held := await anyio.to_thread.run_sync(_look, folder, path, session)) is not None:
+                return held
+            if given_up():
+                return None
+            await anyio.sleep(POLL)
+    except WorkspaceError as error:
+        raise RunFailedError("crash", "error", f"no slot could be taken: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(ticket)
+
+
+def _look(folder: Path, ours: Path, session: str) -> Held | None:
+    """The slots for a ticket, if it is its turn and they are free. One at a time of all who wait looks."""
+    with locked(folder / "turn.lock", "slots"):
+        tickets = waiting(folder, ours)
+        free = {kind: [name for name in names if not is_locked(folder / f"{name}.lock")] for kind, names in offered().items()}
+        for ticket in tickets:
+            chosen = {kind: free.get(kind, [])[:count] for kind, count in ticket.wanted.items()}
+            enough = all(len(chosen[kind]) == count for kind, count in ticket.wanted.items())
+            if ticket.path == ours:
+                return _take(folder, session, [name for names in chosen.values() for name in names]) if enough else None
+            for kind in ticket.wanted:
+                free[kind] = free.get(kind, [])[len(chosen[kind]) :] if enough else []
+    return None
+
+
+def _take(folder: Path, session: str, names: list[str]) -> Held | None:
+    held: list[int] = []
+    for name in names:
+        if (descriptor := try_lock(folder / f"{name}.lock")) is None:
+            for taken in held:
+                os.close(taken)
             return None
-        await anyio.sleep(0.1)
+        _say_who(descriptor)
+        held.append(descriptor)
+    with contextlib.suppress(OSError):
+        served = _served(folder, session)
+        served.parent.mkdir(exist_ok=True)
+        served.touch()
+    return Held(Slot(tuple(names)), held)
+
+
+def waiting(folder: Path, ours: Path | None = None) -> list[Ticket]:
+    """Tickets of those that wait and live, in their turn; what the dead left is removed."""
+    found: list[Ticket] = []
+    for path in (folder / "queue").glob("*.json"):
+        if path != ours and not is_locked(path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            continue
+        said = read_json(path)
+        if not isinstance(said, dict):
+            continue  # it is being written
+        content = cast("dict[str, Any]", said)
+        served = _served(folder, str(content.get("session")))
+        last = served.stat().st_mtime if served.exists() else 0.0
+        found.append(Ticket(last, float(path.name.split("-")[0]), path, content.get("wanted", {})))
+    return sorted(found)
+
+
+def _served(folder: Path, session: str) -> Path:
+    return folder / "served" / hashlib.sha256(session.encode()).hexdigest()[:16]
 
 
 def _say_who(descriptor: int) -> None:
@@ -71,6 +270,9 @@ def _say_who(descriptor: int) -> None:
     with contextlib.suppress(OSError):  # a full disk: then its run is taken for a stranger's
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+
+
+# --- who holds them ---
 
 
 def holders(folder: Path) -> set[int]:
@@ -92,3 +294,28 @@ def _holder(path: Path) -> int:
             if os.path.samefile(name, path):
                 return pid
     return 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """Of one kind of slots."""
+
+    kind: str
+    there: int
+    used: int
+    waiting: int
+
+
+def in_use(folder: Path) -> list[Use]:
+    """What this machine offers, and how much of it is taken and waited for."""
+    tickets = waiting(folder)
+    return [
+        Use(
+            kind,
+            len(names),
+            sum(is_locked(folder / f"{name}.lock") for name in names),
+            sum(ticket.wanted.get(kind, 0) > 0 for ticket in tickets),
+        )
+        for kind, names in offered().items()
+        if names
+    ]

@@ -60,6 +60,11 @@ class RunSpec(BaseModel):
         return self.model_copy(update=moved)
 
     @property
+    def line(self) -> str:
+        """The session that it belongs to, of all on this machine."""
+        return f"{self.results.parent}:{self.tag}"
+
+    @property
     def home(self) -> Path:
         """Holds all folders that its processes work in; a workspace that is moved leaves it where it is."""
         return self.place or self.folder

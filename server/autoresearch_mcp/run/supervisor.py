@@ -6,7 +6,6 @@ is told its score cannot choose by it whether it counts. The price is that its r
 """
 
 import json
-import os
 import signal
 import sys
 import time
@@ -25,6 +24,7 @@ from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
 from autoresearch_mcp.run.curve import Curve
 from autoresearch_mcp.run.disturbance import Watch
+from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.judging import Judging
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_descendants, reap_adopted
@@ -50,7 +50,7 @@ class Supervisor:
         self._deliver = deliver
         self._cell, self._made_ready = cell or Cell(spec), cell is not None
         self._cell.spec, self._cell.task = spec, spec.task
-        self._others = Watch(self._cell.granted, spec.task.run.budget_seconds)
+        self._others = Watch(granted(), spec.task.run.budget_seconds)
         self.clock = Clock(spec.task.run, self._others.look)
         self._curve = Curve(spec.task.run, spec.earlier)
         self._children = self._cell.spare.pids
@@ -69,7 +69,7 @@ class Supervisor:
 
     async def supervise(self) -> None:
         """The whole run. Delivers exactly one result and raises nothing, whatever the run, the machine or this code does."""
-        held: int | None = None
+        held: slots.Held | None = None
         result: Score | RunFailedError | None = None
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._listen_for_signals)
@@ -78,9 +78,10 @@ class Supervisor:
                     self._judging.take_on()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._report)
-                    self._cell.slot, held = await self._take_slot()
-                    self._others.start(self._cell.slot)
-                    self._vram = self._others.gpu and nvidia.Held(self._others.gpu)
+                    held = await self._take_slot()
+                    self._cell.slot = held.slot
+                    self._others.start(held.slot)
+                    self._vram = nvidia.Held(self._others.gpus) if self._others.gpus else None
                     result = await self._run()
                     tasks.cancel_scope.cancel()
             except Exception as error:  # also a group of them, of what went on at once
@@ -96,7 +97,7 @@ class Supervisor:
             await self._conclude(self._failed or result or RunFailedError("crash", "error", "it ended without a result"))
             beside.cancel_scope.cancel()
         if held is not None:
-            os.close(held)
+            held.release()
 
     # --- the result ---
 
@@ -145,11 +146,11 @@ class Supervisor:
 
     # --- the run ---
 
-    async def _take_slot(self) -> tuple[str, int]:
-        device = self.task.run.device
-        if reason := self.task.outdated or sandbox.refusal(self.task, self.spec.enforcement) or slots.refusal(device):
+    async def _take_slot(self) -> slots.Held:
+        run = self.task.run
+        if reason := self.task.outdated or sandbox.refusal(self.task, self.spec.enforcement) or slots.refusal(run):
             raise RunFailedError("refused", "refused", reason)
-        taken = await slots.take_slot(slots.slots_folder(), device, lambda: self._stopped() is not None)
+        taken = await slots.take_slot(slots.slots_folder(), run, self.spec.line, lambda: self._stopped() is not None)
         if taken is None:
             raise self._stopped() or RunFailedError("crash", "killed", "it gave up waiting for a slot")
         return taken
@@ -336,4 +337,4 @@ class Supervisor:
 
     def _write_progress(self) -> None:
         with suppress(OSError):  # a full disk: what is said here is only for those who wait
-            Progress.of(self.clock, self._cell.slot).write(self.spec.progress)
+            Progress.of(self.clock, str(self._cell.slot)).write(self.spec.progress)

@@ -34,7 +34,8 @@ def begin(argv: list[str], environment: dict[str, str]) -> None:
         raise
     except BaseException as error:  # told as Python itself would, without this file's frame
         trace = error.__traceback__
-        sys.excepthook(type(error), error, trace.tb_next if trace else None)
+        error.__traceback__ = trace.tb_next if trace else None
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
 
 
