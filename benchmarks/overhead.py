@@ -58,6 +58,8 @@ def run(session: Session, thinking: float) -> Timed:
     assert last.ended is not None and last.ended.score is not None, last.ended
     spec = session.spec(last.started.run)
     assert spec is not None
+    while session.executor.is_alive(spec):  # it says goodbye
+        time.sleep(0.02)
     return Timed(wall, steps(spec.log.read_text()), last.ended.seconds)
 
 

@@ -165,7 +165,7 @@ def prepare(out: Path, corpus: Path = corpora.EMBEDDED, train_shards: int = corp
     out.parent.mkdir(parents=True, exist_ok=True)
     texts = corpora.documents(PRESET, corpus, train_shards, out.parent / "shards", text, EVAL_TOKENS)
     scored = EVAL_TOKENS // MAX_SEQ_LEN  # rows; of the holdout less, a second opinion whose time is added to every run
-    rows = {"train": None, "val": scored, "holdout": max(EVAL_BATCH, scored // 8)}
+    rows = {"train": None, "val": scored, "holdout": max(EVAL_BATCH, scored // 8 // EVAL_BATCH * EVAL_BATCH)}
 
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         work = Path(temporary)

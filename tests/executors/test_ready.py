@@ -54,7 +54,7 @@ LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("lan
 @pytest.fixture(autouse=True)
 def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
-    with tempfile.TemporaryDirectory(prefix="ready-", dir=places.SHARED) as runs:
+    with tempfile.TemporaryDirectory(prefix="ready-", dir=places.SHARED, ignore_cleanup_errors=True) as runs:
         os.chmod(runs, 0o711)
         monkeypatch.setenv(places.SETTING, runs)
         yield

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,19 +80,27 @@ def test_a_refusal_says_what_was_found_and_what_to_do(machine: Callable[..., Non
 
 
 @pytest.fixture
-def eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A machine of eight physical cores with two threads each, two GPUs and a simulator; its folder of slots."""
     cores = Granted(tuple(range(16)), 16.0, 8, tuple((core, core + 8) for core in range(8)))
     monkeypatch.setattr(slots, "granted", lambda: cores)
     monkeypatch.setattr(slots, "gpu_indices", lambda: ["0", "1"])
     monkeypatch.setenv(slots.SETTING, "simulator=1")
-    return tmp_path / "slots"
+    yield tmp_path / "slots"
+    for held in TAKEN:
+        held.release()
+    TAKEN.clear()
+
+
+TAKEN: list[slots.Held] = []
 
 
 def take(folder: Path, session: str = "s", patience: float = 0.0, **wishes: Any) -> slots.Held | None:
     deadline = time.monotonic() + patience
     run = Run(device="cpu", **wishes) if "device" not in wishes else Run(**wishes)
-    return anyio.run(slots.take_slot, folder, run, session, lambda: time.monotonic() >= deadline)
+    held = anyio.run(slots.take_slot, folder, run, session, lambda: time.monotonic() >= deadline)
+    TAKEN.extend([held] if held else [])
+    return held
 
 
 def test_runs_share_a_machine_and_no_core_twice(eight: Path):

@@ -170,8 +170,9 @@ class Held:
     descriptors: list[int]
 
     def release(self) -> None:
-        for descriptor in self.descriptors:
-            os.close(descriptor)
+        """May be called again."""
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
 
 @dataclass(frozen=True, order=True)
