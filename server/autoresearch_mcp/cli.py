@@ -217,14 +217,14 @@ def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; 
 @app.command()
 def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, as_json: JsonOption = False) -> None:
     """Where the loop stands, with what only you may see: the sealed holdout."""
+    from autoresearch_mcp.run import slots
     from autoresearch_mcp.views import build
     from autoresearch_mcp.views.answers import shortened
-    from autoresearch_mcp.views.figures import saved_in_words
+    from autoresearch_mcp.views.figures import of_night
 
     opened = open_session(workspace, session)
     answer, token = build.status(opened), opened.workspace.known_token()
-    best, baseline = opened.state.best, opened.state.baseline
-    sealed, first = build.mean_holdout(best), build.mean_holdout(baseline)
+    sealed, first = build.mean_holdout(opened.state.best), build.mean_holdout(opened.state.baseline)
     if as_json:
         content = shortened(answer.model_dump(mode="json")) | {
             "best_holdout": sealed,
@@ -234,13 +234,13 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
         say(json.dumps(content, indent=1))
         return
     say(answer.text())
-    if saved := saved_in_words(opened.state):
-        say(f"Hopeless runs: {saved}")
+    for line in of_night(opened.state, slots.in_use(slots.slots_folder())):
+        say(line)
     if sealed is not None and first is not None:
         say(f"Holdout (never shown to the agent): baseline {format_score(first)}, best {format_score(sealed)}")
     if token is not None:
         say(f"HTTP bearer token (keep it to yourself): {token}")
-    if best:
+    if opened.state.best:
         say(f"To take the result: git merge {opened.state.started.branch}")
 
 

@@ -136,6 +136,9 @@ class Run(Section):
     packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = []
     """Distributions that a run may import, with what they need, besides torch, numpy, tiktoken and safetensors with theirs; any
     other package is not there."""
+    compiled: RelativePath | None = None
+    """A folder that compiling fills, in the run's own: its content is kept for later runs of the same file. It is made by a run for
+    compiling alone, which is ended when it asks for data, so it needs data.train."""
     preload: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     """Modules that take long to import: between runs a process waits in the next run's sandbox with these imported, so that the run
     begins at once. The command must then be `{python} FILE ...`."""
@@ -149,7 +152,7 @@ class Run(Section):
     prune: bool = True
     """End a first run early whose curve, as `progress` finds it, has diverged or is far below every plausible end."""
 
-    @field_validator("declares")
+    @field_validator("declares", "compiled")
     @classmethod
     def _declares(cls, path: str | None) -> str | None:
         return None if path is None else _inside(path)

@@ -85,6 +85,12 @@ class Task(Section):
         return self
 
     @model_validator(mode="after")
+    def _compiled(self) -> "Task":
+        if self.run.compiled and not self.data.train:
+            raise ValueError("run.compiled needs data.train: a run for compiling alone is one that has not been given data yet")
+        return self
+
+    @model_validator(mode="after")
     def _preload(self) -> "Task":
         command = self.run.command or []
         if self.run.preload and (command[:1] != ["{python}"] or len(command) < 2 or command[1].startswith("-")):

@@ -91,7 +91,7 @@ class RunEnded(EventBody):
     """Sealed: no tool and no resource shows it."""
     details: dict[str, float] = {}
     seconds: dict[str, float] = {}
-    """Measured outside the run, by phase: queued, startup, check, training, export, evaluation."""
+    """Measured outside the run, by phase: queued, compile, startup, check, training, export, evaluation."""
     peak_memory_mb: float | None = None
     peak_vram_mb: float | None = None
     """Of the GPU's memory until training was over; None where the run had no GPU, or one that does not tell."""

@@ -95,10 +95,29 @@ class Cell:
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
 
+    def start_compiling(self, command: list[str], log: BoundedLog) -> tuple[Child, socket.socket]:
+        """The same in a folder made anew, for a run that will be given nothing. Raises OSError, RunFailedError."""
+        folder = self._fresh("compile")
+        for name in self.task.data.public:
+            (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.spec.work / "data" / name, folder / "data" / name)
+        return self._start_run(command, log, folder=folder)
+
+    def put(self, source: Path, name: str) -> None:
+        """A copy of a folder of ours into the run's, before the run is there. Raises OSError."""
+        shutil.copytree(source, self.spec.work / name, dirs_exist_ok=True)
+        if self._users is not None:
+            users.give(self.spec.work, self._users.run)
+
     def _start_run(
-        self, command: list[str], log: BoundedLog, stdin: int = subprocess.DEVNULL, shown: Sequence[Path] = ()
+        self,
+        command: list[str],
+        log: BoundedLog,
+        stdin: int = subprocess.DEVNULL,
+        shown: Sequence[Path] = (),
+        folder: Path | None = None,
     ) -> tuple[Child, socket.socket]:
-        run, work = self.task.run, self.spec.work
+        run, work = self.task.run, folder or self.spec.work
         command, environment = self._as_run(command, work, run.env, run.network, shown)
         ours, theirs = socket.socketpair()
         with theirs:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from autoresearch_mcp.sections import Run
 
-Phase = Literal["queued", "startup", "check", "training", "export", "evaluation", "checks", "done"]
+Phase = Literal["queued", "compile", "startup", "check", "training", "export", "evaluation", "checks", "done"]
 
 STARTUP_FACTOR, EVALUATE_FACTOR, MARGIN = 3, 4, 10.0  # of the baseline's; seconds
 

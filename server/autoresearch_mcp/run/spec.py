@@ -103,6 +103,11 @@ class RunSpec(BaseModel):
         return self.folder / "called.log"
 
     @property
+    def compile_log(self) -> Path:
+        """What was printed while the file was run for compiling alone."""
+        return self.folder / "compile.log"
+
+    @property
     def checks_log(self) -> Path:
         return self.folder / "checks.log"
 

@@ -18,7 +18,7 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import control, failures, nvidia, sandbox, slots
+from autoresearch_mcp.run import compiled, control, failures, nvidia, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock
@@ -165,6 +165,9 @@ class Supervisor:
             scoring = self._judging.start()
             if not self.task.data.train:  # else the clock waits with the data
                 await scoring.ready()
+        if self.task.run.compiled is not None:
+            self.clock.enter("compile")
+            await compiled.provide(self._cell, self._children, self._given_up)
         child = await self._run_command(self.task.run.command)
         if self._failed is not None:
             raise self._failed

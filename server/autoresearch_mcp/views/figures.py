@@ -1,10 +1,13 @@
 """Figures of runs as they are shown, in a few words: gains and their intervals, noise, start-up, repeats. Pure."""
 
+from collections.abc import Sequence
+
 from autoresearch_mcp.loop.bars import failed_checks, figure
 from autoresearch_mcp.loop.verdicts import plus_minus
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import SessionState
+from autoresearch_mcp.run.slots import Use
 from autoresearch_mcp.sections import Secondary
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, shown_difference, spaced
@@ -86,6 +89,19 @@ def limits_in_words(task: Task, experiment: ExperimentState) -> dict[str, str]:
         for metric, value in found.items()
         if value is not None
     }
+
+
+def of_night(state: SessionState, uses: Sequence[Use]) -> list[str]:
+    """What a human may want to know beside the loop: what was saved, and how busy the machine is."""
+    saved = saved_in_words(state)
+    slots = "; ".join(_use_in_words(use) for use in uses)
+    return [*([f"Hopeless runs: {saved}"] if saved else []), f"Slots of this machine: {slots}"]
+
+
+def _use_in_words(use: Use) -> str:
+    names = {"gpu": "GPUs", "core": "cores"}
+    waiting = f", {use.waiting} run{'s wait' if use.waiting > 1 else ' waits'} for it" if use.waiting else ""
+    return f"{use.used} of {use.there} {names.get(use.kind, use.kind)} in use{waiting}"
 
 
 def saved_in_words(state: SessionState) -> str:
