@@ -45,12 +45,59 @@ def post(served: Served, body: object = INITIALIZE, **headers: str) -> httpx2.Re
 
 
 @asynccontextmanager
-async def client_of(served: Served, mode: str = "auto"):
+async def client_of(served: Served, mode: str = "auto", session: str = "", header: str = ""):
+    headers = {"authorization": f"Bearer {served.token}"} | ({"Autoresearch-Session": header} if header else {})
+    url = f"{served.url}/{session}" if session else served.url
     async with (
-        httpx2.AsyncClient(headers={"authorization": f"Bearer {served.token}"}, timeout=60) as http,
-        Client(streamable_http_client(served.url, http_client=http), mode=mode) as client,
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        Client(streamable_http_client(url, http_client=http), mode=mode) as client,
     ):
         yield client
+
+
+async def session_of(client: Client) -> str:
+    answer = (await client.call_tool("status", {})).structured_content
+    assert answer is not None
+    return answer["session"]
+
+
+def test_each_client_names_its_session_and_they_run_side_by_side(toy: Make, serve: Callable[[Session], Served]):
+    """By the URL or by a header; each has a branch, a file and experiments of its own, and one ledger holds them all."""
+    session = toy()
+
+    async def go() -> None:
+        served = serve(session)
+        async with (
+            client_of(served) as first,
+            client_of(served, session="wide") as second,
+            client_of(served, header="deep") as third,
+            client_of(served, session="wide") as fourth,
+        ):
+            assert [await session_of(client) for client in (first, second, third, fourth)] == [session.tag, "wide", "deep", "wide"]
+            async with anyio.create_task_group() as tasks:
+                for client in (first, second, third):
+                    tasks.start_soon(client.call_tool, "run_experiment", {"description": "baseline", "wait_seconds": 60})
+            for client in (first, second, third):
+                assert not (await client.call_tool("keep", {})).is_error
+            answer = (await fourth.call_tool("history", {"all": True})).structured_content
+            assert answer is not None
+            assert {row.get("session") for row in answer["latest"]} == {session.tag, "deep", None}
+            alone = (await fourth.call_tool("history", {})).structured_content
+            assert alone is not None and len(alone["latest"]) == 1
+
+    anyio.run(go)
+    state = open_session(session.workspace.root).ledger.state()
+    assert sorted(state.sessions) == sorted([session.tag, "deep", "wide"])
+    assert sorted(state.experiments) == [1, 2, 3] and all(len(of.kept) == 1 for of in state.sessions.values())
+
+
+def test_a_name_that_is_none_is_refused_and_nothing_is_started(toy: Make, serve: Callable[[Session], Served]):
+    session = toy()
+    served = serve(session)
+    for name in ("..", "a/b", "%2e%2e", "x" * 51, "-x"):
+        answer = httpx2.post(f"{served.url}/{name}", json=INITIALIZE, headers={"authorization": f"Bearer {served.token}"})
+        assert answer.status_code in (404, 406), (name, answer.text)
+    assert list(open_session(session.workspace.root).ledger.state().sessions) == [session.tag]
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])

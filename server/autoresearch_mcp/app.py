@@ -13,7 +13,10 @@ from pydantic import Field
 
 from autoresearch_mcp import __version__, calls
 from autoresearch_mcp.calls import AnsweringServer, blocking
+from autoresearch_mcp.errors import NotAllowedError
+from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.activity import last_call, note_call
+from autoresearch_mcp.loop.batch import MOST, Entry
 from autoresearch_mcp.loop.patches import FORMS, MAX_BYTES
 from autoresearch_mcp.loop.rows import LEARNED
 from autoresearch_mcp.loop.session import DESCRIPTION, Session
@@ -54,6 +57,15 @@ Hypothesis = Annotated[str | None, _argument("Why it should help; recorded", mos
 Replicate = Annotated[
     bool, _argument("Run a file again that has its result: to know the noise better. Repeats that a verdict needs come unasked")
 ]
+Chosen = Annotated[int | None, _argument("Of a wave: which; the best if left out", ge=1)]
+Combine = Annotated[
+    list[int] | None,
+    _argument("First merge the changes of these experiments, of a past wave or another session, into the unedited file"),
+]
+Experiments = Annotated[
+    list[Entry], Field(description="1 to 64, each {patch, description, hypothesis}", min_length=1, max_length=MOST)
+]
+Everyone = Annotated[bool, _argument("With the experiments of the workspace's other sessions")]
 Search = Annotated[str | None, _argument("Only experiments with all of these words", most=WORDS)]
 
 READ = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
@@ -119,10 +131,30 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         description: Description,
         hypothesis: Hypothesis = None,
         replicate: Replicate = False,
+        combine: Combine = None,
         wait_seconds: Wait = None,
     ) -> Annotated[CallToolResult, answers.Result]:
-        number, note = await blocking(partial(session.run_experiment, description, hypothesis, replicate))
-        return await calls.result(session, ctx, number, wait_seconds, note)
+        if combine:
+            await blocking(partial(batch.combine, session, combine))
+        insists = replicate or bool(combine)  # on another best a change is tried again
+        number, note = await blocking(partial(session.run_experiment, description, hypothesis, insists))
+        elsewhere = await blocking(partial(batch.tried_elsewhere, session, number))
+        return await calls.result(session, ctx, number, wait_seconds, "; ".join(part for part in (note, elsewhere) if part))
+
+    @tool(
+        "run_batch",
+        WRITE,
+        "Try several changes of the best at once, each alone, as the machine has room: a wave. keep takes one of them and discards "
+        f"the rest. {task.get_tool} answers for all of it.",
+    )
+    async def run_batch(
+        ctx: Context, experiments: Experiments, wait_seconds: Wait = None
+    ) -> Annotated[CallToolResult, answers.Result]:
+        said = await blocking(partial(batch.run_batch, session, experiments))
+        errors = [f"entry {place}: {what}" for place, what in enumerate(said, 1) if isinstance(what, str)]
+        if len(errors) == len(said):
+            raise NotAllowedError(f"None of the batch was run. {' '.join(errors)}")
+        return await calls.result(session, ctx, None, wait_seconds, " ".join(errors).rstrip("."))
 
     @tool(
         task.get_tool,
@@ -133,7 +165,8 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
     async def get_metric(
         ctx: Context, experiment: Number = None, wait_seconds: Wait = None
     ) -> Annotated[CallToolResult, answers.Result]:
-        number = (await blocking(partial(session.experiment, experiment))).number
+        wave = experiment is None and bool(await blocking(lambda: session.state.wave))
+        number = None if wave else (await blocking(partial(session.experiment, experiment))).number
         return await calls.result(session, ctx, number, wait_seconds)
 
     @tool(
@@ -141,8 +174,8 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         WRITE,
         f"Accept the current experiment as the best. Refused unless {metric} is better beyond luck, or no worse and shorter.",
     )
-    async def keep(learned: Learned = None) -> Annotated[CallToolResult, answers.Judged]:
-        return await calls.answer(partial(build.kept, session, learned))
+    async def keep(learned: Learned = None, experiment: Chosen = None) -> Annotated[CallToolResult, answers.Judged]:
+        return await calls.answer(partial(build.kept, session, learned, experiment))
 
     # Not destructive: an experiment stays under its ref, and an edit that never ran is in the answer.
     @tool("discard", WRITE, f"Record the current experiment as not helpful and restore {file} to the best one.")
@@ -154,8 +187,8 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         return await calls.answer(partial(build.status, session))
 
     @tool("history", READ, "Past experiments in short: counts, the kept ones, the latest ones, what was learned.")
-    async def history(search: Search = None) -> Annotated[CallToolResult, answers.History]:
-        return await calls.answer(partial(build.history, session, search))
+    async def history(search: Search = None, all: Everyone = False) -> Annotated[CallToolResult, answers.History]:
+        return await calls.answer(partial(build.history, session, search, all))
 
     @tool("read_reference", READ, f"Read {PROGRAM}, the task or another read-only file, or an experiment's output or diff.")
     async def read_reference(

@@ -100,8 +100,12 @@ async def answer(work: Callable[[], Answer]) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=structured)
 
 
-async def result(session: Session, ctx: Context, number: int, seconds: float | None = None, note: str = "") -> CallToolResult:
-    """Waits for an experiment's result, reporting progress; answers with its state when it is there or time is up."""
+async def result(
+    session: Session, ctx: Context, number: int | None, seconds: float | None = None, note: str = ""
+) -> CallToolResult:
+    """Waits for an experiment's result, for None the wave's, reporting progress; answers with its state when it is there or time is
+    up.
+    """
     seconds = _patience(ctx) if seconds is None else min(max(seconds, 0.0), WAIT_CAP)
     started = anyio.current_time()
     pause, reported = POLL_FIRST, started
@@ -112,9 +116,8 @@ async def result(session: Session, ctx: Context, number: int, seconds: float | N
         if anyio.current_time() - reported >= REPORT_EVERY:
             reported = anyio.current_time()
             progress = await blocking(session.progress)
-            await ctx.report_progress(
-                reported - started, seconds, f"experiment {number}: {progress.phase}, {progress.elapsed:.0f} s"
-            )
+            what = "the wave" if number is None else f"experiment {number}"
+            await ctx.report_progress(reported - started, seconds, f"{what}: {progress.phase}, {progress.elapsed:.0f} s")
     return await answer(partial(build.result, session, number, note))
 
 

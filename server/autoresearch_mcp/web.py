@@ -1,22 +1,42 @@
-"""Streamable HTTP for many clients of one workspace: the SDK's transport behind a bearer token, on loopback by default."""
+"""Streamable HTTP for many clients of one workspace: the SDK's transport behind a bearer token, on loopback by default.
+
+/mcp is the session that the server was started with; /mcp/NAME, or the header Autoresearch-Session, names another, which begins
+with its first client. Sessions run side by side, each with tools of its own; what they share is the ledger and the machine's slots.
+"""
 
 import hmac
 import ipaddress
 import socket
+from collections.abc import Callable
 
 import anyio
+import anyio.to_thread
 import uvicorn
+from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.loop.session import Session, open_ledger
 
 PATH = "/mcp"
 MAX_REQUEST_BYTES = 4 << 20  # a patch of 1 MiB, escaped as JSON, and room
 GRACE = 2  # seconds that open requests have when the server is told to end; runs go on without it
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+HEADER = b"autoresearch-session"
+MOST_SESSIONS = 64  # of one server
+
+Make = Callable[[str | None], MCPServer]
+"""The tools of a session, started where it is new; None for the one that the server is for. Raises AutoresearchError."""
+
+
+def sessions(first: Session, server: MCPServer, build: Callable[[Session], MCPServer]) -> Make:
+    """All lines of research of a workspace; `server` is that of the first."""
+    workspace = first.workspace
+    return lambda name: server if name in (None, first.tag) else build(Session.start(workspace, open_ledger(workspace), name))
 
 
 class BearerToken:
@@ -41,6 +61,67 @@ class BearerToken:
         return hmac.compare_digest(credentials.strip(), self.token) and scheme.lower() == b"bearer"
 
 
+class BySession:
+    """Passes each request on to the application of the session that it names, which is made when it is first named."""
+
+    def __init__(self, make: Make, security: TransportSecuritySettings):
+        self._make, self._security = make, security
+        self._apps: dict[str | None, Starlette] = {}
+        self._making = anyio.Lock()
+        self._tasks: TaskGroup | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        name = _session(scope)
+        try:
+            app = await self._app(name)
+        except AutoresearchError as error:
+            await JSONResponse({"error": str(error)}, 404)(scope, receive, send)
+            return
+        inner = PATH if scope["path"].startswith(f"{PATH}/") else scope["path"]
+        await app({**scope, "path": inner, "raw_path": inner.encode()}, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            await self._app(None)
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            tasks.cancel_scope.cancel()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _app(self, name: str | None) -> Starlette:
+        async with self._making:
+            if name not in self._apps:
+                if len(self._apps) > MOST_SESSIONS:
+                    raise AutoresearchError(f"One server serves at most {MOST_SESSIONS} sessions. Start another.")
+                server = await anyio.to_thread.run_sync(self._make, name)
+                app = server.streamable_http_app(
+                    streamable_http_path=PATH, max_request_body_size=MAX_REQUEST_BYTES, transport_security=self._security
+                )
+                assert self._tasks is not None, "requests come after the start"
+                await self._tasks.start(_kept_alive, app)
+                self._apps[name] = app
+            return self._apps[name]
+
+
+async def _kept_alive(app: Starlette, *, task_status: TaskStatus[None]) -> None:
+    async with app.router.lifespan_context(app):
+        task_status.started()
+        await anyio.sleep_forever()
+
+
+def _session(scope: Scope) -> str | None:
+    """Which session a request names."""
+    if scope["path"].startswith(f"{PATH}/") and (name := scope["path"].removeprefix(f"{PATH}/").strip("/")):
+        return name
+    given = [value for name, value in scope["headers"] if name == HEADER]
+    return given[0].decode("latin-1") if given else None
+
+
 def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -48,16 +129,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def build_app(server: MCPServer, token: str, names: list[str]) -> ASGIApp:
+def build_app(make: Make, token: str, names: list[str]) -> ASGIApp:
     """The ASGI application. `names` are the hosts that requests may name in Host and Origin."""
     security = TransportSecuritySettings(
         allowed_hosts=[host for name in names for host in (name, f"{name}:*")],
         allowed_origins=[f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")],
     )
-    app = server.streamable_http_app(
-        streamable_http_path=PATH, max_request_body_size=MAX_REQUEST_BYTES, transport_security=security
-    )
-    return BearerToken(app, token)
+    return BearerToken(BySession(make, security), token)
 
 
 def listen(host: str, port: int, remote: bool) -> socket.socket:
@@ -74,9 +152,9 @@ def listen(host: str, port: int, remote: bool) -> socket.socket:
         raise AutoresearchError(f"{host}:{port} cannot be bound: {error}. Choose another port with --port.") from error
 
 
-def serve(server: MCPServer, token: str, listening: socket.socket, names: list[str]) -> None:
+def serve(make: Make, token: str, listening: socket.socket, names: list[str]) -> None:
     """Serves until a signal ends it."""
-    app = build_app(server, token, names)
+    app = build_app(make, token, names)
     config = uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, server_header=False
     )

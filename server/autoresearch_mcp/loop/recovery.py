@@ -42,7 +42,7 @@ class Recovery:
         for experiment in self._state.unsettled:
             if experiment.kept:
                 self._workspace.move_branch(self._state.started.branch, experiment.committed.commit, self._worktree.root)
-            if not experiment.kept or self._worktree.read() is None:
+            if not experiment.kept or experiment.committed.wave or self._worktree.read() is None:
                 note = self._worktree.write(self._workspace.blob(self._state.head_commit, file))
             self._ledger.append(Settled(experiment=experiment.number))
         return note

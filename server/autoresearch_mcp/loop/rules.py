@@ -1,7 +1,8 @@
 """What is allowed when. Pure: functions over (state, task, file), without disk, clock or lock.
 
 Every step of the session begins with `require`, every answer carries `position`: legality is told here and nowhere else. The
-loop is for one experiment at a time: a result is judged before the next idea, a failure is mended or discarded.
+loop is for one experiment at a time, or for one wave of them (waves.py): a result is judged before the next idea, a failure is
+mended or discarded.
 
 What a score is worth is for verdicts.py; while that asks for another run, the server makes it (`due`) and nobody chooses. *A
 run that saw data is a result*: what ended without a score after training began, by whatever hand, is not run again, nor is the
@@ -15,15 +16,15 @@ from typing import Literal
 
 from autoresearch_mcp.errors import NotAllowedError
 from autoresearch_mcp.files import sha256
-from autoresearch_mcp.loop import changes
+from autoresearch_mcp.loop import changes, waves
 from autoresearch_mcp.loop.verdicts import verdict
-from autoresearch_mcp.record.experiments import ExperimentState, failed_looks
+from autoresearch_mcp.record.experiments import ExperimentState, RunState, failed_looks
 from autoresearch_mcp.record.noise import MOST_RUNS
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.task import Task
 from autoresearch_mcp.text import format_score, plain
 
-Step = Literal["apply_patch", "run_experiment", "keep", "discard", "stop_experiment"]
+Step = Literal["apply_patch", "run_experiment", "run_batch", "keep", "discard", "stop_experiment"]
 Phase = Literal["baseline", "ready", "edited", "running", "repeating", "scored", "failed", "done"]
 
 PLATEAU = 8  # experiments in a row without a keep, after which the advice is to look elsewhere
@@ -76,6 +77,8 @@ class Position:
 
 def due(state: SessionState, task: Task) -> ExperimentState | None:
     """What the server runs again by itself now: an experiment that no verdict can be given on yet, or the best beside it."""
+    if state.wave:
+        return waves.due(state, task)
     experiment = current(state)
     if state.running or experiment is None:
         return None
@@ -85,9 +88,19 @@ def due(state: SessionState, task: Task) -> ExperimentState | None:
 
 
 def current(state: SessionState) -> ExperimentState | None:
-    """The experiment that awaits its verdict."""
+    """The experiment that awaits its verdict; None also for a wave, which is no single one."""
     awaiting = state.awaiting
-    return awaiting[-1] if awaiting else None
+    return awaiting[-1] if awaiting and not awaiting[-1].committed.wave else None
+
+
+def judged(state: SessionState, task: Task, number: int | None = None) -> ExperimentState | None:
+    """The experiment that keep is for: the current one, or of a wave the one of that number, the best where none is given."""
+    if not state.wave:
+        experiment = current(state)
+        return experiment if number is None or (experiment and experiment.number == number) else None
+    if number is not None:
+        return next((member for member in state.wave if member.number == number), None)
+    return next(iter(waves.winners(state, task)), None)
 
 
 def position(state: SessionState, task: Task, file: File, done: str = "") -> Position:
@@ -106,6 +119,8 @@ def _position(state: SessionState, task: Task, file: File) -> Position:
     if (running := state.running) and running[0][1].of_human:
         step = f"a human examines experiment {running[0][0].number}: call {get} to wait until that is over"
         return Position("running", (get,), step)
+    if state.wave:
+        return _position_in_wave(state, task)
     if running and _measures(state, running[0][0]):
         step = f"experiment {running[0][0].number} runs again, which all is measured against: call {get} to wait"
         return Position("running", (get,), step)
@@ -162,6 +177,21 @@ def _position(state: SessionState, task: Task, file: File) -> Position:
     return Position("ready", ("apply_patch", read), "call apply_patch with the next idea", routine=True)
 
 
+def _position_in_wave(state: SessionState, task: Task) -> Position:
+    get, members = task.get_tool, state.wave
+    decided = sum(waves.is_decided(state, task, member) for member in members)
+    if decided < len(members) or state.running:
+        step = f"{decided} of the wave's {len(members)} experiments are decided: call {get} to wait for the rest"
+        stop = ("stop_experiment",) if any(member.running for member in members) else ()
+        return Position("running" if state.running else "repeating", (get, *stop), step)
+    if not (best := waves.winners(state, task)):
+        return Position("scored", ("discard",), "call discard: none of the wave is better", routine=True)
+    step = f"call keep, which keeps experiment {best[0].number} and discards the rest"
+    if others := [other.number for other in best[1:]]:
+        step += f"; then run_experiment with combine={others} tries what else was better on top of it"
+    return Position("scored", ("keep", "discard"), step)
+
+
 def widen(state: SessionState, task: Task, file: File) -> str:
     """What to do on a plateau, when the last PLATEAU experiments or more did not help; empty before that."""
     if state.best is None or state.since_best < PLATEAU:
@@ -176,41 +206,55 @@ def widen(state: SessionState, task: Task, file: File) -> str:
     return advice + ", or the same score with less code"
 
 
-def require(step: Step, state: SessionState, task: Task, file: File, done: str = "") -> None:
-    """Raises NotAllowedError, with the reason and the next step, where the step is not allowed now."""
+def require(step: Step, state: SessionState, task: Task, file: File, done: str = "", number: int | None = None) -> None:
+    """Raises NotAllowedError, with the reason and the next step, where the step is not allowed now. `number`: what to keep."""
     now = position(state, task, file, done)
-    reason = _refusal(step, state, task, file, now)
+    reason = _refusal(step, state, task, file, now, number)
     if reason is not None:
         raise NotAllowedError(f"{reason} Next: {now.next}.")
 
 
-def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Position) -> str | None:
+def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Position, number: int | None) -> str | None:
     """Why the step is not allowed; None where it is."""
-    experiment = current(state)
+    experiment = judged(state, task, number) if step == "keep" else current(state)
     match step:
         case "stop_experiment":
             if not state.running:
                 return "No run is on."
-            running, run = state.running[0]
+            running, run = to_stop(state)
             if run.of_human:
                 return "The run that is on is a human's, to examine what was found."
             return "What all is measured against is running: it is not stopped." if _measures(state, running) else None
         case "apply_patch":
             return None if step in now.allowed else "apply_patch is not allowed now."
         case "run_experiment":  # else what may run is for `what_to_repeat` to say: it depends on the file, and on who insists
-            return "The session is done." if now.phase == "done" else None
+            return "The session is done." if now.phase == "done" else "A wave is on." if state.wave else None
+        case "run_batch":
+            if now.phase == "done":
+                return "The session is done."
+            if state.best is None:
+                return "The baseline comes first."
+            if state.running or state.awaiting:
+                return "run_batch is not allowed now."
+            return f"{task.files.editable} has an edit that never ran: run it, or discard it." if file.edited else None
         case "keep":
+            if state.wave and not waves.is_over(state, task):
+                return "The wave is not over."
+            if number is not None and experiment is None:
+                return f"Experiment {number} does not await a verdict."
             if experiment is None or experiment.running:
                 return "keep is not allowed now: there is no result to judge."
             if experiment.undecided:
                 return f"Experiment {experiment.number} was disturbed and is run again: there is no result to judge yet."
             if experiment.score is None:
                 return f"Experiment {experiment.number} gave no score ({experiment.failure}), so it cannot be kept."
-            if file.sha256 != experiment.committed.file_sha256:
+            if not state.wave and file.sha256 != experiment.committed.file_sha256:
                 return f"{task.files.editable} changed since experiment {experiment.number} ran. Call discard, or run it again."
             earned = verdict(state, task, experiment)
             return None if earned.decision == "keep" else f"keep is refused: {earned.reason}."
         case "discard":
+            if state.wave:
+                return "Experiments of the wave are still running." if state.running else None
             if experiment is None:
                 return None if file.edited else "There is nothing to discard."
             if running := state.running:
@@ -218,6 +262,11 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Posit
             if experiment.score is not None and _is_unchanged_baseline(state, experiment, file):
                 return "The baseline has a score and nothing to go back to: it can only be kept."
             return None
+
+
+def to_stop(state: SessionState) -> tuple[ExperimentState, RunState]:
+    """The oldest run that is on, before those of what all is measured against."""
+    return next((one for one in state.running if not _measures(state, one[0])), state.running[0])
 
 
 def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool) -> ExperimentState | None:
@@ -269,7 +318,7 @@ def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool)
     if not state.experiments and file.edited:
         raise NotAllowedError(f"The baseline comes first. Next: {step}.")
     if state.experiments:
-        _refuse_what_was_tried(state, task, file, replicate)
+        refuse_what_was_tried(state, task, file, replicate)
     return None
 
 
@@ -294,7 +343,7 @@ def _known_result(experiments: list[ExperimentState]) -> bool:
     return any(experiment.score is not None for experiment in experiments) or failed_looks(runs) > 0
 
 
-def _refuse_what_was_tried(state: SessionState, task: Task, file: File, replicate: bool) -> None:
+def refuse_what_was_tried(state: SessionState, task: Task, file: File, replicate: bool = False) -> None:
     """Raises NotAllowedError for a file, or a change, whose result is known."""
     name, digest = task.files.editable, file.sha256
     change = changes.between(name, file.best, file.text)

@@ -1,6 +1,7 @@
 """What a session's runs are made from, and how one is put on record and started: commit, row, ref, process, in this order."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from secrets import token_hex
 from typing import Any
@@ -87,6 +88,32 @@ class Runs:
             transaction.append(experiment_row(number, state, commit, before, content, description, None))
         self._workspace.set_ref(experiment_ref(number), commit)
         return number
+
+    def wave(self, entries: Sequence[tuple[bytes, str, str | None]]) -> list[int]:
+        """Commits files on top of the best, each with its description and hypothesis, as experiments that are tried at once, and
+        runs them. Their numbers. Raises NotAllowedError, WorkspaceError.
+        """
+        if not entries:
+            return []
+        state, name, conditions = self._state, self._task.files.editable, self.comparable_conditions()
+        before = self._workspace.blob(state.head_commit, name).decode("utf-8", errors="replace")
+        commits = [self._workspace.commit_file(state.head_commit, name, content, said) for content, said, _ in entries]
+        started: list[RunStarted] = []
+        with self._ledger.transaction() as transaction:
+            first, run = transaction.next_experiment(), transaction.next_run()
+            for place, (commit, (content, description, hypothesis)) in enumerate(zip(commits, entries, strict=True)):
+                number = first + place
+                row = experiment_row(number, state, commit, before, content, description, hypothesis)
+                transaction.append(row.model_copy(update={"wave": first}))
+                started.append(_run_row(run + place, number, SEED, conditions))
+                transaction.append(started[-1])
+        for run, commit in zip(started, commits, strict=True):
+            self._workspace.set_ref(experiment_ref(run.experiment), commit)
+        earlier = known_curves(state) if self._task.run.prune else []
+        for run, (content, _, _) in zip(started, entries, strict=True):
+            with suppress(WorkspaceError):  # it is lost, by its row, and run again when the machine has room
+                self._launch(run, content, earlier)
+        return [run.experiment for run in started]
 
     def first(self, content: bytes, description: str, hypothesis: str | None) -> RunStarted:
         """Commits the file on top of the best, as a new experiment, and runs it. Raises NotAllowedError, WorkspaceError."""

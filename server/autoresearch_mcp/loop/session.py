@@ -7,7 +7,7 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceErr
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.executors.local import LocalExecutor
 from autoresearch_mcp.files import locked
-from autoresearch_mcp.loop import hooks, limits, patches, rules, verdicts
+from autoresearch_mcp.loop import hooks, limits, patches, rules, verdicts, waves
 from autoresearch_mcp.loop.diffs import Diff, unified_diff
 from autoresearch_mcp.loop.recovery import Recovery
 from autoresearch_mcp.loop.rows import LEARNED, latest_tag, record_start
@@ -51,10 +51,12 @@ def open_ledger(workspace: Workspace) -> Ledger:
 @dataclass(frozen=True)
 class Judgement:
     experiment: ExperimentState | None
-    """None where discard only took an edit back that never ran."""
+    """None where discard only took an edit back that never ran, or a wave with nothing in it to keep."""
     undone: Diff | None = None
     """What discard took out of the file."""
     note: str = ""
+    others: Sequence[ExperimentState] = ()
+    """Of a wave: those that were discarded with it."""
 
 
 class Session:
@@ -98,7 +100,7 @@ class Session:
             if tag not in ledger.state().sessions:
                 record_start(workspace, ledger, tag)
         session = cls(workspace, ledger, tag)
-        with session._step("start"):  # that it begins is all
+        with session.step("start"):  # that it begins is all
             pass
         if not session.results.path.exists():
             session.results.write()
@@ -185,7 +187,7 @@ class Session:
 
     def apply_patch(self, patch: str) -> tuple[Diff, FileText]:
         """Changes the editable file; returns what changed and the new text. Raises PatchError, NotAllowedError."""
-        with self._step("apply_patch"):
+        with self.step("apply_patch"):
             rules.require("apply_patch", self.state, self.task, self.file(), self.done())
             before, name = self.read().text, self.task.files.editable
             after = patches.apply_patch(patch, name, before, root=str(self.worktree.root))
@@ -196,7 +198,7 @@ class Session:
 
     def run_experiment(self, description: str, hypothesis: str | None = None, replicate: bool = False) -> tuple[int, str]:
         """Commits the file and starts a run, or joins the run that is on. Returns the experiment's number and a note."""
-        with self._step("run_experiment"):
+        with self.step("run_experiment"):
             state = self.state
             if state.running:
                 return state.running[0][0].number, "a run is on already; this is its state"
@@ -223,12 +225,14 @@ class Session:
             f"{names} had been changed in the worktree and was restored; the run uses the pinned version" if names else "",
         )
 
-    def keep(self, learned: str | None = None) -> Judgement:
-        """Makes the current experiment the best. Raises NotAllowedError unless the rules say so."""
-        with self._step("keep"):
+    def keep(self, learned: str | None = None, number: int | None = None) -> Judgement:
+        """Makes the current experiment the best; of a wave the one of that number, or the best of those that earned it, and the
+        others are discarded. Raises NotAllowedError unless the rules say so.
+        """
+        with self.step("keep"):
             state = self.state
-            rules.require("keep", state, self.task, self.file())
-            experiment = rules.current(state)
+            rules.require("keep", state, self.task, self.file(), number=number)
+            experiment = rules.judged(state, self.task, number)
             assert experiment is not None
             conditions = self.runs.conditions()
             if any(run.started.conditions != conditions for run in experiment.runs if run.ended and run.ended.score is not None):
@@ -237,14 +241,21 @@ class Session:
                     "Call run_experiment with replicate=true to run it again."
                 )
             verdict = verdicts.verdict(state, self.task, experiment)
-            return Judgement(experiment, note=self._judge(experiment, "keep", verdict, learned))
+            others = [member for member in state.wave if member is not experiment]
+            fates = [(other, waves.fate(state, self.task, other, experiment)) for other in others]
+            return Judgement(experiment, note=self._judge(experiment, "keep", verdict, learned, fates), others=others)
 
     def discard(self, learned: str | None = None) -> Judgement:
         """Records the verdict and restores the file to the best experiment's. Raises NotAllowedError."""
-        with self._step("discard"):
+        with self.step("discard"):
             state, file = self.state, self.file()
             rules.require("discard", state, self.task, file, self.done())
             undone = unified_diff(file.best, file.text, self.task.files.editable)
+            if state.wave:
+                members = [(member, waves.fate(state, self.task, member, None)) for member, _ in waves.ranked(state, self.task)]
+                (first, fate), *rest = members
+                note = self._judge(first, "discard", fate, learned, rest)
+                return Judgement(None, undone, note, [member for member, _ in members])
             experiment = rules.current(state)
             if experiment is None:
                 return Judgement(None, undone, self.worktree.write(self.blob(state.head_commit)))
@@ -258,7 +269,7 @@ class Session:
         state = self.state
         if not (for_human and state.running):
             rules.require("stop_experiment", state, self.task, self.file())
-        experiment, run = state.running[0]
+        experiment, run = rules.to_stop(state)
         if (spec := self.spec(run.started.run)) is not None:
             self.executor.stop(spec)
         return experiment
@@ -288,8 +299,8 @@ class Session:
             self.notify("end", {"reason": self.done()})
         if rules.due(self.state, self.task) is None:
             return
-        with self._step("advance"):
-            if (experiment := rules.due(self.state, self.task)) is not None:
+        with self.step("advance"):
+            while (experiment := rules.due(self.state, self.task)) is not None:  # of a wave several at once
                 self._repeat(experiment)
 
     def get_ready(self) -> None:
@@ -299,14 +310,18 @@ class Session:
 
     def start_run(self, experiment: ExperimentState, purpose: Purpose, seed: int) -> RunStarted:
         """Runs an experiment's own commit again, to examine it. Raises NotAllowedError, WorkspaceError."""
-        with self._step("start_run"):
+        with self.step("start_run"):
             return self.runs.again(experiment, purpose, seed)
 
-    def waits(self, number: int) -> bool:
-        """Whether an experiment's result is still to come: it runs, or another run is made for its verdict."""
+    def waits(self, number: int | None) -> bool:
+        """Whether an experiment's result is still to come: it runs, or another run is made for its verdict. None: for the wave."""
+        if number is None:
+            return not waves.is_over(self.state, self.task)
         state, experiment = self.state, self.experiment(number)
         if experiment.running:
             return True
+        if experiment in state.wave:
+            return not waves.is_decided(state, self.task, experiment)
         return experiment is rules.current(state) and bool(state.running or rules.due(state, self.task))
 
     def refresh(self) -> None:
@@ -319,7 +334,7 @@ class Session:
     # --- what steps are made of ---
 
     @contextmanager
-    def _step(self, name: str) -> Generator[None]:
+    def step(self, name: str) -> Generator[None]:
         """The session's lock, with everything that an earlier death left half done finished."""
         self.workspace.require_root()
         with locked(_lock(self.workspace, self.tag), name):
@@ -332,12 +347,20 @@ class Session:
         return (rules.current(self.state) or experiment).number
 
     def _judge(
-        self, experiment: ExperimentState, given: Literal["keep", "discard"], earned: verdicts.Verdict, learned: str | None
+        self,
+        experiment: ExperimentState,
+        given: Literal["keep", "discard"],
+        earned: verdicts.Verdict,
+        learned: str | None,
+        others: Sequence[tuple[ExperimentState, verdicts.Verdict]] = (),
     ) -> str:
-        """The row first, git second. Returns a note."""
+        """The row first, git second. Returns a note. `others`: those of a wave that are discarded with it."""
         with self.ledger.transaction() as transaction:
             if experiment.verdict is not None:
                 raise NotAllowedError(f"Experiment {experiment.number} has been judged by another client. Call status.")
+            for other, fate in others:
+                lost = fate.gain.figures if fate.gain else []
+                transaction.append(VerdictGiven(experiment=other.number, verdict="discard", reason=fate.reason, gain=lost))
             taught = one_line(learned, LEARNED) if learned else None
             simpler = given == "keep" and earned.simpler
             gain = shrunk(earned.gain) if earned.gain and given == "keep" else earned.gain
@@ -354,6 +377,8 @@ class Session:
             )
         notes = [self.recovery.settle(), self.results.write()]
         self._tell_of(experiment, given)
+        for other, _ in others:
+            self._tell_of(other, "discard")
         return "; ".join(note for note in notes if note)
 
 

@@ -63,6 +63,8 @@ class ExperimentCommitted(EventBody):
     """Where in the file it changes something."""
     size: int | None = None
     """Lines of the file that say something: no blank ones, and of Python no comments; None in rows of older versions."""
+    wave: int = 0
+    """Of experiments that are tried at once: the number of the first; 0 for one that is tried alone."""
 
 
 class RunStarted(EventBody):

@@ -145,6 +145,11 @@ class SessionState:
         return list(self._awaiting.values())
 
     @property
+    def wave(self) -> list[ExperimentState]:
+        """Those of them that were entered together, and are judged together."""
+        return [experiment for experiment in self._awaiting.values() if experiment.committed.wave]
+
+    @property
     def head_commit(self) -> str:
         """Where the branch must stand: at the best experiment, before one at the start."""
         return self.best.committed.commit if self.best else self.started.base_commit

@@ -78,8 +78,18 @@ class PatchApplied(Answer):
         return {name: value for name, value in content.items() if name in ("next", "allowed", "note")}  # the model wrote the rest
 
 
+class Member(BaseModel):
+    """Of a wave."""
+
+    experiment: int
+    score: float | None = None
+    gain: list[float] = []
+    status: str = Field(description="keep or discard as it earned, running, or how it failed")
+    description: str = ""
+
+
 class Result(Answer):
-    """State of one experiment."""
+    """State of one experiment, or of a wave."""
 
     TEXT_ALONE = frozenset(
         {"metric", "direction", "baseline_startup", "enforcement", "commit", "description", "best_score", "best_experiment"}
@@ -117,6 +127,7 @@ class Result(Answer):
     peak_memory_mb: float | None = None
     peak_vram_mb: float | None = Field(default=None, description="Of the GPU's memory")
     enforcement: str | None = Field(default=None, description="Sandbox level the run had")
+    wave: list[Member] = Field(default=[], description="All of the wave, the best first; then the rest of this is of the first")
     phase: str | None = Field(default=None, description="Of a run that is on")
     elapsed: float | None = None
     limit: float | None = None
@@ -149,6 +160,8 @@ class Result(Answer):
 
     def body(self) -> str:
         lines = [f"Experiment {self.experiment} ({self.commit[:7]}): {self.description}"]
+        if self.wave:
+            lines = [f"A wave of {len(self.wave)}, the best first:", *map(_member_text, self.wave), *lines]
         if self.note:
             lines.append(f"Note: {self.note}.")
         if self.status == "running":
@@ -193,6 +206,12 @@ class Result(Answer):
         return "\n".join(lines)
 
 
+def _member_text(member: Member) -> str:
+    score = format_score(member.score) if member.score is not None else "-"
+    gain = f" ({gain_in_words(member.gain)})" if member.gain else ""
+    return f"  {member.experiment} {score}{gain} {member.status} {member.description}"
+
+
 class Judged(Answer):
     TEXT_ALONE = frozenset({"verdict", "experiment", "reason", "best_experiment", "best_score"})
 
@@ -201,18 +220,22 @@ class Judged(Answer):
     reason: str = ""
     best_experiment: int | None = None
     best_score: float | None = None
+    discarded: dict[int, str] = Field(default={}, description="Of a wave: the others, with the reasons")
     undone_diff: str = Field(default="", description="An edit that never ran, which discard took out of the file")
     note: str = ""
 
     def body(self) -> str:
-        if self.experiment is None:
+        if self.experiment is None and self.discarded:
+            head = "The wave is discarded"
+        elif self.experiment is None:
             head = f"Edits undone: {self.reason}"
         else:
             head = f"Experiment {self.experiment}: {self.verdict} ({self.reason})"
         best = ""
         if self.best_experiment is not None and self.best_score is not None:
             best = f"\nBest: {format_score(self.best_score)} (experiment {self.best_experiment})"
-        return head + best + (f"\nNote: {self.note}." if self.note else "")
+        others = "".join(f"\nExperiment {number}: discard ({reason})" for number, reason in self.discarded.items())
+        return head + others + best + (f"\nNote: {self.note}." if self.note else "")
 
 
 class Row(BaseModel):
@@ -222,6 +245,7 @@ class Row(BaseModel):
     status: str
     description: str = ""
     similar_to: int | None = Field(default=None, description="An earlier experiment with nearly the same description")
+    session: str | None = Field(default=None, description="Whose it is, where it is another's")
 
 
 class History(Answer):
@@ -256,7 +280,8 @@ def _row_text(row: Row) -> str:
     score = format_score(row.score) if row.score is not None else "-"
     runs = f" (mean of {row.runs})" if row.runs else ""
     similar = f" (like {row.similar_to})" if row.similar_to is not None else ""
-    return f"  {row.experiment} {score}{runs} {row.status} {row.description}{similar}"
+    whose = f" [{row.session}]" if row.session else ""
+    return f"  {row.experiment} {score}{runs} {row.status} {row.description}{similar}{whose}"
 
 
 class Theme(BaseModel):

@@ -5,9 +5,9 @@ from heapq import nlargest
 from itertools import islice
 from typing import TypeVar
 
-from autoresearch_mcp.loop import limits
+from autoresearch_mcp.loop import limits, waves
 from autoresearch_mcp.loop.session import Judgement, Session
-from autoresearch_mcp.loop.verdicts import verdict
+from autoresearch_mcp.loop.verdicts import Verdict, verdict
 from autoresearch_mcp.patterns import LINE, matches
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
@@ -19,6 +19,7 @@ from autoresearch_mcp.views.answers import (
     FileView,
     History,
     Judged,
+    Member,
     PatchApplied,
     Reference,
     Result,
@@ -94,8 +95,8 @@ def patched(session: Session, patch: str) -> PatchApplied:
 # --- verdicts ---------------------------------------------------------------------------------------------------------
 
 
-def kept(session: Session, learned: str | None = None) -> Judged:
-    return _judged(session, "keep", session.keep(learned))
+def kept(session: Session, learned: str | None = None, number: int | None = None) -> Judged:
+    return _judged(session, "keep", session.keep(learned, number))
 
 
 def discarded(session: Session, learned: str | None = None) -> Judged:
@@ -110,9 +111,10 @@ def _judged(session: Session, given: str, judgement: Judgement) -> Judged:
         best_score=session.state.best_score,
         note=judgement.note,
     )
+    answer.discarded = {e.number: e.verdict.reason for e in judgement.others if e.verdict}
     if experiment is not None and experiment.verdict is not None:
         answer.experiment, answer.reason = experiment.number, experiment.verdict.reason
-    elif judgement.undone is not None:  # git has what an experiment had
+    elif judgement.undone is not None and not judgement.others:  # git has what an experiment had
         answer.reason, answer.undone_diff = f"{session.task.files.editable} is the best experiment's again", judgement.undone.text
     return _placed(answer, session)
 
@@ -121,7 +123,28 @@ def _judged(session: Session, given: str, judgement: Judgement) -> Judged:
 
 
 def result(session: Session, number: int | None = None, note: str | None = None) -> Result:
-    """State of an experiment, the latest for None. Raises NotFoundError."""
+    """State of an experiment; for None of the wave that is on, else of the latest. Raises NotFoundError."""
+    ranked = waves.ranked(session.state, session.task) if number is None else []
+    if not ranked:
+        return _placed(_result(session, number, note), session)
+    answer = _result(session, ranked[0][0].number, note)
+    answer.status = "running" if session.waits(None) else answer.status
+    answer.wave = [_member(session, member, given) for member, given in ranked]
+    return _placed(answer, session)
+
+
+def _member(session: Session, member: ExperimentState, given: Verdict | None) -> Member:
+    gain = session.state.standing_on(member.hardware).gain(member.number) if member.score is not None else None
+    return Member(
+        experiment=member.number,
+        score=member.score,
+        gain=shown_gain(gain, member.score or 0.0),
+        status="running" if given is None else given.decision if member.score is not None else member.failure,
+        description=_within(one_line(member.committed.description, 500), DESCRIPTION),
+    )
+
+
+def _result(session: Session, number: int | None, note: str | None) -> Result:
     experiment, state = session.experiment(number), session.state
     committed, last = experiment.committed, experiment.last
     answer = Result(
@@ -162,7 +185,7 @@ def result(session: Session, number: int | None = None, note: str | None = None)
     if experiment.verdict:
         answer.reason = experiment.verdict.reason
         answer.gain = shown(experiment.verdict.gain, experiment.score or 0.0)
-    return _placed(answer, session)
+    return answer
 
 
 def curve(session: Session, experiment: ExperimentState) -> str:
@@ -273,23 +296,37 @@ def lessons(state: SessionState, count: int) -> list[str]:
     return [f"{number}: {_within(text, SENTENCE)}" for text, number in list(told.items())[:count]]
 
 
-def history(session: Session, search: str | None = None) -> History:
-    """Counts, the kept experiments, the latest ones; with `search`, those whose words match, the best first."""
+def history(session: Session, search: str | None = None, everyone: bool = False) -> History:
+    """Counts, the kept experiments, the latest ones; with `search`, those whose words match, the best first. `everyone`: with those
+    of the workspace's other sessions.
+    """
     state = session.state
+    known = [*_everyones(session)] if everyone else [(state, e) for e in state.experiments]
     answer = History(
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
         counts=state.counts,
         program=session.program(),
         best=[_row(state, e) for e in reversed(state.kept[-BEST:])],
-        latest=[_row(state, e) for e in reversed(state.experiments[-LATEST:])],
+        latest=[_row(of, e, session) for of, e in reversed(known[-LATEST:])],
         learned=lessons(state, LEARNED),
     )
     if search is not None:
         words = search.lower().split()
-        found = [e for e in state.experiments if _has(e, words)]
-        answer.matches = [_row(state, e) for e in nlargest(LATEST, found, key=lambda e: _rank(state, e))]
+        found = [(of, e) for of, e in known if _has(e, words)]
+        answer.matches = [_row(of, e, session) for of, e in nlargest(LATEST, found, key=lambda item: _rank(*item))]
     return _placed(answer, session)
+
+
+def _everyones(session: Session) -> list[tuple[SessionState, ExperimentState]]:
+    """Experiments of all lines of research on the same file and metric, in the order of their numbers."""
+    own = session.state.started
+    alike = [
+        state
+        for state in session.ledger.state().sessions.values()
+        if (state.started.file, state.started.metric) == (own.file, own.metric) and state.started.examines is None
+    ]
+    return sorted(((state, e) for state in alike for e in state.experiments), key=lambda item: item[1].number)
 
 
 def _rank(state: SessionState, experiment: ExperimentState) -> tuple[bool, float]:
@@ -303,7 +340,7 @@ def _has(experiment: ExperimentState, words: list[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _row(state: SessionState, experiment: ExperimentState) -> Row:
+def _row(state: SessionState, experiment: ExperimentState, session: Session | None = None) -> Row:
     description = one_line(experiment.committed.description, 500)
     return Row(
         experiment=experiment.number,
@@ -312,6 +349,7 @@ def _row(state: SessionState, experiment: ExperimentState) -> Row:
         status=experiment.status,
         description=_within(description, DESCRIPTION),
         similar_to=state.descriptions.similar(experiment.number),
+        session=state.started.tag if session and state.started.tag != session.tag else None,
     )
 
 

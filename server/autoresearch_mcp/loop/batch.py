@@ -1,0 +1,111 @@
+"""Several changes at once: a wave of experiments, and the changes of several merged into one file. Steps of a session."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoresearch_mcp.errors import AutoresearchError, NotAllowedError, NotFoundError
+from autoresearch_mcp.loop import changes, commits, patches, rules
+from autoresearch_mcp.loop.session import DESCRIPTION, Session
+from autoresearch_mcp.loop.sizes import check_size
+from autoresearch_mcp.text import format_score, one_line
+
+MOST = 64  # entries of a wave
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Of a wave, as it is asked for."""
+
+    patch: str
+    description: str
+    hypothesis: str | None = None
+
+
+def run_batch(session: Session, entries: Sequence[Entry]) -> list[int | str]:
+    """Enters a wave of changes to the best, each on its own, and starts their runs, as slots allow. For each entry the number of
+    its experiment, or why it was not entered; with none of them there is no wave. Raises NotAllowedError.
+    """
+    with session.step("run_batch"):
+        rules.require("run_batch", session.state, session.task, session.file(), session.done())
+        if not 0 < len(entries) <= MOST:
+            raise NotAllowedError(f"run_batch takes 1 to {MOST} experiments, and was given {len(entries)}.")
+        session.data.require(session.workspace.root)
+        session.worktree.restore(session.runs.pinned)
+        entered: dict[int, tuple[bytes, str, str | None]] = {}
+        said: dict[int, str] = {}
+        for place, entry in enumerate(entries):
+            try:
+                content = _changed(session, entry, [content for content, _, _ in entered.values()])
+                entered[place] = content, _described(entry), entry.hypothesis
+            except AutoresearchError as error:
+                said[place] = str(error)
+        numbers: dict[int, int] = dict(zip(entered, session.runs.wave(list(entered.values())), strict=True))
+        return [numbers.get(place, said.get(place, "")) for place in range(len(entries))]
+
+
+def tried_elsewhere(session: Session, number: int) -> str:
+    """Which other session has run the program, or made the change, of an experiment of this one, and what came of it; empty where
+    none has.
+    """
+    committed = session.experiment(number).committed
+    for tag, state in session.ledger.state().sessions.items():
+        if tag == session.tag or state.started.file != session.state.started.file:
+            continue
+        same = state.by_program.get(committed.program_sha256 or "", []) or state.by_change.get(committed.change_sha256 or "", [])
+        if same:
+            score = "" if same[0].score is None else f", {session.task.metric.name} {format_score(same[0].score)}"
+            return f"session {tag} has tried this as experiment {same[0].number} ({same[0].status}{score})"
+    return ""
+
+
+def _changed(session: Session, entry: Entry, others: Sequence[bytes]) -> bytes:
+    """The best's file with the change of a wave's entry. Raises AutoresearchError where it cannot be run."""
+    state, name = session.state, session.task.files.editable
+    best, base = session.text_at(state.head_commit), session.text_at(state.started.base_commit)
+    _described(entry)
+    text = patches.apply_patch(entry.patch, name, best, root=str(session.worktree.root))
+    check_size(session.task.files, text)
+    rules.refuse_what_was_tried(state, session.task, rules.File(text, best, base))
+    digest = changes.program_digest(name, text)
+    if any(changes.program_digest(name, other.decode()) == digest for other in others):
+        raise NotAllowedError("An earlier entry of this batch is the same program.")
+    return text.encode("utf-8")
+
+
+def _described(entry: Entry) -> str:
+    description = one_line(entry.description, DESCRIPTION)
+    if not description:
+        raise NotAllowedError("description is empty. Say in a few words what this experiment tries.")
+    return description
+
+
+def combine(session: Session, numbers: Sequence[int]) -> str:
+    """Merges what experiments of this or another session changed into the editable file, which must be the best's; returns a note.
+    Raises NotAllowedError, NotFoundError.
+    """
+    with session.step("combine"):
+        file, name = session.file(), session.task.files.editable
+        rules.require("apply_patch", session.state, session.task, file, session.done())
+        if file.edited:
+            raise NotAllowedError(f"{name} has an edit already: run it, or discard it, before changes are merged.")
+        merged = session.blob(session.state.head_commit)
+        for number in numbers:
+            merged = _with(session, merged, number)
+        patches.check_syntax(name, merged.decode())
+        check_size(session.task.files, merged.decode())
+        session.worktree.write(merged)
+        return f"the changes of {' and '.join(map(str, numbers))}, on the best"
+
+
+def _with(session: Session, text: bytes, number: int) -> bytes:
+    experiment = session.ledger.state().experiments.get(number)
+    if experiment is None:
+        raise NotFoundError(f"There is no experiment {number} in this workspace.")
+    before, after = session.blob(experiment.committed.parent), session.blob(experiment.committed.commit)
+    merged = commits.merge(session.workspace, text, before, after)
+    if merged is None:
+        raise NotAllowedError(
+            f"What experiment {number} changed overlaps with the best or with the others. Next: leave it out, or read "
+            f"diff:{number} and make the change by apply_patch."
+        )
+    return merged
