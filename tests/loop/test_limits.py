@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -89,14 +88,14 @@ def test_each_limit(toy: Callable[..., Session], table: str, score: str, says: s
         assert "100 hours" in limits.reached(session.state, session.task, time.time() + 101 * 3600)
 
 
-def test_a_hook_that_fails_or_hangs_is_noted_and_changes_nothing(toy: Callable[..., Session], tmp_path: Path):
+def test_a_hook_that_fails_or_hangs_is_noted_and_changes_nothing(toy: Callable[..., Session]):
     session = toy(
         toml=TOY
         + '\n[notify]\non_keep = ["/no/such/program"]\non_plateau = ["{python}", "-c", "import time; time.sleep(60)"]\ntimeout_seconds = 0.5\n'
     )
     for event in ("keep", "plateau", "stall"):
-        hooks.fire(session.task, session.workspace.root, tmp_path, event, {}, wait=True)  # type: ignore[arg-type]
-    noted = (tmp_path / hooks.LOG).read_text()
+        session.hooks.fire(event, {}, wait=True)  # type: ignore[arg-type]
+    noted = (session.workspace.state_dir / hooks.LOG).read_text()
     assert "cannot be started" in noted and "took longer than 0.5 s" in noted and "stall" not in noted
 
 

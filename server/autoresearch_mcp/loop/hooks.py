@@ -10,37 +10,62 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from autoresearch_mcp.loop import limits
+from autoresearch_mcp.record.experiments import ExperimentState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.task import Task, expand
+from autoresearch_mcp.workspace import Workspace
 
 Event = Literal["keep", "plateau", "stall", "end"]
 PLATEAU = 20  # experiments in a row that did not help
 LOG, LOG_BYTES = "notify.log", 1 << 20  # of what hooks print; begun anew when it is full
 
 
-def fire(task: Task, root: Path, state_dir: Path, event: Event, content: dict[str, Any], wait: bool = False) -> None:
-    """Starts the hook of an event, if there is one; with `wait` it returns when that has ended. Raises nothing."""
-    command = getattr(task.notify, f"on_{event}")
-    if command is None:
-        return
-    said = json.dumps({"event": event, "task": task.name, "metric": task.metric.name, "workspace": str(root), **content})
-    work = threading.Thread(
-        target=_run, args=(event, expand(command), said, root, state_dir / LOG, task.notify.timeout_seconds), daemon=True
-    )
-    work.start()
-    if wait:
-        work.join(task.notify.timeout_seconds + 1)
+class Hooks:
+    """Of one session."""
 
+    def __init__(self, workspace: Workspace, task: Task, tag: str, state: Callable[[], SessionState]):
+        self._root, self._folder, self._task, self._tag, self._state = workspace.root, workspace.state_dir, task, tag, state
 
-def once(state_dir: Path, tag: str) -> bool:
-    """Whether nobody has told of the end of this session before; from now on somebody has."""
-    try:
-        (state_dir / f"told-end-of-{tag}").touch(exist_ok=False)
-    except OSError:
-        return False
-    return True
+    def fire(self, event: Event, content: dict[str, Any], wait: bool = False) -> None:
+        """Starts the hook of an event, if there is one; with `wait` it returns when that has ended. `end` is told once a session.
+        Raises nothing.
+        """
+        command = getattr(self._task.notify, f"on_{event}")
+        if (event == "end" and not self._once()) or command is None:
+            return
+        told = {"event": event, "task": self._task.name, "metric": self._task.metric.name, "workspace": str(self._root)}
+        told |= {"session": self._tag, "summary": limits.summary(self._state(), self._task)} | content
+        seconds = self._task.notify.timeout_seconds
+        arguments = (event, expand(command), json.dumps(told), self._root, self._folder / LOG, seconds)
+        work = threading.Thread(target=_run, args=arguments, daemon=True)
+        work.start()
+        if wait:
+            work.join(seconds + 1)
+
+    def judged(self, experiments: Sequence[ExperimentState], done: Callable[[], str]) -> None:
+        """What the verdicts on these are worth telling; `done` says why the session is over, if it is."""
+        state = self._state()
+        for kept in [experiment for experiment in experiments if experiment.kept and len(state.kept) > 1]:
+            told = {"experiment": kept.number, "description": kept.committed.description, "score": kept.score}
+            self.fire("keep", told | {"best": state.best_score})
+        discarded = sum(not experiment.kept for experiment in experiments)
+        if discarded and state.since_best // PLATEAU > (state.since_best - discarded) // PLATEAU:
+            self.fire("plateau", {"since_best": state.since_best, "best": state.best_score})
+        if self._task.notify.on_end and (reason := done()):
+            self.fire("end", {"reason": reason})
+
+    def _once(self) -> bool:
+        """Whether nobody has told of the end of this session before; from now on somebody has."""
+        try:
+            (self._folder / f"told-end-of-{self._tag}").touch(exist_ok=False)
+        except OSError:
+            return False
+        return True
 
 
 def _run(event: Event, command: list[str], said: str, root: Path, log: Path, seconds: float) -> None:

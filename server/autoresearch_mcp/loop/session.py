@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
@@ -70,6 +70,7 @@ class Session:
         self.worktree = Worktree(workspace.worktree_path(tag), self.task.files.editable)
         self.results = Results(ledger, workspace.root / "results.tsv")
         self.runs = Runs(workspace, ledger, tag, self.task, self.executor, self.results)
+        self.hooks = hooks.Hooks(workspace, self.task, tag, lambda: self.state)
         self.recovery = Recovery(workspace, ledger, tag, self.worktree, self.executor, self.results)
 
     @classmethod
@@ -241,9 +242,9 @@ class Session:
                     "Call run_experiment with replicate=true to run it again."
                 )
             verdict = verdicts.verdict(state, self.task, experiment)
-            others = [member for member in state.wave if member is not experiment]
-            fates = [(other, waves.fate(state, self.task, other, experiment)) for other in others]
-            return Judgement(experiment, note=self._judge(experiment, "keep", verdict, learned, fates), others=others)
+            fates = [(other, waves.fate(state, self.task, other, experiment)) for other in state.wave if other is not experiment]
+            note = self._judge(experiment, "keep", verdict, learned, fates)
+            return Judgement(experiment, None, note, [other for other, _ in fates])
 
     def discard(self, learned: str | None = None) -> Judgement:
         """Records the verdict and restores the file to the best experiment's. Raises NotAllowedError."""
@@ -252,10 +253,9 @@ class Session:
             rules.require("discard", state, self.task, file, self.done())
             undone = unified_diff(file.best, file.text, self.task.files.editable)
             if state.wave:
-                members = [(member, waves.fate(state, self.task, member, None)) for member, _ in waves.ranked(state, self.task)]
-                (first, fate), *rest = members
-                note = self._judge(first, "discard", fate, learned, rest)
-                return Judgement(None, undone, note, [member for member, _ in members])
+                fates = [(member, waves.fate(state, self.task, member, None)) for member, _ in waves.ranked(state, self.task)]
+                note = self._judge(fates[0][0], "discard", fates[0][1], learned, fates[1:])
+                return Judgement(None, undone, note, [member for member, _ in fates])
             experiment = rules.current(state)
             if experiment is None:
                 return Judgement(None, undone, self.worktree.write(self.blob(state.head_commit)))
@@ -274,29 +274,11 @@ class Session:
             self.executor.stop(spec)
         return experiment
 
-    def notify(self, event: hooks.Event, content: dict[str, Any], wait: bool = False) -> None:
-        """Runs the human's hook of an event, where the task has one; `end` is told once a session."""
-        if event == "end" and not hooks.once(self.workspace.state_dir, self.tag):
-            return
-        told = {"session": self.tag, "summary": limits.summary(self.state, self.task)} | content
-        hooks.fire(self.task, self.workspace.root, self.workspace.state_dir, event, told, wait)
-
-    def _tell_of(self, experiment: ExperimentState, given: Literal["keep", "discard"]) -> None:
-        state = self.state
-        told = {"experiment": experiment.number, "description": experiment.committed.description, "score": experiment.score}
-        told["best"] = state.best_score
-        if given == "keep" and len(state.kept) > 1:
-            self.notify("keep", told)
-        elif given == "discard" and state.since_best and state.since_best % hooks.PLATEAU == 0:
-            self.notify("plateau", {"since_best": state.since_best, "best": state.best_score})
-        if self.task.notify.on_end and (done := self.done()):
-            self.notify("end", {"reason": done})
-
     def advance(self) -> None:
         """Makes the run that a verdict waits for, if none is on: repeats are the server's. Cheap where there is none to make."""
         self.refresh()
         if self.task.notify.on_end and self.position().phase == "done":
-            self.notify("end", {"reason": self.done()})
+            self.hooks.fire("end", {"reason": self.done()})
         if rules.due(self.state, self.task) is None:
             return
         with self.step("advance"):
@@ -376,9 +358,7 @@ class Session:
                 )
             )
         notes = [self.recovery.settle(), self.results.write()]
-        self._tell_of(experiment, given)
-        for other, _ in others:
-            self._tell_of(other, "discard")
+        self.hooks.judged([experiment, *(other for other, _ in others)], self.done)
         return "; ".join(note for note in notes if note)
 
 

@@ -164,7 +164,7 @@ class Night:
             self._patience, following = after(self._patience, ended)
             if ended.kind in ("stalled", "failed"):
                 with suppress(Exception):  # no hook ends a night
-                    self.session.notify("stall", {"reason": self._before})
+                    self.session.hooks.fire("stall", {"reason": self._before})
             then = "the night is given up" if following.pause is None else f"the next start is in {following.pause:.0f} s"
             self.diary.note(
                 f"start {self._starts} was over after {_span(seconds)}: {self._before}; {then}{last_lines(ended.output)}"
@@ -269,7 +269,7 @@ class Night:
         why = advice or ("it was asked to end" if self._stops else self._seen.done or "its hours are up")
         self.diary.note(f"the night is over: {why}\n{self._account()}")
         with suppress(Exception):
-            self.session.notify("end", {"reason": why}, wait=True)
+            self.session.hooks.fire("end", {"reason": why}, wait=True)
 
     def _show(self, more: str) -> None:
         self.diary.show("; ".join(part for part in (self._account(), more) if part))
