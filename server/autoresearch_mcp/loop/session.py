@@ -243,8 +243,7 @@ class Session:
                 )
             verdict = verdicts.verdict(state, self.task, experiment)
             fates = [(other, waves.fate(state, self.task, other, experiment)) for other in state.wave if other is not experiment]
-            note = self._judge(experiment, "keep", verdict, learned, fates)
-            return Judgement(experiment, None, note, [other for other, _ in fates])
+            return Judgement(experiment, None, self._judge(experiment, "keep", verdict, learned, fates), [e for e, _ in fates])
 
     def discard(self, learned: str | None = None) -> Judgement:
         """Records the verdict and restores the file to the best experiment's. Raises NotAllowedError."""
