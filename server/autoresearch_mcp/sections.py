@@ -128,9 +128,9 @@ class Run(Section):
     """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
     gpus: int = Field(default=1, ge=1)
     """How many GPUs a run takes, if it takes any."""
-    cpus: int | None = Field(default=None, ge=1)
-    """How many physical cores a run is held to, so that several run side by side without timing each other. Left out, a run on the
-    CPU takes all of them, and one on a GPU shares them."""
+    cpus: int | None = Field(default=None, ge=0)
+    """How many physical cores a run is held to, so that several run side by side without timing each other; 0 for one that hardly
+    computes and shares them. Left out, a run on the CPU takes all of them, and one on a GPU shares them."""
     resources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")], Annotated[int, Field(ge=1)]] = {}
     """What else of the machine a run takes for itself, by name; AUTORESEARCH_RESOURCES says how much of it there is."""
     packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = []

@@ -131,6 +131,12 @@ def test_a_run_takes_all_that_it_needs_or_nothing(eight: Path):
     assert one is not None and one.slot.is_share
 
 
+def test_a_run_that_hardly_computes_takes_no_core(eight: Path):
+    held = [take(eight), take(eight, cpus=0, resources={"simulator": 1}), take(eight, cpus=0)]
+    assert [str(each and each.slot) for each in held] == ["cpu", "simulator.0", ""]
+    assert take(eight, cpus=0, resources={"simulator": 1}) is None
+
+
 def test_what_a_run_will_have_is_known_where_there_is_no_choice(eight: Path):
     assert slots.only(Run(device="cpu")) == Slot(tuple(f"core{core}" for core in range(8)))
     assert slots.only(Run(device="gpu", gpus=2)) == Slot(("gpu0", "gpu1"))

@@ -72,7 +72,7 @@ def needs(run: Run) -> dict[str, int]:
     wanted = {"gpu": run.gpus} if on_gpu else {"core": granted().threads}
     if run.cpus is not None:
         wanted["core"] = run.cpus
-    return wanted | run.resources
+    return {kind: count for kind, count in (wanted | run.resources).items() if count}
 
 
 def refusal(run: Run) -> str | None:

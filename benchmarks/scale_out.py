@@ -1,0 +1,97 @@
+"""How many experiments an hour several slots make, against as many times what one run takes: waves of runs that sleep, so that two
+cores stand for any number of machines.
+
+    python benchmarks/scale_out.py [--seconds 30] [--slots 1,2,4,8,16] [--rounds 2]
+
+Every run takes one seat of a named resource and no core; a wave has `rounds` runs for each seat. Time counts from the call of
+run_batch to the row of the last result, so commits, hosts, sandboxes and scoring are in it. Ideal is rounds times the seconds that
+a run sleeps.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from autoresearch_mcp.create import create
+from autoresearch_mcp.loop import batch
+from autoresearch_mcp.loop.batch import Entry
+from autoresearch_mcp.loop.session import Session, open_ledger
+from autoresearch_mcp.run import slots
+
+TARGET = 0.95  # of linear
+TASK = """
+name = "seats"
+goal = "None: it measures the machine."
+
+[files]
+editable = "work.py"
+
+[run]
+command = ["{python}", "work.py"]
+outputs = ["result.txt"]
+budget_seconds = 600
+cpus = 0
+resources = {seat = 1}
+
+[metric]
+name = "score"
+direction = "maximize"
+confidence = "single"
+command = ["{python}", "-c", "print(open('result.txt').read())"]
+"""
+WORK = "import time\n\nsleep, number = 0.0, 0\ntime.sleep(sleep)\nopen('result.txt', 'w').write('1')\n"
+LINE = "sleep, number = 0.0, 0"
+
+
+def entry(seconds: float, number: int) -> Entry:
+    return Entry(f"<<<<<<< SEARCH\n{LINE}\n=======\nsleep, number = {seconds}, {number}\n>>>>>>> REPLACE\n", f"sleeper {number}")
+
+
+def ended(session: Session) -> bool:
+    session.refresh()
+    return not session.state.running
+
+
+def wave(folder: Path, seats: int, rounds: int, seconds: float) -> float:
+    """Seconds that a wave of `rounds` runs for each seat takes."""
+    os.environ[slots.SETTING] = f"seat={seats}"
+    (folder / "task").mkdir()
+    (folder / "task" / "autoresearch.toml").write_text(TASK)
+    (folder / "task" / "work.py").write_text(WORK)
+    workspace = create(folder / "workspace", str(folder / "task"))
+    session = Session.start(workspace, open_ledger(workspace))
+    session.run_experiment("baseline")
+    while not ended(session):
+        time.sleep(0.05)
+    session.keep()
+    started = time.perf_counter()
+    numbers = batch.run_batch(session, [entry(seconds, number) for number in range(1, seats * rounds + 1)])
+    while not ended(session):
+        time.sleep(0.05)
+    took = time.perf_counter() - started
+    scored = [session.experiment(number).score for number in numbers if isinstance(number, int)]
+    if len(scored) != seats * rounds or None in scored:
+        sys.exit(f"{seats} seats: {numbers}, {scored}")
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--slots", default="1,2,4,8,16")
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    print(f"runs that sleep {arguments.seconds:g} s, {arguments.rounds} for each slot; target {TARGET:.0%} of linear\n")
+    print("| slots | runs | seconds | ideal | experiments an hour | of linear |\n|---|---|---|---|---|---|", flush=True)
+    for seats in map(int, arguments.slots.split(",")):
+        with tempfile.TemporaryDirectory() as folder:
+            took = wave(Path(folder), seats, arguments.rounds, arguments.seconds)
+        ideal, runs = arguments.rounds * arguments.seconds, seats * arguments.rounds
+        print(f"| {seats} | {runs} | {took:.1f} | {ideal:.1f} | {3600 * runs / took:.0f} | {ideal / took:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
