@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from autoresearch_mcp.create import create
-from autoresearch_mcp.loop import batch
+from autoresearch_mcp.loop import batch, waves
 from autoresearch_mcp.loop.batch import Entry
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run import slots
@@ -69,8 +69,9 @@ def wave(folder: Path, seats: int, rounds: int, seconds: float) -> float:
     session.keep()
     started = time.perf_counter()
     numbers = batch.run_batch(session, [entry(seconds, number) for number in range(1, seats * rounds + 1)])
-    while not ended(session):
+    while not waves.is_over(session.state, session.task):
         time.sleep(0.05)
+        session.advance()
     took = time.perf_counter() - started
     scored = [session.experiment(number).score for number in numbers if isinstance(number, int)]
     if len(scored) != seats * rounds or None in scored:

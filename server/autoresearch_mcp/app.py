@@ -58,8 +58,9 @@ Replicate = Annotated[
     bool, _argument("Run a file again that has its result: to know the noise better. Repeats that a verdict needs come unasked")
 ]
 Chosen = Annotated[int | None, _argument("Of a wave: which; the best if left out", ge=1)]
+Stopped = Annotated[int | None, _argument("Of a wave: which", ge=1)]
 Combine = Annotated[
-    list[int] | None,
+    Annotated[list[int], Field(max_length=MOST)] | None,
     _argument("First merge the changes of these experiments, of a past wave or another session, into the unedited file"),
 ]
 Experiments = Annotated[
@@ -199,8 +200,8 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         return await calls.answer(partial(build.reference, session, name, start_line, end_line))
 
     @tool("stop_experiment", DESTROY, "End the current run early; it is recorded as killed, without a score.")
-    async def stop_experiment(ctx: Context) -> Annotated[CallToolResult, answers.Result]:
-        number = (await blocking(session.stop)).number
+    async def stop_experiment(ctx: Context, experiment: Stopped = None) -> Annotated[CallToolResult, answers.Result]:
+        number = (await blocking(partial(session.stop, number=experiment))).number
         return await calls.result(session, ctx, number)
 
 

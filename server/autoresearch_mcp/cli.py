@@ -143,7 +143,7 @@ def serve(
     names = [*web.LOOPBACK, address, *(allow_host or [])]
     say(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
     say(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
-    web.serve(web.sessions(started, server, build_server), opened.bearer_token(), listening, names)
+    web.serve(web.sessions(started, server, build_server), started.tag, opened.bearer_token(), listening, names)
 
 
 @app.command()

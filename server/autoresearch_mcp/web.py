@@ -8,9 +8,9 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import anyio
-import anyio.to_thread
 import uvicorn
 from anyio.abc import TaskGroup, TaskStatus
 from mcp.server.mcpserver import MCPServer
@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from autoresearch_mcp.calls import blocking
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.session import Session, open_ledger
 
@@ -36,7 +37,7 @@ Make = Callable[[str | None], MCPServer]
 def sessions(first: Session, server: MCPServer, build: Callable[[Session], MCPServer]) -> Make:
     """All lines of research of a workspace; `server` is that of the first."""
     workspace = first.workspace
-    return lambda name: server if name in (None, first.tag) else build(Session.start(workspace, open_ledger(workspace), name))
+    return lambda name: server if name is None else build(Session.start(workspace, open_ledger(workspace), name))
 
 
 class BearerToken:
@@ -64,8 +65,9 @@ class BearerToken:
 class BySession:
     """Passes each request on to the application of the session that it names, which is made when it is first named."""
 
-    def __init__(self, make: Make, security: TransportSecuritySettings):
-        self._make, self._security = make, security
+    def __init__(self, make: Make, first: str, security: TransportSecuritySettings):
+        """`first` is the name of the session that None stands for."""
+        self._make, self._first, self._security = make, first, security
         self._apps: dict[str | None, Starlette] = {}
         self._making = anyio.Lock()
         self._tasks: TaskGroup | None = None
@@ -75,8 +77,12 @@ class BySession:
             await self._live(receive, send)
             return
         name = _session(scope)
+        name = None if name == self._first else name
+        if name not in self._apps and scope["method"] != "POST":  # a session begins with what a client sends
+            await JSONResponse({"error": f"No client has begun the session {name!r}."}, 404)(scope, receive, send)
+            return
         try:
-            app = await self._app(name)
+            app = self._apps.get(name) or await self._app(name)
         except AutoresearchError as error:
             await JSONResponse({"error": str(error)}, 404)(scope, receive, send)
             return
@@ -98,7 +104,7 @@ class BySession:
             if name not in self._apps:
                 if len(self._apps) > MOST_SESSIONS:
                     raise AutoresearchError(f"One server serves at most {MOST_SESSIONS} sessions. Start another.")
-                server = await anyio.to_thread.run_sync(self._make, name)
+                server = await blocking(partial(self._make, name))
                 app = server.streamable_http_app(
                     streamable_http_path=PATH, max_request_body_size=MAX_REQUEST_BYTES, transport_security=self._security
                 )
@@ -119,7 +125,7 @@ def _session(scope: Scope) -> str | None:
     if scope["path"].startswith(f"{PATH}/") and (name := scope["path"].removeprefix(f"{PATH}/").strip("/")):
         return name
     given = [value for name, value in scope["headers"] if name == HEADER]
-    return given[0].decode("latin-1") if given else None
+    return (given[0].decode("latin-1").strip() or None) if given else None
 
 
 def is_loopback(host: str) -> bool:
@@ -129,13 +135,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def build_app(make: Make, token: str, names: list[str]) -> ASGIApp:
+def build_app(make: Make, first: str, token: str, names: list[str]) -> ASGIApp:
     """The ASGI application. `names` are the hosts that requests may name in Host and Origin."""
     security = TransportSecuritySettings(
         allowed_hosts=[host for name in names for host in (name, f"{name}:*")],
         allowed_origins=[f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")],
     )
-    return BearerToken(BySession(make, security), token)
+    return BearerToken(BySession(make, first, security), token)
 
 
 def listen(host: str, port: int, remote: bool) -> socket.socket:
@@ -152,9 +158,9 @@ def listen(host: str, port: int, remote: bool) -> socket.socket:
         raise AutoresearchError(f"{host}:{port} cannot be bound: {error}. Choose another port with --port.") from error
 
 
-def serve(make: Make, token: str, listening: socket.socket, names: list[str]) -> None:
+def serve(make: Make, first: str, token: str, listening: socket.socket, names: list[str]) -> None:
     """Serves until a signal ends it."""
-    app = build_app(make, token, names)
+    app = build_app(make, first, token, names)
     config = uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, server_header=False
     )

@@ -239,7 +239,8 @@ def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
     session.runs.get_ready()  # as another session's would
     (folder,) = [each for each in ready_folders()]
     pid = session.executor._waiting.host.pid  # type: ignore[attr-defined]
-    time.sleep(1.0)
+    wait_for(lambda: slots.waiting(slots.slots_folder()))
+    time.sleep(0.5)
     assert psutil.Process(pid).children() == [], "nothing is started beside a run"
     let_go(session, number)
     wait_for(lambda: is_over(session, number))
@@ -301,6 +302,7 @@ def test_it_carries_the_mark_of_its_run(toy: Make):
     host_process.kill()
     wait_for(lambda: is_over(session, number))
     assert ended(session, number).failure == "lost" and not spec.home.exists()
+    assert not work.is_running() or work.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_server_makes_the_next_run_ready_by_itself(toy: Make):

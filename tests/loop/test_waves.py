@@ -204,3 +204,67 @@ def test_every_member_counts_as_a_look(session: Session):
     batch.run_batch(session, [entry("b", "2.0"), entry("d", "5.0"), entry("e", "1.0")])
     wait_for(lambda: over(session))
     assert sorted(session.state.tried[number] for number in (2, 3, 4)) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("members", [3, 7])
+def test_every_member_is_settled_and_the_branch_stands_at_the_best(session: Session, members: int):
+    batch.run_batch(session, [entry("b", f"{number}.0") for number in range(1, members + 1)])
+    wait_for(lambda: over(session))
+    session.keep()
+    state = session.state
+    assert state.unsettled == [] and all(experiment.settled for experiment in state.experiments)
+    assert git(session.workspace.root, "rev-parse", state.started.branch) == state.head_commit
+    session.apply_patch(change("d", "9.0"))
+    assert "d = 9.0" in session.read().text
+    assert run(session, "the patch is still there") and session.state.experiments[-1].score == members + 10.0
+
+
+def test_a_batch_stays_within_the_limits(toy: Make):
+    session = toy(WORK, SHARED + "\n[limits]\nexperiments = 3\n")
+    run(session)
+    session.keep()
+    said = batch.run_batch(session, [entry("b", "2.0"), entry("d", "3.0"), entry("e", "4.0")])
+    assert said[:2] == [2, 3] and "no room" in str(said[2])
+    wait_for(lambda: over(session))
+    session.keep()
+    assert session.position().phase == "done"
+
+
+def test_merging_what_is_there_already_is_refused(session: Session):
+    batch.run_batch(session, [entry("b", "2.0")])
+    wait_for(lambda: over(session))
+    session.keep()
+    with pytest.raises(NotAllowedError, match="in the best already"):
+        batch.combine(session, [2])
+    assert session.position().phase == "ready"
+
+
+def test_no_more_runs_are_on_than_there_is_room_for(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("autoresearch_mcp.loop.runs.slots.capacity", lambda run: 1)
+    assert session.runs.room == 2
+    batch.run_batch(session, [entry("b", f"{number}.0") for number in range(1, 6)])
+    assert len(session.state.running) <= 2 and len(session.state.wave) == 5
+
+    def looks() -> bool:
+        assert len(session.state.running) <= 2
+        return over(session)
+
+    wait_for(looks)
+    assert [session.experiment(number).score for number in range(2, 7)] == [2.0, 3.0, 4.0, 5.0, 6.0]
+
+
+def test_of_several_runs_the_one_to_stop_is_named(toy: Make):
+    waits = "import os, time\nb = 0.0\nd = 0.0\nwhile b + d and not os.path.exists('go'):\n    time.sleep(0.02)\n"
+    session = toy(waits + "open('result.txt', 'w').write(str(1 + b + d))\n", SHARED)
+    run(session)
+    session.keep()
+    batch.run_batch(session, [entry("b", "2.0"), entry("d", "5.0")])
+    with pytest.raises(NotAllowedError, match="say which"):
+        session.stop()
+    with pytest.raises(NotAllowedError, match="No run of experiment 9"):
+        session.stop(number=9)
+    assert session.stop(number=2).number == 2
+    (spec_of(session, 3).work / "go").touch()
+    wait_for(lambda: over(session))
+    session.keep()
+    assert session.state.best_score == 6.0 and session.experiment(2).failure == "killed"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from autoresearch_mcp.files import try_lock
@@ -193,6 +194,47 @@ def test_a_large_run_is_not_starved_by_small_ones(eight: Path):
 
     anyio.run(go)
     assert order[0] == "large" and sorted(order) == ["large", "later", "on a GPU"]
+
+
+def test_who_waits_for_one_thing_keeps_no_more_of_another_than_it_wants(eight: Path):
+    gpus = take(eight, device="gpu", gpus=2)
+    assert gpus is not None
+
+    async def go() -> None:
+        async with anyio.create_task_group() as tasks:
+            wants = Run(device="gpu", gpus=2, cpus=3)
+            tasks.start_soon(slots.take_slot, eight, wants, "waits", lambda: False)
+            await anyio.to_thread.run_sync(wait_for, lambda: slots.waiting(eight))
+            beside = await slots.take_slot(eight, Run(device="cpu", cpus=5), "beside", lambda: False)
+            assert beside is not None and beside.slot.cores == [3, 4, 5, 6, 7]
+            beside.release()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(go)
+    assert list((eight / "queue").iterdir()) == []
+
+
+def test_what_is_only_made_ready_comes_last(eight: Path):
+    served: list[str] = []
+
+    async def run(session: str) -> None:
+        held = await slots.take_slot(eight, Run(device="cpu"), session, lambda: False)
+        assert held is not None
+        served.append(session)
+        held.release()
+
+    async def go() -> None:
+        first = await slots.take_slot(eight, Run(device="cpu"), "s", lambda: False)
+        assert first is not None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run, f"new{slots.READY}")
+            await anyio.sleep(0.3)
+            tasks.start_soon(run, "s")
+            await anyio.sleep(0.3)
+            first.release()
+
+    anyio.run(go)
+    assert served == ["s", f"new{slots.READY}"]
 
 
 def test_the_ticket_of_a_dead_waiter_is_in_nobodys_way(eight: Path):

@@ -16,6 +16,7 @@ import socket
 import sqlite3
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -139,18 +140,19 @@ async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> Run
 async def _get_ready(cell: Cell, waiting: anyio.CancelScope) -> None:
     """In a free slot, so that no run that is on is disturbed. What fails is left for the run to start itself."""
     held = None
-    with waiting:
-        held = await slots.take_slot(slots.slots_folder(), cell.task.run, f"{cell.spec.line}:ready", lambda: False)
-    if held is None:
-        return
-    cell.slot = held.slot
     try:
-        await cell.get_ready()
-    except (AutoresearchError, OSError) as error:
-        print(f"nothing was made ready: {error}", file=sys.stderr)
+        with waiting:
+            session = f"{cell.spec.line}{slots.READY}"
+            held = await slots.take_slot(slots.slots_folder(), cell.task.run, session, lambda: False)
+        if held is not None:
+            cell.slot = held.slot
+            await cell.get_ready()
+    except Exception as error:  # whatever it is, a run may have come meanwhile
+        print(f"nothing was made ready: {type(error).__name__}: {error}", file=sys.stderr)
         cell.spare.close()
     finally:
-        held.release()
+        if held is not None:
+            held.release()
 
 
 async def _come(stream: UNIXSocketStream, draft: RunSpec) -> RunSpec | None:
@@ -169,7 +171,8 @@ async def _come(stream: UNIXSocketStream, draft: RunSpec) -> RunSpec | None:
     draft.path.unlink()  # from here on the folder is that run's
     os.chdir(folder)
     sys.stdout = sys.stderr = Printed(BoundedLog(spec.host_log, LOG_BYTES))
-    await stream.send(b"\n")
+    with suppress(anyio.BrokenResourceError):  # whoever gave it has died meanwhile: it is ours all the same
+        await stream.send(b"\n")
     return spec
 
 

@@ -28,6 +28,7 @@ from autoresearch_mcp.run.spec import RunSpec
 
 HOST = "autoresearch_mcp.executors.host"
 IDLE = 900.0  # seconds that a host waits for a run
+LEAVING = 2.0  # seconds that one has to end by itself
 ANSWER = 20.0  # seconds that a waiting host has to take a run
 OF_ONE_RUN = {"run", "token", "experiment", "tag", "seed", "folder", "place", "ledger", "earlier"}
 LIMITS = (
@@ -192,11 +193,15 @@ class Waiting:
             self.socket.close()
 
     def end(self) -> None:
-        """Ends it at once: what it started dies with it."""
+        """Ends it with all that it started: by itself, as it does when the socket closes, else at once."""
         self.socket.close()
-        self.host.kill()
-        self.host.wait()
-        outputs.remove(self.draft.folder, patience=1.0)
+        try:
+            self.host.wait(LEAVING)
+        except subprocess.TimeoutExpired:
+            self.host.kill()
+            self.host.wait()
+        LocalExecutor().clean_up(self.draft)
+        outputs.remove(self.draft.folder)
 
 
 def _kind(spec: RunSpec, files: Mapping[str, bytes]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoresearch_mcp.errors import AutoresearchError, NotAllowedError, NotFoundError
-from autoresearch_mcp.loop import changes, commits, patches, rules
+from autoresearch_mcp.loop import changes, commits, limits, patches, rules
 from autoresearch_mcp.loop.session import DESCRIPTION, Session
 from autoresearch_mcp.loop.sizes import check_size
 from autoresearch_mcp.text import format_score, one_line
@@ -19,6 +19,8 @@ class Entry:
     patch: str
     description: str
     hypothesis: str | None = None
+    replicate: bool = False
+    """Also where the change was measured on another best."""
 
 
 def run_batch(session: Session, entries: Sequence[Entry]) -> list[int | str]:
@@ -31,11 +33,15 @@ def run_batch(session: Session, entries: Sequence[Entry]) -> list[int | str]:
             raise NotAllowedError(f"run_batch takes 1 to {MOST} experiments, and was given {len(entries)}.")
         session.data.require(session.workspace.root)
         session.worktree.restore(session.runs.pinned)
+        room = limits.room(session.state, session.task, len(entries))
         entered: dict[int, tuple[bytes, str, str | None]] = {}
         said: dict[int, str] = {}
+        known: set[str] = set()
         for place, entry in enumerate(entries):
             try:
-                content = _changed(session, entry, [content for content, _, _ in entered.values()])
+                if len(entered) == room:
+                    raise NotAllowedError("The session's limits leave no room for it.")
+                content = _changed(session, entry, known)
                 entered[place] = content, _described(entry), entry.hypothesis
             except AutoresearchError as error:
                 said[place] = str(error)
@@ -58,17 +64,20 @@ def tried_elsewhere(session: Session, number: int) -> str:
     return ""
 
 
-def _changed(session: Session, entry: Entry, others: Sequence[bytes]) -> bytes:
-    """The best's file with the change of a wave's entry. Raises AutoresearchError where it cannot be run."""
+def _changed(session: Session, entry: Entry, known: set[str]) -> bytes:
+    """The best's file with the change of a wave's entry; the program joins those that are `known` of the wave. Raises
+    AutoresearchError where it cannot be run.
+    """
     state, name = session.state, session.task.files.editable
     best, base = session.text_at(state.head_commit), session.text_at(state.started.base_commit)
     _described(entry)
     text = patches.apply_patch(entry.patch, name, best, root=str(session.worktree.root))
     check_size(session.task.files, text)
-    rules.refuse_what_was_tried(state, session.task, rules.File(text, best, base))
+    rules.refuse_what_was_tried(state, session.task, rules.File(text, best, base), entry.replicate)
     digest = changes.program_digest(name, text)
-    if any(changes.program_digest(name, other.decode()) == digest for other in others):
+    if digest in known:
         raise NotAllowedError("An earlier entry of this batch is the same program.")
+    known.add(digest)
     return text.encode("utf-8")
 
 
@@ -88,9 +97,11 @@ def combine(session: Session, numbers: Sequence[int]) -> str:
         rules.require("apply_patch", session.state, session.task, file, session.done())
         if file.edited:
             raise NotAllowedError(f"{name} has an edit already: run it, or discard it, before changes are merged.")
-        merged = session.blob(session.state.head_commit)
-        for number in numbers:
+        merged = best = session.blob(session.state.head_commit)
+        for number in dict.fromkeys(numbers):
             merged = _with(session, merged, number)
+        if merged == best:
+            raise NotAllowedError("What these experiments changed is in the best already, so there is nothing to measure.")
         patches.check_syntax(name, merged.decode())
         check_size(session.task.files, merged.decode())
         session.worktree.write(merged)

@@ -53,7 +53,7 @@ class Hooks:
         for kept in [experiment for experiment in experiments if experiment.kept and len(state.kept) > 1]:
             told = {"experiment": kept.number, "description": kept.committed.description, "score": kept.score}
             self.fire("keep", told | {"best": state.best_score})
-        discarded = sum(not experiment.kept for experiment in experiments)
+        discarded = len(experiments) if not any(experiment.kept for experiment in experiments) else 0
         if discarded and state.since_best // PLATEAU > (state.since_best - discarded) // PLATEAU:
             self.fire("plateau", {"since_best": state.since_best, "best": state.best_score})
         if self._task.notify.on_end and (reason := done()):

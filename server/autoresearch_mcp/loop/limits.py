@@ -29,6 +29,16 @@ def reached(state: SessionState, task: Task, now: float) -> str:
     return ""
 
 
+def room(state: SessionState, task: Task, wanted: int) -> int:
+    """How many of so many experiments the limits still allow to begin."""
+    limits, left = task.limits, wanted
+    if limits.experiments is not None:
+        left = min(left, limits.experiments - len(state.experiments))
+    if limits.cost is not None and limits.cost_per_run:
+        left = min(left, int((limits.cost * (1 + 1e-9) - cost(state, task)) / limits.cost_per_run))
+    return max(0, left)
+
+
 def runs(state: SessionState) -> int:
     return sum(len(experiment.runs) for experiment in state.experiments)
 

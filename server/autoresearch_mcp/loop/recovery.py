@@ -38,14 +38,14 @@ class Recovery:
 
         Returns a note on what was in the way, else an empty one.
         """
-        note, file = "", self._state.started.file
-        for experiment in self._state.unsettled:
+        notes, file = list[str](), self._state.started.file
+        for experiment in list(self._state.unsettled):
             if experiment.kept:
                 self._workspace.move_branch(self._state.started.branch, experiment.committed.commit, self._worktree.root)
             if not experiment.kept or experiment.committed.wave or self._worktree.read() is None:
-                note = self._worktree.write(self._workspace.blob(self._state.head_commit, file))
+                notes.append(self._worktree.write(self._workspace.blob(self._state.head_commit, file)))
             self._ledger.append(Settled(experiment=experiment.number))
-        return note
+        return "; ".join(note for note in notes if note)
 
     def restore_refs(self) -> list[int]:
         """Makes all refs that are missing, so that every experiment stays reachable; returns the experiments whose commit is gone.

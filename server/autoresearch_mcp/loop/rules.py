@@ -120,7 +120,7 @@ def _position(state: SessionState, task: Task, file: File) -> Position:
         step = f"a human examines experiment {running[0][0].number}: call {get} to wait until that is over"
         return Position("running", (get,), step)
     if state.wave:
-        return _position_in_wave(state, task)
+        return Position(*waves.place(state, task))
     if running and _measures(state, running[0][0]):
         step = f"experiment {running[0][0].number} runs again, which all is measured against: call {get} to wait"
         return Position("running", (get,), step)
@@ -177,21 +177,6 @@ def _position(state: SessionState, task: Task, file: File) -> Position:
     return Position("ready", ("apply_patch", read), "call apply_patch with the next idea", routine=True)
 
 
-def _position_in_wave(state: SessionState, task: Task) -> Position:
-    get, members = task.get_tool, state.wave
-    decided = sum(waves.is_decided(state, task, member) for member in members)
-    if decided < len(members) or state.running:
-        step = f"{decided} of the wave's {len(members)} experiments are decided: call {get} to wait for the rest"
-        stop = ("stop_experiment",) if any(member.running for member in members) else ()
-        return Position("running" if state.running else "repeating", (get, *stop), step)
-    if not (best := waves.winners(state, task)):
-        return Position("scored", ("discard",), "call discard: none of the wave is better", routine=True)
-    step = f"call keep, which keeps experiment {best[0].number} and discards the rest"
-    if others := [other.number for other in best[1:]]:
-        step += f"; then run_experiment with combine={others} tries what else was better on top of it"
-    return Position("scored", ("keep", "discard"), step)
-
-
 def widen(state: SessionState, task: Task, file: File) -> str:
     """What to do on a plateau, when the last PLATEAU experiments or more did not help; empty before that."""
     if state.best is None or state.since_best < PLATEAU:
@@ -221,7 +206,9 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Posit
         case "stop_experiment":
             if not state.running:
                 return "No run is on."
-            running, run = to_stop(state)
+            if state.wave and number is None and len(state.running) > 1:
+                return "Several runs are on: say which, with experiment."
+            running, run = to_stop(state, number)
             if run.of_human:
                 return "The run that is on is a human's, to examine what was found."
             return "What all is measured against is running: it is not stopped." if _measures(state, running) else None
@@ -238,7 +225,7 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Posit
                 return "run_batch is not allowed now."
             return f"{task.files.editable} has an edit that never ran: run it, or discard it." if file.edited else None
         case "keep":
-            if state.wave and not waves.is_over(state, task):
+            if state.wave and (state.running or not waves.is_over(state, task)):
                 return "The wave is not over."
             if number is not None and experiment is None:
                 return f"Experiment {number} does not await a verdict."
@@ -248,6 +235,8 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Posit
                 return f"Experiment {experiment.number} was disturbed and is run again: there is no result to judge yet."
             if experiment.score is None:
                 return f"Experiment {experiment.number} gave no score ({experiment.failure}), so it cannot be kept."
+            if experiment.committed.wave and experiment.committed.parent != state.head_commit:
+                return f"Experiment {experiment.number} was measured against another best: discard it, or combine it."
             if not state.wave and file.sha256 != experiment.committed.file_sha256:
                 return f"{task.files.editable} changed since experiment {experiment.number} ran. Call discard, or run it again."
             earned = verdict(state, task, experiment)
@@ -264,9 +253,13 @@ def _refusal(step: Step, state: SessionState, task: Task, file: File, now: Posit
             return None
 
 
-def to_stop(state: SessionState) -> tuple[ExperimentState, RunState]:
-    """The oldest run that is on, before those of what all is measured against."""
-    return next((one for one in state.running if not _measures(state, one[0])), state.running[0])
+def to_stop(state: SessionState, number: int | None = None) -> tuple[ExperimentState, RunState]:
+    """The oldest run that is on, before those of what all is measured against; or that of an experiment. Raises NotAllowedError."""
+    if number is None:
+        return next((one for one in state.running if not _measures(state, one[0])), state.running[0])
+    if found := next((one for one in state.running if one[0].number == number), None):
+        return found
+    raise NotAllowedError(f"No run of experiment {number} is on.")
 
 
 def what_to_repeat(state: SessionState, task: Task, file: File, replicate: bool) -> ExperimentState | None:

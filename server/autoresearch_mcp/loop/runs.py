@@ -19,12 +19,13 @@ from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.run import clock, places
+from autoresearch_mcp.run import clock, places, slots
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task, torch_version
 from autoresearch_mcp.workspace import Workspace, experiment_ref
 
+AHEAD = 4  # slots for each of which one run waits: starting one takes a second
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
 
 
@@ -71,11 +72,13 @@ class Runs:
         """
         self.data.require(self._workspace.root)
         conditions = self.comparable_conditions()
+        first = not experiment.runs and self._task.run.prune  # of a wave that waited for room
+        earlier = known_curves(self._state) if first else []
         seed = SEED + sum(run.counts for run in experiment.runs) if seed is None else seed
         with self._ledger.transaction() as transaction:
             run = _run_row(transaction.next_run(), experiment.number, seed, conditions, purpose)
             transaction.append(run)
-        self._launch(run, self._workspace.blob(experiment.committed.commit, self._task.files.editable))
+        self._launch(run, self._workspace.blob(experiment.committed.commit, self._task.files.editable), earlier)
         return run
 
     def enter(self, content: bytes, description: str) -> int:
@@ -98,22 +101,27 @@ class Runs:
         state, name, conditions = self._state, self._task.files.editable, self.comparable_conditions()
         before = self._workspace.blob(state.head_commit, name).decode("utf-8", errors="replace")
         commits = [self._workspace.commit_file(state.head_commit, name, content, said) for content, said, _ in entries]
-        started: list[RunStarted] = []
         with self._ledger.transaction() as transaction:
             first, run = transaction.next_experiment(), transaction.next_run()
-            for place, (commit, (content, description, hypothesis)) in enumerate(zip(commits, entries, strict=True)):
-                number = first + place
+            for number, (commit, (content, description, hypothesis)) in enumerate(zip(commits, entries, strict=True), first):
                 row = experiment_row(number, state, commit, before, content, description, hypothesis)
                 transaction.append(row.model_copy(update={"wave": first}))
-                started.append(_run_row(run + place, number, SEED, conditions))
-                transaction.append(started[-1])
-        for run, commit in zip(started, commits, strict=True):
-            self._workspace.set_ref(experiment_ref(run.experiment), commit)
+            started = [_run_row(run + place, first + place, SEED, conditions) for place in range(min(self.room, len(entries)))]
+            for row in started:  # the others begin as there is room
+                transaction.append(row)
+        for number, commit in enumerate(commits, first):
+            self._workspace.set_ref(experiment_ref(number), commit)
         earlier = known_curves(state) if self._task.run.prune else []
-        for run, (content, _, _) in zip(started, entries, strict=True):
-            with suppress(WorkspaceError):  # it is lost, by its row, and run again when the machine has room
-                self._launch(run, content, earlier)
-        return [run.experiment for run in started]
+        for row, (content, _, _) in zip(started, entries, strict=False):
+            with suppress(WorkspaceError):  # it is lost, by its row, and run again
+                self._launch(row, content, earlier)
+        return [*range(first, first + len(entries))]
+
+    @property
+    def room(self) -> int:
+        """How many runs of the session are on at most: as many as there are slots, and some that wait, so that none stays free."""
+        capacity = slots.capacity(self._task.run)
+        return max(1, capacity + max(1, capacity // AHEAD))
 
     def first(self, content: bytes, description: str, hypothesis: str | None) -> RunStarted:
         """Commits the file on top of the best, as a new experiment, and runs it. Raises NotAllowedError, WorkspaceError."""
@@ -136,7 +144,8 @@ class Runs:
     def get_ready(self) -> None:
         """For a next run, whatever its file."""
         if not self.data.missing():
-            self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED), self.pinned)
+            conditions = self.comparable_conditions()
+            self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED, conditions=conditions), self.pinned)
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
         spec = self._spec(
@@ -144,6 +153,7 @@ class Runs:
             token=run.token,
             experiment=run.experiment,
             seed=run.seed,
+            conditions=run.conditions,
             earlier=list(earlier),
             place=places.root() / f"{run.run}-{run.token[:8]}",
         )

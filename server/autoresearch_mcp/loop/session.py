@@ -8,7 +8,7 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 import re
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -178,9 +178,9 @@ class Session:
     def spec(self, run: int) -> RunSpec | None:
         return self.recovery.spec(run)
 
-    def progress(self) -> Progress:
-        """Where the oldest run that is on stands."""
-        running = self.state.running
+    def progress(self, number: int | None = None) -> Progress:
+        """Where the oldest run that is on stands, or that of an experiment."""
+        running = [one for one in self.state.running if number in (None, one[0].number)]
         spec = self.spec(running[0][1].started.run) if running else None
         return self.executor.progress(spec) if spec else Progress()
 
@@ -263,12 +263,12 @@ class Session:
                 verdict = verdicts.verdict(state, self.task, experiment)
             return Judgement(experiment, undone, self._judge(experiment, "discard", verdict, learned))
 
-    def stop(self, for_human: bool = False) -> ExperimentState:
-        """Asks the oldest run that is on to end; it is recorded as killed. Only a human may end a human's."""
+    def stop(self, for_human: bool = False, number: int | None = None) -> ExperimentState:
+        """Asks the oldest run that is on, or an experiment's, to end; it is recorded as killed. Only a human may end a human's."""
         state = self.state
         if not (for_human and state.running):
-            rules.require("stop_experiment", state, self.task, self.file())
-        experiment, run = rules.to_stop(state)
+            rules.require("stop_experiment", state, self.task, self.file(), number=number)
+        experiment, run = rules.to_stop(state, number)
         if (spec := self.spec(run.started.run)) is not None:
             self.executor.stop(spec)
         return experiment
@@ -281,13 +281,16 @@ class Session:
         if rules.due(self.state, self.task) is None:
             return
         with self.step("advance"):
-            while (experiment := rules.due(self.state, self.task)) is not None:  # of a wave several at once
+            while (experiment := rules.due(self.state, self.task)) and len(
+                self.state.running
+            ) < self.runs.room:  # of a wave several
                 self._repeat(experiment)
 
     def get_ready(self) -> None:
         """Has what the next run begins with made ready, where the task names it and no run is on. Cheap once it is."""
         if self.task.run.preload and not self.state.running and self.position().phase != "done":
-            self.runs.get_ready()
+            with suppress(NotAllowedError):  # other data than that of the first run
+                self.runs.get_ready()
 
     def start_run(self, experiment: ExperimentState, purpose: Purpose, seed: int) -> RunStarted:
         """Runs an experiment's own commit again, to examine it. Raises NotAllowedError, WorkspaceError."""
@@ -297,7 +300,7 @@ class Session:
     def waits(self, number: int | None) -> bool:
         """Whether an experiment's result is still to come: it runs, or another run is made for its verdict. None: for the wave."""
         if number is None:
-            return not waves.is_over(self.state, self.task)
+            return bool(self.state.running) or not waves.is_over(self.state, self.task)
         state, experiment = self.state, self.experiment(number)
         if experiment.running:
             return True

@@ -6,6 +6,8 @@ is another experiment, their changes merged. A wave ends when all its members ar
 is tried.
 """
 
+from typing import Literal
+
 from autoresearch_mcp.loop.verdicts import Verdict, verdict
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
@@ -73,3 +75,19 @@ def fate(state: SessionState, task: Task, member: ExperimentState, kept: Experim
         return given
     beside = f"experiment {kept.number} of the same wave was kept, and this change is not on top of it"
     return Verdict("discard", f"{given.reason}; but {beside}", gain=given.gain)
+
+
+def place(state: SessionState, task: Task) -> tuple[Literal["running", "repeating", "scored"], tuple[str, ...], str, bool]:
+    """Where the loop stands in a wave: what rules.Position is made of."""
+    get, members = task.get_tool, state.wave
+    decided = sum(is_decided(state, task, member) for member in members)
+    if decided < len(members) or state.running:
+        step = f"{decided} of the wave's {len(members)} experiments are decided: call {get} to wait for the rest"
+        ways = ["stop_experiment"] if any(member.running for member in members) else [] if state.running else ["discard"]
+        return "running" if state.running else "repeating", (get, *ways), step, False
+    if not (best := winners(state, task)):
+        return "scored", ("discard",), "call discard: none of the wave is better", True
+    step = f"call keep, which keeps experiment {best[0].number} and discards the rest"
+    if others := [other.number for other in best[1:]]:
+        step += f"; then run_experiment with combine={others} tries what else was better on top of it"
+    return "scored", ("keep", "discard"), step, False

@@ -12,6 +12,7 @@ from autoresearch_mcp.sections import Run
 Phase = Literal["queued", "compile", "startup", "check", "training", "export", "evaluation", "checks", "done"]
 
 STARTUP_FACTOR, EVALUATE_FACTOR, MARGIN = 3, 4, 10.0  # of the baseline's; seconds
+IMPORTS = 30.0  # seconds more of start-up where modules are imported before the run: the baseline may have found them, another not
 
 
 def limits(run: Run, baseline: Sequence[Mapping[str, float]], learns: bool = True) -> Run:
@@ -25,6 +26,10 @@ def limits(run: Run, baseline: Sequence[Mapping[str, float]], learns: bool = Tru
         return min(allowance, factor * took + MARGIN)
 
     startup = bounded("startup", STARTUP_FACTOR, run.startup_seconds)
+    if baseline:
+        compiling = max(seconds.get("compile", 0.0) for seconds in baseline)  # it finds that done as well
+        imports = IMPORTS if run.preload else 0.0
+        startup = min(run.startup_seconds, startup + STARTUP_FACTOR * compiling + imports)
     check = bounded("check", STARTUP_FACTOR, run.check_seconds)
     evaluate = bounded("evaluation", EVALUATE_FACTOR, run.evaluate_seconds) if learns else run.evaluate_seconds
     return run.model_copy(update={"startup_seconds": startup, "check_seconds": check, "evaluate_seconds": evaluate})

@@ -25,9 +25,10 @@ from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import file_sha256, sha256
 from autoresearch_mcp.run import control, outputs
 from autoresearch_mcp.run.cell import Cell
+from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.hardware import granted, hardware
 from autoresearch_mcp.run.log import BoundedLog
-from autoresearch_mcp.run.processes import end_tree
+from autoresearch_mcp.run.processes import end_orphans, end_tree
 from autoresearch_mcp.task import torch_version
 
 ENTRIES = 32  # that are kept, the latest
@@ -42,13 +43,15 @@ async def provide(cell: Cell, children: list[int], stopped: Callable[[], RunFail
     """
     name, entry = cell.task.run.compiled, _folder() / _key(cell)
     assert name is not None
+    if cell.spec.enforcement == "none":  # nothing keeps a run there from writing to the cache itself
+        return
     try:
         if not entry.is_dir():
             await _make(cell, name, entry, children, stopped)
         if entry.is_dir():
-            await anyio.to_thread.run_sync(cell.put, entry, name)
             os.utime(entry)
-    except OSError as error:  # then the run compiles by itself
+            await anyio.to_thread.run_sync(cell.put, entry, name)
+    except (OSError, shutil.Error) as error:  # then the run compiles by itself
         print(f"what was compiled could not be kept: {error}", file=sys.stderr)
 
 
@@ -61,8 +64,9 @@ def _key(cell: Cell) -> str:
     spec, run = cell.spec, cell.task.run
     names = (cell.task.files.editable, *cell.task.files.read_only)
     files = {name: file_sha256(path) for name in names if (path := spec.files / name).is_file()}
-    where = [hardware(cell.slot.gpus, granted(), granted()), platform.python_version(), torch_version()]
-    said = [files, where, run.command, run.compiled, run.env, run.budget_seconds, cell.task.preset, str(spec.data)]
+    where = [hardware(cell.slot.gpus, cell.slot.of(granted()), granted()), platform.python_version(), torch_version()]
+    inside = [spec.enforcement, cell.task.sandbox.readable, run.network, run.packages, spec.conditions]
+    said = [files, where, inside, run.command, run.compiled, run.env, run.budget_seconds, cell.task.preset]
     return sha256(json.dumps(said).encode())[:32]
 
 
@@ -102,17 +106,23 @@ async def _make(cell: Cell, name: str, entry: Path, children: list[int], stopped
                 while child.returncode is None and not requests.asked.is_set() and not (stop := stopped()):  # noqa: ASYNC110
                     await anyio.sleep(POLL)
                 tasks.cancel_scope.cancel()
-        end_tree(child.pid)
-        child.end()
+        _end(child, children)
         if stop is not None:
             raise stop
         if requests.asked.is_set():
             await anyio.to_thread.run_sync(_keep, child.folder, name, entry)
     finally:
-        end_tree(child.pid)
-        child.end()
+        _end(child, children)
         log.close()
         cell.done_with(child.folder)
+
+
+def _end(child: Child, children: list[int]) -> None:
+    """Ends it and all that it left: what has no parent any more has come to this process."""
+    if child.returncode is None:
+        end_tree(child.pid)
+    child.end()
+    end_orphans(children)
 
 
 def _keep(folder: Path, name: str, entry: Path) -> None:
@@ -128,8 +138,15 @@ def _keep(folder: Path, name: str, entry: Path) -> None:
                 left -= (target / place.relative_to(folder / name)).stat().st_size
         with suppress(FileExistsError, OSError):  # another run of the file was faster
             target.rename(entry)
-    for old in sorted(entry.parent.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)[:-ENTRIES]:
+    for old in sorted(entry.parent.glob("[0-9a-f]*"), key=_age)[:-ENTRIES]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another host has removed it
+        return 0.0
 
 
 def _files(folder: Path) -> list[Path]:

@@ -73,6 +73,15 @@ def end_tree(pid: int) -> None:
             os.kill(found, signal.SIGKILL)
 
 
+def end_orphans(own: Collection[int]) -> None:
+    """Ends what was left to this process by a child that has ended, with all below it, and nothing of its `own` children."""
+    deadline = time.monotonic() + END_SECONDS
+    while (left := [pid for pid in _children(os.getpid()) if pid not in own]) and time.monotonic() < deadline:
+        for pid in left:
+            end_tree(pid)
+            _collect(pid)
+
+
 def end_strays(folder: str, mark: int, users: Sequence[int]) -> list[str]:
     """Ends every process of a run whose supervisor is gone. Returns what is left all the same."""
 

@@ -10,6 +10,7 @@ keeps what is free of its kind from those behind, or a large run would never com
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -31,7 +32,8 @@ from autoresearch_mcp.sections import Run
 
 DEVICES = Path("/dev")
 SETTING = "AUTORESEARCH_RESOURCES"  # what else there is on this machine: "simulator=2 board=1"
-POLL = 0.1  # seconds
+POLL = 0.2  # seconds
+READY = ":ready"  # ends the name of a session for which something is only made ready: it comes last
 KINDS = ("gpu", "core")
 
 
@@ -99,6 +101,12 @@ def refusal(run: Run) -> str | None:
         f"the task wants {count} of {kind!r} a run (run.resources), and this machine offers {have}: say what there is in the "
         f'environment of the server, as {SETTING}="{kind}={count}"'
     )
+
+
+def capacity(run: Run) -> int:
+    """How many runs have room here at once."""
+    there = offered()
+    return min((len(there.get(kind, [])) // count for kind, count in needs(run).items()), default=granted().threads)
 
 
 @dataclass(frozen=True)
@@ -195,10 +203,11 @@ async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[],
     queue.mkdir(parents=True, exist_ok=True)
     since = time.time()
     path = queue / f"{since:.6f}-{os.getpid()}-{id(wanted):x}.json"
-    ticket = try_lock(path)
+    ticket = try_lock(path.with_suffix(".new"))
     assert ticket is not None, "a new ticket is ours alone"
     try:
         os.pwrite(ticket, json.dumps({"session": session, "wanted": wanted}).encode(), 0)
+        path.with_suffix(".new").rename(path)  # locked before anybody can see it: else it would look like a dead one's
         while True:
             if (held := await anyio.to_thread.run_sync(_look, folder, path, session)) is not None:
                 return held
@@ -208,8 +217,9 @@ async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[],
     except WorkspaceError as error:
         raise RunFailedError("crash", "error", f"no slot could be taken: {error}") from error
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        for name in (path, path.with_suffix(".new")):
+            with contextlib.suppress(OSError):
+                name.unlink()
         os.close(ticket)
 
 
@@ -224,7 +234,7 @@ def _look(folder: Path, ours: Path, session: str) -> Held | None:
             if ticket.path == ours:
                 return _take(folder, session, [name for names in chosen.values() for name in names]) if enough else None
             for kind in ticket.wanted:
-                free[kind] = free.get(kind, [])[len(chosen[kind]) :] if enough else []
+                free[kind] = free.get(kind, [])[len(chosen[kind]) :]  # also where it is not enough: what is free is kept for it
     return None
 
 
@@ -258,6 +268,7 @@ def waiting(folder: Path, ours: Path | None = None) -> list[Ticket]:
         content = cast("dict[str, Any]", said)
         served = _served(folder, str(content.get("session")))
         last = served.stat().st_mtime if served.exists() else 0.0
+        last = math.inf if str(content.get("session")).endswith(READY) else last
         found.append(Ticket(last, float(path.name.split("-")[0]), path, content.get("wanted", {})))
     return sorted(found)
 

@@ -25,6 +25,8 @@ class RunSpec(BaseModel):
     """What the result goes into; None for a trial, whose result lies in its folder alone."""
     results: Path
     data: Path | None
+    conditions: str = ""
+    """Hash of the task, the read-only files and the data, as they are when it starts."""
     enforcement: str
     """Sandbox level, as the server's self-check found it."""
     place: Path | None = None

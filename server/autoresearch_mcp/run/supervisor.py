@@ -36,6 +36,7 @@ from autoresearch_mcp.text import shown_score
 
 POLL = 0.02  # seconds between looks at the process and the clock
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
+WAITING = 1.0  # seconds between reports of one that waits for a slot
 GOODBYE = 10.0  # seconds a run has after its score to print its summary
 TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
 
@@ -320,6 +321,10 @@ class Supervisor:
         while True:
             scoring = self._judging.scoring
             self._follow()
+            if self.clock.phase == "queued":  # nothing of it is at work, and those that are shall not notice
+                await anyio.to_thread.run_sync(self._write_progress)
+                await anyio.sleep(WAITING)
+                continue
             used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
             self._failed = self._failed or excess(by_scoring, self.task.sandbox, "scoring")
             if scoring is self._judging.scoring:  # else the scoring command, started meanwhile, may have counted as the run's

@@ -128,7 +128,9 @@ def result(session: Session, number: int | None = None, note: str | None = None)
     if not ranked:
         return _placed(_result(session, number, note), session)
     answer = _result(session, ranked[0][0].number, note)
-    answer.status = "running" if session.waits(None) else answer.status
+    if session.waits(None):
+        answer.status, answer.suggestion, progress = "running", None, session.progress()
+        answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
     answer.wave = [_member(session, member, given) for member, given in ranked]
     return _placed(answer, session)
 
@@ -168,7 +170,7 @@ def _result(session: Session, number: int | None, note: str | None) -> Result:
         if experiment.score is not None and experiment.verdict is None:
             answer.gain = shown_gain(state.standing_on(experiment.hardware).gain(experiment.number), experiment.score)
     if answer.status == "running":
-        progress = session.progress()
+        progress = session.progress(experiment.number)
         answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
     elif last is not None:
         answer.seconds = last.seconds

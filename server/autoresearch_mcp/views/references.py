@@ -66,7 +66,11 @@ def log(session: Session, number: int | None = None) -> str:
 
 def diff(session: Session, number: int | None = None) -> str:
     """What an experiment changed against the best of its time."""
-    committed = session.experiment(number).committed
+    other = session.ledger.state().experiments.get(number or 0)  # another session's: it may be read to take it over
+    alike = (
+        other is not None and session.ledger.state().sessions[other.committed.session].started.file == session.state.started.file
+    )
+    committed = (other if other and alike else session.experiment(number)).committed
     return _diff(session, committed.parent, committed.commit)
 
 
