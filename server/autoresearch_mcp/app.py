@@ -1,7 +1,7 @@
 """The MCP surface: tools, resources and the prompt. A tool is one decorated function that asks for its answer; no logic is here."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from autoresearch_mcp.loop.activity import last_call, note_call
 from autoresearch_mcp.loop.batch import MOST, Entry
 from autoresearch_mcp.loop.patches import FORMS, MAX_BYTES
 from autoresearch_mcp.loop.rows import LEARNED
-from autoresearch_mcp.loop.session import DESCRIPTION, Session
+from autoresearch_mcp.loop.session import DESCRIPTION, Session, open_ledger
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
@@ -104,6 +104,18 @@ def build_server(session: Session) -> AnsweringServer:
     _add_tools(server, session)
     _add_resources(server, session)
     return server
+
+
+def by_session(first: Session, server: AnsweringServer) -> Callable[[str | None], Awaitable[AnsweringServer]]:
+    """The servers of all sessions of a workspace, by name; None is the first, which has its server. Raises AutoresearchError."""
+    workspace = first.workspace
+
+    async def made(name: str | None) -> AnsweringServer:
+        if name is None:
+            return server
+        return build_server(await blocking(lambda: Session.start(workspace, open_ledger(workspace), name)))
+
+    return made
 
 
 def _add_tools(server: AnsweringServer, session: Session) -> None:

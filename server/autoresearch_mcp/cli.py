@@ -128,7 +128,7 @@ def serve(
         _serve_unavailable(error, lambda: Session.start(again := Workspace(workspace), open_ledger(again), session))
     if started.data.missing() and not started.data.in_preparation:
         _prepare_in_background(started)
-    from autoresearch_mcp.app import build_server
+    from autoresearch_mcp.app import build_server, by_session
 
     server = build_server(started)
     gc.enable()
@@ -143,7 +143,7 @@ def serve(
     names = [*web.LOOPBACK, address, *(allow_host or [])]
     say(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
     say(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
-    web.serve(web.sessions(started, server, build_server), started.tag, opened.bearer_token(), listening, names)
+    web.serve(by_session(started, server), started.tag, opened.bearer_token(), listening, names)
 
 
 @app.command()

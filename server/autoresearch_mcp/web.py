@@ -7,8 +7,7 @@ with its first client. Sessions run side by side, each with tools of its own; wh
 import hmac
 import ipaddress
 import socket
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 
 import anyio
 import uvicorn
@@ -19,9 +18,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from autoresearch_mcp.calls import blocking
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.loop.session import Session, open_ledger
 
 PATH = "/mcp"
 MAX_REQUEST_BYTES = 4 << 20  # a patch of 1 MiB, escaped as JSON, and room
@@ -30,14 +27,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 HEADER = b"autoresearch-session"
 MOST_SESSIONS = 64  # of one server
 
-Make = Callable[[str | None], MCPServer]
+Make = Callable[[str | None], Awaitable[MCPServer]]
 """The tools of a session, started where it is new; None for the one that the server is for. Raises AutoresearchError."""
-
-
-def sessions(first: Session, server: MCPServer, build: Callable[[Session], MCPServer]) -> Make:
-    """All lines of research of a workspace; `server` is that of the first."""
-    workspace = first.workspace
-    return lambda name: server if name is None else build(Session.start(workspace, open_ledger(workspace), name))
 
 
 class BearerToken:
@@ -104,7 +95,7 @@ class BySession:
             if name not in self._apps:
                 if len(self._apps) > MOST_SESSIONS:
                     raise AutoresearchError(f"One server serves at most {MOST_SESSIONS} sessions. Start another.")
-                server = await blocking(partial(self._make, name))
+                server = await self._make(name)
                 app = server.streamable_http_app(
                     streamable_http_path=PATH, max_request_body_size=MAX_REQUEST_BYTES, transport_security=self._security
                 )

@@ -57,14 +57,16 @@ class Runs:
 
     def comparable_conditions(self) -> str:
         """The conditions, which must be those of the session's first run: other data would make scores incomparable."""
-        conditions, experiments = self.conditions(), self._state.experiments
-        first = next((run.started.conditions for experiment in experiments for run in experiment.runs), conditions)
-        if conditions != first:
+        conditions = self.conditions()
+        if conditions != self._first_conditions(conditions):
             raise NotAllowedError(
                 f"The data in {self.data.path} is not what this session's first run used, so scores would not compare. A human "
                 "must put it back (autoresearch-mcp prepare --force) or start another session (serve --session NAME)."
             )
         return conditions
+
+    def _first_conditions(self, now: str) -> str:
+        return next((run.started.conditions for experiment in self._state.experiments for run in experiment.runs), now)
 
     def again(self, experiment: ExperimentState, purpose: Purpose = "search", seed: int | None = None) -> RunStarted:
         """Runs an experiment once more; without a `seed` with the one that every experiment's run of that number has. Raises
@@ -142,9 +144,8 @@ class Runs:
         return run
 
     def get_ready(self) -> None:
-        """For a next run, whatever its file."""
-        if not self.data.missing():
-            conditions = self.comparable_conditions()
+        """For a next run, whatever its file; not with other data than the first run had."""
+        if not self.data.missing() and (conditions := self.conditions()) == self._first_conditions(conditions):
             self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED, conditions=conditions), self.pinned)
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:

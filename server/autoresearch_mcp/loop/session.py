@@ -8,7 +8,7 @@ row, branch and worktree. All methods block; the app calls them in worker thread
 import re
 import time
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -289,8 +289,7 @@ class Session:
     def get_ready(self) -> None:
         """Has what the next run begins with made ready, where the task names it and no run is on. Cheap once it is."""
         if self.task.run.preload and not self.state.running and self.position().phase != "done":
-            with suppress(NotAllowedError):  # other data than that of the first run
-                self.runs.get_ready()
+            self.runs.get_ready()
 
     def start_run(self, experiment: ExperimentState, purpose: Purpose, seed: int) -> RunStarted:
         """Runs an experiment's own commit again, to examine it. Raises NotAllowedError, WorkspaceError."""
@@ -302,10 +301,8 @@ class Session:
         if number is None:
             return bool(self.state.running) or not waves.is_over(self.state, self.task)
         state, experiment = self.state, self.experiment(number)
-        if experiment.running:
-            return True
-        if experiment in state.wave:
-            return not waves.is_decided(state, self.task, experiment)
+        if experiment.running or experiment in state.wave:
+            return bool(experiment.running) or not waves.is_decided(state, self.task, experiment)
         return experiment is rules.current(state) and bool(state.running or rules.due(state, self.task))
 
     def refresh(self) -> None:

@@ -49,7 +49,7 @@ class Supervisor:
         """`cell` is one that was made ready for a run like this."""
         self.spec, self.task = spec, spec.task
         self._deliver = deliver
-        self._cell, self._made_ready = cell or Cell(spec), cell is not None
+        self._cell = cell or Cell(spec)
         self._cell.spec, self._cell.task = spec, spec.task
         self._others = Watch(granted(), spec.task.run.budget_seconds)
         self.clock = Clock(spec.task.run, self._others.look)
@@ -75,8 +75,7 @@ class Supervisor:
         async with anyio.create_task_group() as beside:
             beside.start_soon(self._listen_for_signals)
             try:
-                if self._made_ready:
-                    self._judging.take_on()
+                self._judging.take_on()
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._report)
                     held = await self._take_slot()
@@ -321,9 +320,8 @@ class Supervisor:
         while True:
             scoring = self._judging.scoring
             self._follow()
-            if self.clock.phase == "queued":  # nothing of it is at work, and those that are shall not notice
-                await anyio.to_thread.run_sync(self._write_progress)
-                await anyio.sleep(WAITING)
+            if self.clock.phase == "queued":  # those that are at work shall not notice
+                await self._tell(WAITING)
                 continue
             used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
             self._failed = self._failed or excess(by_scoring, self.task.sandbox, "scoring")
@@ -332,8 +330,7 @@ class Supervisor:
                 self._failed = self._failed or excess(used, self.task.sandbox)
             reap_adopted({*self._children, *self._judging.called})
             self._others.look_sometimes(self.clock.phase)
-            await anyio.to_thread.run_sync(self._write_progress)
-            await anyio.sleep(REPORT)
+            await self._tell(REPORT)
 
     def _look(self, scoring: int | None) -> tuple[Usage, Usage]:
         """What the run uses, and what its scoring does; each has what the task allows for itself."""
@@ -343,6 +340,7 @@ class Supervisor:
             self._peak_vram_mb = max(self._peak_vram_mb, self._vram.by(running) / 2**20)
         return ours, usage(self.spec.scoring, beside)
 
-    def _write_progress(self) -> None:
+    async def _tell(self, pause: float) -> None:
         with suppress(OSError):  # a full disk: what is said here is only for those who wait
-            Progress.of(self.clock, str(self._cell.slot)).write(self.spec.progress)
+            await anyio.to_thread.run_sync(Progress.of(self.clock, str(self._cell.slot)).write, self.spec.progress)
+        await anyio.sleep(pause)
