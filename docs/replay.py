@@ -29,28 +29,28 @@ from autoresearch_mcp.workspace import Workspace
 
 HERE = Path(__file__).parent
 START = {
-    "DEPTH": "2",
+    "DEPTH": "4",
     "HEAD_DIM": "64",
     "POSITIONS": '"rotary"',
     "BIGRAMS": "0",
     "LOGIT_CAP": "15.0",
-    "TOTAL_BATCH_SIZE": "2**13",
+    "TOTAL_BATCH_SIZE": "2**14",
     "EMBEDDING_LR": "0.3",
     "ADAM_BETAS": "(0.8, 0.95)",
     "WARMDOWN_RATIO": "0.5",
 }
 IDEAS = (
-    ("half the batch", {"TOTAL_BATCH_SIZE": "2**12"}, "so short a run is limited by its number of steps"),
+    ("half the batch", {"TOTAL_BATCH_SIZE": "2**13"}, "so short a run is limited by its number of steps"),
+    ("two layers", {"DEPTH": "2"}, "twice the steps are worth more than two layers"),
+    ("half the batch again", {"TOTAL_BATCH_SIZE": "2**12"}, "the number of steps may still be what is short"),
     ("embeddings of pairs of tokens", {"BIGRAMS": "16384"}, "pairs say more than tokens, and looking them up costs no time"),
     ("logits without a cap", {"LOGIT_CAP": "0.0"}, "the loss then goes through the tokens in chunks, which is faster on a CPU"),
     ("256 channels", {"MODEL_DIM": "256"}, "a wider model learns more from each token"),
     ("one layer", {"DEPTH": "1"}, "half the time a step is worth more than the second layer"),
     ("slopes instead of rotations", {"POSITIONS": '"slopes"'}, "near tokens matter most, and a bias is cheaper than rotating"),
-    ("no weight decay", {"WEIGHT_DECAY": "0.0"}, "one epoch needs no regularisation"),
     ("warm-down over three quarters", {"WARMDOWN_RATIO": "0.75"}, "short runs gain from an early and long decay"),
     ("embeddings' rate doubled", {"EMBEDDING_LR": "0.6"}, "rare tokens are seen a few times only"),
     ("heads of 32", {"HEAD_DIM": "32"}, "more heads look at more places"),
-    ("AdamW's second beta 0.98", {"ADAM_BETAS": "(0.8, 0.98)"}, "sparse gradients need a longer memory"),
     ("Muon's rate doubled", {"MATRIX_LR": "0.04"}, "the original trains at this rate"),
 )
 
