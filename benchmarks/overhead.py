@@ -46,7 +46,7 @@ def steps(log: str) -> int:
 def run(session: Session, thinking: float) -> Timed:
     """One supervised run, from the call to its row."""
     if thinking:
-        session.get_ready()
+        session.runs.get_ready()
         time.sleep(thinking)
     started = time.perf_counter()
     number, _ = session.run_experiment("overhead", replicate=bool(session.state.experiments))

@@ -205,8 +205,7 @@ def _field(name: str, schema: dict[str, Any], mark: str = "") -> str:
 def kind(schema: dict[str, Any]) -> str:
     """The type of a value in words, its bounds included."""
     if "$ref" in schema:
-        name = schema["$ref"].rsplit("/", 1)[-1]
-        return _link(name) if hasattr(answers, name) else "object"
+        return _link(schema["$ref"].rsplit("/", 1)[-1])
     if "anyOf" in schema:
         return " or ".join(kind(choice) for choice in schema["anyOf"] if choice != {"type": "null"})
     if "enum" in schema:

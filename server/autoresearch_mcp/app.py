@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import anyio
 from mcp.server.mcpserver import Context
 from mcp.types import CallToolResult, ToolAnnotations
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from autoresearch_mcp import __version__, calls
 from autoresearch_mcp.calls import AnsweringServer, blocking
@@ -63,8 +63,16 @@ Combine = Annotated[
     Annotated[list[int], Field(max_length=MOST)] | None,
     _argument("First merge the changes of these experiments, of a past wave or another session, into the unedited file"),
 ]
+CHANGE = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("patch", "description", "hypothesis")}
+    | {"replicate": {"type": "boolean"}},
+    "required": ["patch", "description"],
+}
+"""What a model must know of an Entry: the rest is as for the tools of one experiment."""
 Experiments = Annotated[
-    list[Entry], Field(description="1 to 64, each {patch, description, hypothesis}", min_length=1, max_length=MOST)
+    list[Annotated[Entry, WithJsonSchema(CHANGE)]],
+    Field(description="As for apply_patch and run_experiment", min_length=1, max_length=MOST),
 ]
 Everyone = Annotated[bool, _argument("With the experiments of the workspace's other sessions")]
 Search = Annotated[str | None, _argument("Only experiments with all of these words", most=WORDS)]
@@ -266,8 +274,8 @@ async def _beside(session: Session, subscribers: Subscribers, _: object) -> Asyn
 def _get_ready(session: Session) -> None:
     """For the next run, while somebody is at work who may ask for it."""
     called = last_call(session)
-    if called is not None and time.time_ns() - called < AT_WORK * 1e9:
-        session.get_ready()
+    if called is not None and time.time_ns() - called < AT_WORK * 1e9 and not session.done():
+        session.runs.get_ready()
 
 
 def _file_uri(session: Session) -> str:

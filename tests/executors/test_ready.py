@@ -89,7 +89,7 @@ def test_a_run_finds_its_modules_imported_and_everything_else_as_without(toy: Ma
     force(level)
     session = toy(TELLS, READY)
     plain = json.loads(log_of(session, run(session)))
-    session.get_ready()
+    session.runs.get_ready()
     waiting(session)
     run(session, replicate=True)
     made_ready = json.loads(log_of(session, 1))
@@ -109,7 +109,7 @@ def test_the_scoring_command_waits_too_and_scores(toy: Make):
     submits = "import os, socket\nserver = socket.socket(fileno=int(os.environ['AUTORESEARCH_SOCKET']))\n"
     submits += 'server.sendall(b\'{"op": "submit"}\\n\')\nprint(server.recv(1000))\n'
     session = toy(TELLS + submits, EARLY)
-    session.get_ready()
+    session.runs.get_ready()
     waiting(session)
     run(session)
     assert used(session, 1) and ended(session).score == 1.0 and '"score": 1.0' in log_of(session, 1)
@@ -121,13 +121,13 @@ def test_a_failure_reads_as_it_does_without(toy: Make):
     run(session)
     plain = ended(session)
     replace(session, session.read().text.replace("lost", "gone"))
-    session.get_ready()
+    session.runs.get_ready()
     waiting(session)
     run(session)
     assert used(session, 2)
     assert (ended(session, 2).failure, ended(session, 2).excerpt.replace("gone", "lost")) == (plain.failure, plain.excerpt)
     replace(session, "import sys\nprint('leaving')\nsys.exit(3)\n")
-    session.get_ready()
+    session.runs.get_ready()
     waiting(session)
     run(session)
     assert used(session, 3) and "exit status 3" in ended(session, 3).excerpt and "leaving" in ended(session, 3).excerpt
@@ -139,7 +139,7 @@ def test_it_serves_one_run_and_leaves_nothing_for_the_next(toy: Make):
     session = toy(leaves, READY)
     said: list[str] = []
     for again in (False, True):
-        session.get_ready()
+        session.runs.get_ready()
         waiting(session)
         run(session, replicate=again)
         assert used(session, 1)
@@ -150,12 +150,12 @@ def test_it_serves_one_run_and_leaves_nothing_for_the_next(toy: Make):
 
 def test_asking_again_changes_nothing_and_another_kind_of_run_gets_another(toy: Make):
     session = toy(TELLS, READY)
-    session.get_ready()
+    session.runs.get_ready()
     first = waiting(session)
-    session.get_ready()
+    session.runs.get_ready()
     assert waiting(session).pid == first.pid
     session.runs.pinned["score.py"] += b"# changed\n"  # stands for another session of this process
-    session.get_ready()
+    session.runs.get_ready()
     second = waiting(session)
     assert second.pid != first.pid and not first.is_running()
     assert len(ready_folders()) == 1
@@ -163,7 +163,7 @@ def test_asking_again_changes_nothing_and_another_kind_of_run_gets_another(toy: 
 
 def test_a_run_of_another_kind_is_not_given_to_it(toy: Make):
     session = toy(TELLS, READY)
-    session.get_ready()
+    session.runs.get_ready()
     process = waiting(session)
     session.runs.pinned["score.py"] += b"# changed\n"
     run(session)
@@ -175,7 +175,7 @@ def test_a_run_of_another_kind_is_not_given_to_it(toy: Make):
 @pytest.mark.parametrize("who", ["host", "run", "scoring"])
 def test_what_dies_while_it_waits_costs_no_run(toy: Make, who: str):
     session = toy(TELLS, EARLY)
-    session.get_ready()
+    session.runs.get_ready()
     process = waiting(session)
     if who == "host":
         process.kill()
@@ -191,7 +191,7 @@ def test_what_dies_while_it_waits_costs_no_run(toy: Make, who: str):
 
 def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
     session = toy(TELLS, READY)
-    session.get_ready()
+    session.runs.get_ready()
     process = waiting(session)
     below = process.children(recursive=True)
     executor = session.executor
@@ -206,7 +206,7 @@ def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
 def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoresearch_mcp.executors.local.IDLE", 0.5)
     session = toy(TELLS, READY)
-    session.get_ready()
+    session.runs.get_ready()
     executor = session.executor
     assert isinstance(executor, LocalExecutor)
     now = executor._waiting  # pyright: ignore[reportPrivateUsage]
@@ -219,7 +219,7 @@ def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch):
 
 def test_what_a_killed_one_left_is_swept(toy: Make):
     session = toy(TELLS, READY)
-    session.get_ready()
+    session.runs.get_ready()
     process = waiting(session)
     below = process.children(recursive=True)
     process.send_signal(signal.SIGKILL)
@@ -233,7 +233,7 @@ def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
     """Not in this session, and of another one it waits until the run is over: no run is disturbed."""
     session = toy(UNTIL_TOLD, READY)
     number, _ = session.run_experiment("is on")
-    session.get_ready()
+    session.runs.get_ready()
     assert session.executor._waiting is None  # type: ignore[attr-defined]
     wait_for(lambda: session.progress().phase == "training")
     session.runs.get_ready()  # as another session's would
@@ -252,7 +252,7 @@ def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy
     folder = slots.slots_folder()
     folder.mkdir(parents=True)
     held = [try_lock(folder / f"{name}.lock") for name in slots.first().names]
-    session.get_ready()
+    session.runs.get_ready()
     number, _ = session.run_experiment("comes early")
     assert used(session, number)
     wait_for(lambda: session.progress().pid)  # from here on the run itself waits
@@ -266,7 +266,7 @@ def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy
 def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoresearch_mcp.executors.local.ANSWER", 0.2)
     session = toy(TELLS, READY)
-    session.get_ready()
+    session.runs.get_ready()
     process = waiting(session)
     process.suspend()
     run(session)
@@ -276,7 +276,7 @@ def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make,
 
 def test_a_run_that_was_given_outlives_the_process_that_gave_it(toy: Make):
     session = toy(UNTIL_TOLD, READY)
-    session.get_ready()
+    session.runs.get_ready()
     waiting(session)
     number, _ = session.run_experiment("goes on")
     wait_for(lambda: session.progress().phase == "training")
@@ -290,7 +290,7 @@ def test_a_run_that_was_given_outlives_the_process_that_gave_it(toy: Make):
 def test_it_carries_the_mark_of_its_run(toy: Make):
     """By which strays are found when the host is gone."""
     session = toy(UNTIL_TOLD, READY)
-    session.get_ready()
+    session.runs.get_ready()
     waiting(session)
     number, _ = session.run_experiment("is killed")
     spec = spec_of(session, number)

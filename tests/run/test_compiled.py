@@ -174,7 +174,7 @@ def test_it_needs_data_to_wait_for(toy: Make):
 def test_a_run_that_was_made_ready_has_it_too(toy: Make):
     toml = COMPILES.replace("compiled =", 'preload = ["decimal"]\ncompiled =')
     session = with_data(toy, WORK, toml=toml)
-    session.get_ready()
+    session.runs.get_ready()
     run(session)
     assert spec_of(session, 1).home.name.startswith("ready-")
     assert "found ['deep', 'deep/kernel']" in log_of(session, 1) and ended(session).score == 1.0

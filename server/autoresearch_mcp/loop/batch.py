@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from autoresearch_mcp.errors import AutoresearchError, NotAllowedError, NotFoundError
 from autoresearch_mcp.loop import changes, commits, limits, patches, rules
+from autoresearch_mcp.loop.rows import LEARNED
 from autoresearch_mcp.loop.session import DESCRIPTION, Session
 from autoresearch_mcp.loop.sizes import check_size
 from autoresearch_mcp.text import format_score, one_line
@@ -16,9 +20,9 @@ MOST = 64  # entries of a wave
 class Entry:
     """Of a wave, as it is asked for."""
 
-    patch: str
-    description: str
-    hypothesis: str | None = None
+    patch: Annotated[str, Field(max_length=patches.MAX_BYTES)]
+    description: Annotated[str, Field(max_length=DESCRIPTION)]
+    hypothesis: Annotated[str | None, Field(max_length=LEARNED)] = None
     replicate: bool = False
     """Also where the change was measured on another best."""
 

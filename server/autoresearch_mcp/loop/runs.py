@@ -144,8 +144,12 @@ class Runs:
         return run
 
     def get_ready(self) -> None:
-        """For a next run, whatever its file; not with other data than the first run had."""
-        if not self.data.missing() and (conditions := self.conditions()) == self._first_conditions(conditions):
+        """Has what the next run begins with made ready, whatever its file: where the task names it, no run is on, and the data is
+        that of the first run. Cheap once it is.
+        """
+        if not self._task.run.preload or self._state.running or self.data.missing():
+            return
+        if (conditions := self.conditions()) == self._first_conditions(conditions):
             self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED, conditions=conditions), self.pinned)
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:

@@ -252,7 +252,7 @@ class Session:
             rules.require("discard", state, self.task, file, self.done())
             undone = unified_diff(file.best, file.text, self.task.files.editable)
             if state.wave:
-                fates = [(member, waves.fate(state, self.task, member, None)) for member, _ in waves.ranked(state, self.task)]
+                fates = [(member, waves.fate(state, self.task, member, None)) for member in state.wave]
                 note = self._judge(fates[0][0], "discard", fates[0][1], learned, fates[1:])
                 return Judgement(None, undone, note, [member for member, _ in fates])
             experiment = rules.current(state)
@@ -278,18 +278,15 @@ class Session:
         self.refresh()
         if self.task.notify.on_end and self.position().phase == "done":
             self.hooks.fire("end", {"reason": self.done()})
-        if rules.due(self.state, self.task) is None:
+        if rules.due(self.state, self.task) is None and waves.against(self.state, self.task) is None:
             return
         with self.step("advance"):
             while (experiment := rules.due(self.state, self.task)) and len(
                 self.state.running
             ) < self.runs.room:  # of a wave several
                 self._repeat(experiment)
-
-    def get_ready(self) -> None:
-        """Has what the next run begins with made ready, where the task names it and no run is on. Cheap once it is."""
-        if self.task.run.preload and not self.state.running and self.position().phase != "done":
-            self.runs.get_ready()
+            while (experiment := waves.against(self.state, self.task)) is not None:
+                self._judge(experiment, "discard", waves.earned(self.state, self.task, experiment), None)
 
     def start_run(self, experiment: ExperimentState, purpose: Purpose, seed: int) -> RunStarted:
         """Runs an experiment's own commit again, to examine it. Raises NotAllowedError, WorkspaceError."""

@@ -1,9 +1,9 @@
 """Waves: several experiments at once, each a change of its own to the same best. Pure: functions over (state, task).
 
 Every member is judged as an experiment alone would be: by the same rule, against the same best, and each is a look that the bound
-on the night's error counts. One at most becomes the best, for the others' changes are not on top of it; what they are worth there
-is another experiment, their changes merged. A wave ends when all its members are judged, in one step, and until then nothing else
-is tried.
+on the night's error counts. What is decided against is recorded at once, so that later runs of others cannot turn it; the last one
+waits for whoever concludes the wave. One at most becomes the best, for the others' changes are not on top of it; what they are
+worth there is another experiment, their changes merged. Until the wave is concluded nothing else is tried.
 """
 
 from typing import Literal
@@ -38,6 +38,15 @@ def is_decided(state: SessionState, task: Task, member: ExperimentState) -> bool
     return member.running is None and _lacking(state, task, member) is None
 
 
+def against(state: SessionState, task: Task) -> ExperimentState | None:
+    """A member that is decided against, while others await their verdict too."""
+    if len(state.wave) > 1:
+        for member in state.wave:
+            if is_decided(state, task, member) and earned(state, task, member).decision == "discard":
+                return member
+    return None
+
+
 def is_over(state: SessionState, task: Task) -> bool:
     """Whether every member can be judged."""
     return all(is_decided(state, task, member) for member in state.wave)
@@ -51,12 +60,18 @@ def earned(state: SessionState, task: Task, member: ExperimentState) -> Verdict:
 
 
 def ranked(state: SessionState, task: Task) -> list[tuple[ExperimentState, Verdict | None]]:
-    """The members, those that earned a keep first, by score; None for one that cannot be judged yet."""
-    members = [(member, earned(state, task, member) if is_decided(state, task, member) else None) for member in state.wave]
+    """All members, those that earned a keep first, by score; None for one that cannot be judged yet."""
+
+    def given(member: ExperimentState) -> Verdict | None:
+        if member.verdict is not None:
+            return Verdict(member.verdict.verdict, member.verdict.reason)
+        return earned(state, task, member) if is_decided(state, task, member) else None
+
+    members = [(member, given(member)) for member in state.whole_wave]
 
     def rank(item: tuple[ExperimentState, Verdict | None]) -> tuple[bool, bool, float]:
-        member, given = item
-        return given is not None and given.decision == "keep", member.score is not None, state.sign * (member.score or 0.0)
+        member, verdict = item
+        return verdict is not None and verdict.decision == "keep", member.score is not None, state.sign * (member.score or 0.0)
 
     return sorted(members, key=rank, reverse=True)
 
@@ -79,8 +94,8 @@ def fate(state: SessionState, task: Task, member: ExperimentState, kept: Experim
 
 def place(state: SessionState, task: Task) -> tuple[Literal["running", "repeating", "scored"], tuple[str, ...], str, bool]:
     """Where the loop stands in a wave: what rules.Position is made of."""
-    get, members = task.get_tool, state.wave
-    decided = sum(is_decided(state, task, member) for member in members)
+    get, members = task.get_tool, state.whole_wave
+    decided = sum(member.verdict is not None or is_decided(state, task, member) for member in members)
     if decided < len(members) or state.running:
         step = f"{decided} of the wave's {len(members)} experiments are decided: call {get} to wait for the rest"
         ways = ["stop_experiment"] if any(member.running for member in members) else [] if state.running else ["discard"]

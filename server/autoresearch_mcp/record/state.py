@@ -23,6 +23,7 @@ from autoresearch_mcp.record.noise import Noise, group
 from autoresearch_mcp.record.standing import Standing
 
 NEAREST = 2  # misses that are remembered, the best scores first
+OF_WAVES = 256  # experiments, the latest, among which those of a wave are
 SET_ASIDE = 2  # disturbed runs of an experiment that do not count, because it is run again; after that they do, with their mark
 
 
@@ -146,8 +147,14 @@ class SessionState:
 
     @property
     def wave(self) -> list[ExperimentState]:
-        """Those of them that were entered together, and are judged together."""
+        """Those of them that were entered together."""
         return [experiment for experiment in self._awaiting.values() if experiment.committed.wave]
+
+    @property
+    def whole_wave(self) -> list[ExperimentState]:
+        """The same with those of that wave that have their verdict; empty when none awaits one any more."""
+        numbers = {experiment.committed.wave for experiment in self.wave}
+        return [experiment for experiment in self.experiments[-OF_WAVES:] if experiment.committed.wave in numbers]
 
     @property
     def head_commit(self) -> str:
