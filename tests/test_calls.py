@@ -114,6 +114,7 @@ CALLS: tuple[tuple[str, dict[str, object]], ...] = (
     ("read_notes", {}),
     ("apply_patch", {"patch": "@@\n # Notes on the loop\n+\n+budget metric\n"}),
     ("run_experiment", {"description": "an idea", "replicate": True, "wait_seconds": 0}),
+    ("run_batch", {"experiments": [{"patch": "@@\n # Notes on the loop\n+metric\n", "description": "b"}], "wait_seconds": 0}),
     ("get_score", {"wait_seconds": 0}),
     ("history", {"search": "idea"}),
     ("read_reference", {"name": "diff:1"}),
