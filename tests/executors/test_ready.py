@@ -236,7 +236,8 @@ def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
     session.runs.get_ready()
     assert session.executor._waiting is None  # type: ignore[attr-defined]
     wait_for(lambda: session.progress().phase == "training")
-    session.runs.get_ready()  # as another session's would
+    draft = session.runs._spec(run=0, experiment=0, seed=1)  # pyright: ignore[reportPrivateUsage]
+    session.executor.get_ready(draft, session.runs.pinned)  # as another session would
     (folder,) = [each for each in ready_folders()]
     pid = session.executor._waiting.host.pid  # type: ignore[attr-defined]
     wait_for(lambda: slots.waiting(slots.slots_folder()))

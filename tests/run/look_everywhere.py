@@ -183,4 +183,4 @@ def main(descriptor: int, roots: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    main(int(os.environ["AUTORESEARCH_SOCKET"]), sys.argv[1:])

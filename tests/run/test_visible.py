@@ -246,15 +246,16 @@ def look_everywhere(spec: RunSpec, level: str, paths: str, *roots: str) -> list[
     """What the run prints that looks into every file it can read: those that hold something sealed, and how many they were."""
     spec = spec.model_copy(update={"enforcement": level})
     assert spec.data is not None
-    log, (ours, theirs) = BoundedLog(spec.log, 1 << 20), socket.socketpair()
-    with ours, theirs, tempfile.TemporaryFile() as index, tempfile.TemporaryFile() as named, tempfile.TemporaryFile() as clean:
+    log = BoundedLog(spec.log, 1 << 20)
+    with tempfile.TemporaryFile() as index, tempfile.TemporaryFile() as named, tempfile.TemporaryFile() as clean:
         (spec.work / LOOK.name).write_text(LOOK.read_text())
         for file, content in ((index, index_of(spec.data)), (named, os.fsencode(paths))):
             file.write(content)
             file.seek(0)
-        child = Cell(spec).start_run(["{python}", LOOK.name, str(theirs.fileno()), *roots], log, theirs.fileno())
-        socket.send_fds(ours, [b"."], [index.fileno(), named.fileno(), clean.fileno()])
-        status = child.process.wait(900)
+        child, ours = Cell(spec).start_run(["{python}", LOOK.name, *roots], log)
+        with ours:
+            socket.send_fds(ours, [b"."], [index.fileno(), named.fileno(), clean.fileno()])
+            status = child.process.wait(900)
         clean.seek(0)
         CLEAN.extend([np.load(clean)] if status == 0 else [])
     child.drain()
