@@ -115,7 +115,7 @@ async def result(
         await blocking(session.advance)
         if anyio.current_time() - reported >= REPORT_EVERY:
             reported = anyio.current_time()
-            progress = await blocking(session.progress)
+            progress = await blocking(partial(session.progress, number))
             what = "the wave" if number is None else f"experiment {number}"
             await ctx.report_progress(reported - started, seconds, f"{what}: {progress.phase}, {progress.elapsed:.0f} s")
     return await answer(partial(build.result, session, number, note))

@@ -33,6 +33,17 @@ def session(toy: Make) -> Session:
     return made
 
 
+@pytest.fixture
+def waiting(toy: Make) -> Session:
+    """With a wave of two, 2 and 3, that runs until a file `go` is there."""
+    waits = "import os, time\nb = 0.0\nd = 0.0\nwhile b + d and not os.path.exists('go'):\n    time.sleep(0.02)\n"
+    made = toy(waits + "open('result.txt', 'w').write(str(1 + b + d))\n", SHARED)
+    run(made)
+    made.keep()
+    batch.run_batch(made, [entry("b", "2.0"), entry("d", "5.0")])
+    return made
+
+
 def over(session: Session) -> bool:
     session.advance()
     return waves.is_over(session.state, session.task)
@@ -126,12 +137,8 @@ def test_one_of_the_wave_can_be_chosen_and_only_one_that_earned_it(session: Sess
     assert session.state.best_score == 3.0
 
 
-def test_while_a_wave_is_on_nothing_else_is_tried(toy: Make):
-    waits = "import os, time\nb = 0.0\nd = 0.0\nwhile b + d and not os.path.exists('go'):\n    time.sleep(0.02)\n"
-    session = toy(waits + "open('result.txt', 'w').write(str(1 + b + d))\n", SHARED)
-    run(session)
-    session.keep()
-    batch.run_batch(session, [entry("b", "2.0"), entry("d", "5.0")])
+def test_while_a_wave_is_on_nothing_else_is_tried(waiting: Session):
+    session = waiting
     assert session.position().phase == "running" and session.position().allowed[0] == "get_score"
     for step in (lambda: session.apply_patch(change("b", "1.0")), session.keep, session.discard):
         with pytest.raises(NotAllowedError):
@@ -255,12 +262,8 @@ def test_no_more_runs_are_on_than_there_is_room_for(session: Session, monkeypatc
     assert [session.experiment(number).score for number in range(2, 7)] == [2.0, 3.0, 4.0, 5.0, 6.0]
 
 
-def test_of_several_runs_the_one_to_stop_is_named(toy: Make):
-    waits = "import os, time\nb = 0.0\nd = 0.0\nwhile b + d and not os.path.exists('go'):\n    time.sleep(0.02)\n"
-    session = toy(waits + "open('result.txt', 'w').write(str(1 + b + d))\n", SHARED)
-    run(session)
-    session.keep()
-    batch.run_batch(session, [entry("b", "2.0"), entry("d", "5.0")])
+def test_of_several_runs_the_one_to_stop_is_named(waiting: Session):
+    session = waiting
     with pytest.raises(NotAllowedError, match="say which"):
         session.stop()
     with pytest.raises(NotAllowedError, match="No run of experiment 9"):

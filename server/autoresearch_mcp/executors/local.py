@@ -31,11 +31,8 @@ IDLE = 900.0  # seconds that a host waits for a run
 LEAVING = 2.0  # seconds that one has to end by itself
 ANSWER = 20.0  # seconds that a waiting host has to take a run
 OF_ONE_RUN = {"run", "token", "experiment", "tag", "seed", "folder", "place", "ledger", "earlier"}
-LIMITS = (
-    "startup_seconds",
-    "check_seconds",
-    "evaluate_seconds",
-)  # follow from the session's baseline; only the clock asks for them
+LIMITS = ("startup_seconds", "check_seconds", "evaluate_seconds")
+"""Of a run: they follow from the session's baseline, and only the clock asks for them."""
 
 
 class LocalExecutor:

@@ -11,6 +11,8 @@ from autoresearch_mcp.loop import changes, commits, limits, patches, rules
 from autoresearch_mcp.loop.rows import LEARNED
 from autoresearch_mcp.loop.session import DESCRIPTION, Session
 from autoresearch_mcp.loop.sizes import check_size
+from autoresearch_mcp.record.experiments import ExperimentState
+from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.text import format_score, one_line
 
 MOST = 64  # entries of a wave
@@ -53,13 +55,30 @@ def run_batch(session: Session, entries: Sequence[Entry]) -> list[int | str]:
         return [numbers.get(place, said.get(place, "")) for place in range(len(entries))]
 
 
+def comparable(session: Session) -> dict[str, SessionState]:
+    """The workspace's lines of research on the same file and metric, by name, this one among them."""
+    own, sessions = session.state.started, session.ledger.state().sessions
+    return {
+        tag: state
+        for tag, state in sessions.items()
+        if tag == session.tag
+        or ((state.started.file, state.started.metric) == (own.file, own.metric) and state.started.examines is None)
+    }
+
+
+def comparable_experiment(session: Session, number: int) -> ExperimentState | None:
+    """Of any of them; None where none has it."""
+    found = session.ledger.state().experiments.get(number)
+    return found if found and found.committed.session in comparable(session) else None
+
+
 def tried_elsewhere(session: Session, number: int) -> str:
     """Which other session has run the program, or made the change, of an experiment of this one, and what came of it; empty where
     none has.
     """
     committed = session.experiment(number).committed
-    for tag, state in session.ledger.state().sessions.items():
-        if tag == session.tag or state.started.file != session.state.started.file:
+    for tag, state in comparable(session).items():
+        if tag == session.tag:
             continue
         same = state.by_program.get(committed.program_sha256 or "", []) or state.by_change.get(committed.change_sha256 or "", [])
         if same:
@@ -113,9 +132,9 @@ def combine(session: Session, numbers: Sequence[int]) -> str:
 
 
 def _with(session: Session, text: bytes, number: int) -> bytes:
-    experiment = session.ledger.state().experiments.get(number)
+    experiment = comparable_experiment(session, number)
     if experiment is None:
-        raise NotFoundError(f"There is no experiment {number} in this workspace.")
+        raise NotFoundError(f"There is no experiment {number} in this workspace that changed {session.task.files.editable}.")
     before, after = session.blob(experiment.committed.parent), session.blob(experiment.committed.commit)
     merged = commits.merge(session.workspace, text, before, after)
     if merged is None:

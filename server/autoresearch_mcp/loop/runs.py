@@ -65,6 +65,11 @@ class Runs:
             )
         return conditions
 
+    @property
+    def _best(self) -> str:
+        """The text of the best's file."""
+        return self._workspace.blob(self._state.head_commit, self._task.files.editable).decode("utf-8", errors="replace")
+
     def _first_conditions(self, now: str) -> str:
         return next((run.started.conditions for experiment in self._state.experiments for run in experiment.runs), now)
 
@@ -87,7 +92,7 @@ class Runs:
         """Commits a file on top of the best as an experiment that nobody runs yet; returns its number."""
         state, name = self._state, self._task.files.editable
         commit = self._workspace.commit_file(state.head_commit, name, content, description)
-        before = self._workspace.blob(state.head_commit, name).decode("utf-8", errors="replace")
+        before = self._best
         with self._ledger.transaction() as transaction:
             number = transaction.next_experiment()
             transaction.append(experiment_row(number, state, commit, before, content, description, None))
@@ -101,7 +106,7 @@ class Runs:
         if not entries:
             return []
         state, name, conditions = self._state, self._task.files.editable, self.comparable_conditions()
-        before = self._workspace.blob(state.head_commit, name).decode("utf-8", errors="replace")
+        before = self._best
         commits = [self._workspace.commit_file(state.head_commit, name, content, said) for content, said, _ in entries]
         with self._ledger.transaction() as transaction:
             first, run = transaction.next_experiment(), transaction.next_run()
@@ -120,6 +125,11 @@ class Runs:
         return [*range(first, first + len(entries))]
 
     @property
+    def has_room(self) -> bool:
+        """Whether one more run of the session may be on."""
+        return len(self._state.running) < self.room
+
+    @property
     def room(self) -> int:
         """How many runs of the session are on at most: as many as there are slots, and some that wait, so that none stays free."""
         capacity = slots.capacity(self._task.run)
@@ -129,7 +139,7 @@ class Runs:
         """Commits the file on top of the best, as a new experiment, and runs it. Raises NotAllowedError, WorkspaceError."""
         state, conditions = self._state, self.comparable_conditions()
         commit = self._workspace.commit_file(state.head_commit, self._task.files.editable, content, description)
-        before = self._workspace.blob(state.head_commit, self._task.files.editable).decode("utf-8", errors="replace")
+        before = self._best
         with self._ledger.transaction() as transaction:
             number = transaction.next_experiment()
             if failed := rules.current(state):  # this experiment is the attempt to mend it

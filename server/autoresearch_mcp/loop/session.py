@@ -179,8 +179,11 @@ class Session:
         return self.recovery.spec(run)
 
     def progress(self, number: int | None = None) -> Progress:
-        """Where the oldest run that is on stands, or that of an experiment."""
-        running = [one for one in self.state.running if number in (None, one[0].number)]
+        """Where the run of an experiment stands; the oldest that is on where it has none, and is no wave's member."""
+        state = self.state
+        running = [one for one in state.running if one[0].number == number]
+        if not running and number not in [member.number for member in state.wave]:
+            running = state.running
         spec = self.spec(running[0][1].started.run) if running else None
         return self.executor.progress(spec) if spec else Progress()
 
@@ -281,9 +284,7 @@ class Session:
         if rules.due(self.state, self.task) is None and waves.against(self.state, self.task) is None:
             return
         with self.step("advance"):
-            while (experiment := rules.due(self.state, self.task)) and len(
-                self.state.running
-            ) < self.runs.room:  # of a wave several
+            while (experiment := rules.due(self.state, self.task)) and self.runs.has_room:  # of a wave several
                 self._repeat(experiment)
             while (experiment := waves.against(self.state, self.task)) is not None:
                 self._judge(experiment, "discard", waves.earned(self.state, self.task, experiment), None)

@@ -80,7 +80,7 @@ class Cell:
 
     def take_on(self) -> None:
         """The run that this was made ready for has come, and its file lies there: it belongs to the run. Raises OSError."""
-        if self._users is not None:
+        if self._users is not None and self.spare.child is not None:
             users.give(self.spec.work, self._users.run)
             users.give(self.spec.scoring, self._users.scoring)
 

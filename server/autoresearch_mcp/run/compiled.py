@@ -132,11 +132,11 @@ def _keep(folder: Path, name: str, entry: Path) -> None:
         target, left = Path(temporary) / "entry", BYTES
         target.mkdir()
         for place in _files(folder / name):
-            within = str(place.relative_to(folder))
+            copy = target / place.relative_to(folder / name)
             with suppress(OSError):  # a link, or what is no file
-                outputs.take_over(folder, within, target / place.relative_to(folder / name), left)
-                left -= (target / place.relative_to(folder / name)).stat().st_size
-        with suppress(FileExistsError, OSError):  # another run of the file was faster
+                outputs.take_over(folder, str(place.relative_to(folder)), copy, left)
+                left -= copy.stat().st_size
+        with suppress(OSError):  # another run of the file was faster
             target.rename(entry)
     for old in sorted(entry.parent.glob("[0-9a-f]*"), key=_age)[:-ENTRIES]:
         shutil.rmtree(old, ignore_errors=True)

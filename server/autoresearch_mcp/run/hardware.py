@@ -56,9 +56,8 @@ class Granted:
     @property
     def physical(self) -> list[int]:
         """A number for each physical core: that of the first in its group, else counted from 0."""
-        return (
-            [group[0] for group in self.groups] if self.pinned and len(self.groups) == self.threads else list(range(self.threads))
-        )
+        told = self.pinned and len(self.groups) == self.threads
+        return [group[0] for group in self.groups] if told else list(range(self.threads))
 
     def share(self, physical: Collection[int]) -> "Granted":
         """Some of the physical cores; where none can be told apart, as many threads without a place of their own."""

@@ -23,8 +23,6 @@ class Judging:
     def __init__(self, cell: Cell, children: list[int]):
         self._cell, self._children = cell, children
         self.scoring = cell.spare.take_scoring()
-        if self.scoring is not None:
-            children.append(self.scoring.child.pid)
         self._laid_out = self._hashes()
         self._called: Called | None = None
 

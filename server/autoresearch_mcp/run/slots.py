@@ -4,7 +4,7 @@ dies.
 
 A run takes all that it needs at once or nothing, so that no two wait for each other. Who waits leaves a ticket, a file kept locked
 as well. In turn is the session that was served longest ago, and of one session the oldest ticket; who wants more than is free
-keeps what is free of its kind from those behind, or a large run would never come. Waiting is by looking ten times a second.
+keeps what is free of its kind from those behind, or a large run would never come. Waiting is by looking five times a second.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -135,7 +136,11 @@ class Slot:
         return any(0 < len(held) < len(there) for there in offered().values() if (held := set(there) & set(self.names)))
 
     def __str__(self) -> str:
-        """In few words: "gpu0", "gpu0 gpu1", "cpu" for every core, "cores 0-3"."""
+        return self._told
+
+    @cached_property
+    def _told(self) -> str:
+        """In few words: "gpu0", "gpu0 gpu1", "cpu" for every core, "cores 0-3". Asked for four times a second."""
         cores = self.cores
         whole = len(cores) == granted().threads
         told = [] if not cores else ["cpu"] if whole else [f"cores {_ranges(cores)}" if len(cores) > 1 else f"core {cores[0]}"]
@@ -239,19 +244,18 @@ def _look(folder: Path, ours: Path, session: str) -> Held | None:
 
 
 def _take(folder: Path, session: str, names: list[str]) -> Held | None:
-    held: list[int] = []
+    held = Held(Slot(tuple(names)), [])
     for name in names:
         if (descriptor := try_lock(folder / f"{name}.lock")) is None:
-            for taken in held:
-                os.close(taken)
+            held.release()
             return None
         _say_who(descriptor)
-        held.append(descriptor)
+        held.descriptors.append(descriptor)
     with contextlib.suppress(OSError):
         served = _served(folder, session)
         served.parent.mkdir(exist_ok=True)
         served.touch()
-    return Held(Slot(tuple(names)), held)
+    return held
 
 
 def waiting(folder: Path, ours: Path | None = None) -> list[Ticket]:
@@ -264,7 +268,7 @@ def waiting(folder: Path, ours: Path | None = None) -> list[Ticket]:
             continue
         said = read_json(path)
         if not isinstance(said, dict):
-            continue  # it is being written
+            continue  # no ticket of ours
         content = cast("dict[str, Any]", said)
         served = _served(folder, str(content.get("session")))
         last = served.stat().st_mtime if served.exists() else 0.0

@@ -5,7 +5,7 @@ from heapq import nlargest
 from itertools import islice
 from typing import TypeVar
 
-from autoresearch_mcp.loop import limits, waves
+from autoresearch_mcp.loop import batch, limits, waves
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.loop.verdicts import Verdict, verdict
 from autoresearch_mcp.patterns import LINE, matches
@@ -303,7 +303,7 @@ def history(session: Session, search: str | None = None, everyone: bool = False)
     of the workspace's other sessions.
     """
     state = session.state
-    known = [*_everyones(session)] if everyone else [(state, e) for e in state.experiments]
+    known = _everyones(session) if everyone else [(state, e) for e in state.experiments]
     answer = History(
         metric=session.task.metric.name,
         direction=session.task.metric.direction,
@@ -322,12 +322,7 @@ def history(session: Session, search: str | None = None, everyone: bool = False)
 
 def _everyones(session: Session) -> list[tuple[SessionState, ExperimentState]]:
     """Experiments of all lines of research on the same file and metric, in the order of their numbers."""
-    own = session.state.started
-    alike = [
-        state
-        for state in session.ledger.state().sessions.values()
-        if (state.started.file, state.started.metric) == (own.file, own.metric) and state.started.examines is None
-    ]
+    alike = batch.comparable(session).values()
     return sorted(((state, e) for state in alike for e in state.experiments), key=lambda item: item[1].number)
 
 

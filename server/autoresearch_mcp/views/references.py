@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.diffs import unified_diff
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
@@ -66,11 +67,8 @@ def log(session: Session, number: int | None = None) -> str:
 
 def diff(session: Session, number: int | None = None) -> str:
     """What an experiment changed against the best of its time."""
-    other = session.ledger.state().experiments.get(number or 0)  # another session's: it may be read to take it over
-    alike = (
-        other is not None and session.ledger.state().sessions[other.committed.session].started.file == session.state.started.file
-    )
-    committed = (other if other and alike else session.experiment(number)).committed
+    other = batch.comparable_experiment(session, number) if number is not None else None  # to take it over, it may be read
+    committed = (other or session.experiment(number)).committed
     return _diff(session, committed.parent, committed.commit)
 
 
