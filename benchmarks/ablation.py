@@ -1,19 +1,49 @@
-"""What single settings of harness/train.py are worth: each idea against the file as it is, in turn, on the same seeds.
+"""What single settings of harness/train.py are worth: each idea against the file as it is, on the same seeds.
 
-    python benchmarks/ablation.py [SEEDS] [--preset cpu] [--of without|with] [--only TEXT]
+    python benchmarks/ablation.py [SEEDS] [--preset cpu] [--of without|with|larger] [--times 1] [--only TEXT]
+        [--speeds FILE]
 
 An idea is another value of a constant or two, or another text in place of one that train.py has once: WITHOUT takes out what the
-file has, WITH puts in what it has not. A difference comes with its standard error. How much differences between two files vary from
-seed to seed is taken from all ideas together, since a few seeds say little of it each; within two errors of nothing says nothing.
+file has, WITH puts in what it has not.
+
+A budget is seconds, and a machine that others share gives now more steps for them and now fewer, by more than most ideas are worth.
+So both are taken apart. First, how many steps an idea makes in the time of one as it is: two processes that train on made-up tokens
+take turns of a second and a half (nothing else should run). Then each is trained for the steps that the budget would buy at its
+speed, however long that takes, and scored by the server's own executor. `--speeds` keeps the first part in a file. `--times` is for
+a machine that is so many times as fast.
+
+A difference comes with its standard error. How much differences between two files vary from seed to seed is taken from all ideas
+together, since a few seeds say little of it each; within two errors of nothing says nothing.
 """
 
+import json
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from math import sqrt
 from pathlib import Path
-from statistics import mean, variance
+from statistics import mean, median, variance
 
-from baseline import HARNESS, conditions, options, run, scores_of, told
+from baseline import HARNESS, conditions, options, run, scores_of
+
+from autoresearch_mcp.loop.trial import read_folder
+from autoresearch_mcp.run import sandbox
+from autoresearch_mcp.run.hardware import granted
+
+BURST, PAIRS, STARTS = 1.5, 4, 2  # seconds of a turn, turns that each of two files has, and how often both are started anew
+CLOCK = "elapsed() / TIME_BUDGET"  # how train.py tells how far it is
+PHASE = "elapsed() < TIME_BUDGET / 3"  # how an idea tells a first phase; its speed is that of the phase
+STEP = "step, pass_in_step = step + 1, 0\n"
+UNHURRIED = {
+    "budget_seconds": 3600,
+    "startup_seconds": 600,
+    "grace_seconds": 60,
+    "export_seconds": 600,
+}
+"""Limits of runs that end by their steps."""
 
 WITHOUT = {
     "two layers": {"DEPTH": "2"},
@@ -80,11 +110,62 @@ WITH = {
         "            loss = compiled(x.view(-1, size), y.view(-1, size))"
     },
 }
-IDEAS = {"without": WITHOUT, "with": WITH}
-FIRST, LAST = "as it is", "as it is, at the end of each turn"
+LARGER = {  # for machines with more cores: with --times
+    "two layers": {"DEPTH": "2"},
+    "256 channels": {"MODEL_DIM": "256"},
+    "two layers of 256 channels": {"DEPTH": "2", "MODEL_DIM": "256"},
+    "twice the batch": {"TOTAL_BATCH_SIZE": "2**13", "DEVICE_BATCH_SIZE": "32"},
+    "256 channels, twice the batch": {"MODEL_DIM": "256", "TOTAL_BATCH_SIZE": "2**13", "DEVICE_BATCH_SIZE": "32"},
+}
+IDEAS = {"without": WITHOUT, "with": WITH, "larger": LARGER}
+SAME_COST = {
+    "no share of the first embedding",
+    "embeddings' rate halved",
+    "no weight decay",
+    "AdamW's second beta 0.95",
+    "warm-down in the last half",
+    "embeddings' rate 0.9",
+    "Muon's rate doubled",
+    "first embedding's share 0.05",
+    "rate ends at 0.05 of its full value",
+    "weight decay 0.01 of embeddings and head",
+    "matrices begin at 0.68",
+    "the head's betas (0.9, 0.95)",
+    "Muon's momentum from 0.85, in 100 steps",
+}
+"""Ideas whose steps do the very same work on other numbers: measuring their speed would only add noise."""
+BASE = "as it is"
+
+BURSTS = """
+import sys, time
+import train
+from prepare import VOCAB_SIZE, synthetic_batch
+
+class Tokens:
+    @classmethod
+    def from_directory(cls):
+        return cls()
+    def get_vocab_size(self):
+        return VOCAB_SIZE
+
+def bursts(tokenizer, rows, length, split):
+    x, y = synthetic_batch(rows, length)
+    passes = max(1, train.TOTAL_BATCH_SIZE // (rows * length))
+    for line in sys.stdin:
+        started, done = time.perf_counter(), 0
+        while time.perf_counter() - started < float(line):
+            for _ in range(passes):
+                yield x, y, 0
+            done += 1
+        print("burst", done / (time.perf_counter() - started), file=sys.stderr, flush=True)
+    sys.exit()
+
+train.Tokenizer, train.declare, train.make_dataloader = Tokens, lambda model: None, bursts
+train.main()
+"""
 
 
-def changed(text: str, edits: dict[str, str]) -> bytes:
+def changed(text: str, edits: dict[str, str]) -> str:
     """The file with other values of its constants, or other texts."""
     for old, new in edits.items():
         constant = re.findall(rf"^{re.escape(old)} = .*", text, re.MULTILINE)
@@ -92,32 +173,124 @@ def changed(text: str, edits: dict[str, str]) -> bytes:
         if text.count(whole) != 1:
             sys.exit(f"train.py has not once: {whole}\ncorrect the idea in {Path(__file__).name}")
         text = text.replace(whole, new)
-    return text.encode()
+    return text
+
+
+class Bursts:
+    """A process that trains on made-up tokens when it is told to."""
+
+    def __init__(self, folder: Path, text: str, preset: str, stack: ExitStack):
+        shutil.copytree(HARNESS, folder)
+        (folder / "tmp").mkdir()
+        (folder / "train.py").write_text(text)
+        (folder / "bursts.py").write_text(BURSTS)
+        run = read_folder(HARNESS, preset)[0].run
+        environment = sandbox.environment(folder, "", granted().environment | run.env | {"AUTORESEARCH_PRESET": preset})
+        self._process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "bursts.py"],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(self._process.kill)
+        self.burst()  # the first steps are slow
+
+    def burst(self) -> float:
+        """Steps a second."""
+        assert self._process.stdin is not None and self._process.stderr is not None
+        print(BURST, file=self._process.stdin, flush=True)
+        for line in self._process.stderr:
+            if line.startswith("burst "):
+                return float(line.split()[1])
+        sys.exit("train.py ended before it had made a step: run it by hand")
+
+
+def speeds(files: dict[str, str], preset: str) -> dict[str, float]:
+    """Steps a second of each file; of those with an idea from the ratio to the file as it is, which takes turns with each."""
+    ratios: dict[str, float] = {name: 1.0 for name in files if name in SAME_COST}
+    alone: list[float] = []
+    for name, text in files.items():
+        if name == BASE or name in SAME_COST:
+            continue
+        turns: list[tuple[float, float]] = []
+        for _ in range(STARTS):  # how fast a process is depends on where its memory has come to lie
+            with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+                base = Bursts(Path(folder, "base"), files[BASE], preset, stack)
+                idea = Bursts(Path(folder, "idea"), text, preset, stack)
+                turns += [(base.burst(), idea.burst()) for _ in range(PAIRS)]
+        found = [other / own for own, other in turns]
+        ratios[name] = median(found)
+        alone += [own for own, _ in turns]
+        told = f"{ratios[name]:.3f} of the steps, between {min(found):.3f} and {max(found):.3f}"
+        print(f"{name}: {told} ({median(own for own, _ in turns):.2f} a second)", file=sys.stderr, flush=True)
+    return {BASE: median(alone)} | {name: ratio * median(alone) for name, ratio in ratios.items()}
+
+
+def by_steps(text: str, steps: float, phase: float) -> bytes:
+    """A file that ends after so many steps, and tells by them how far it is; `phase`: steps of a first phase."""
+    for old, new, times in (
+        (CLOCK, f"step / {round(steps)}", 2),
+        (STEP, f"{STEP}        if step == {round(steps)}:\n            break\n", 1),
+    ):
+        if text.count(old) != times:
+            sys.exit(f"train.py has not {times} times: {old}\ncorrect {Path(__file__).name}")
+        text = text.replace(old, new)
+    return text.replace(PHASE, f"step < {round(phase)}").encode()
+
+
+def unhurried(folder: Path, preset: str) -> Path:
+    """The harness with limits that nothing meets."""
+    shutil.copytree(HARNESS, folder)
+    toml = folder / "autoresearch.toml"
+    section = re.compile(rf"(^\[presets\.{preset}\.run\]\n)(.*?)(?=^\[|\Z)", re.MULTILINE | re.DOTALL)
+
+    def rewritten(found: re.Match[str]) -> str:
+        kept = [line for line in found[2].splitlines() if line.split(" =")[0] not in UNHURRIED]
+        return found[1] + "\n".join([*kept, *(f"{name} = {value}" for name, value in UNHURRIED.items())]) + "\n\n"
+
+    toml.write_text(section.sub(rewritten, toml.read_text(), count=1))
+    return folder
 
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--of", choices=IDEAS, help="only what goes without a part of the file, or with a new one")
+    parser.add_argument("--of", choices=IDEAS, help="what goes without a part of the file, or with a new one; both if left out")
+    parser.add_argument("--times", type=float, default=1.0, help="how many times as many steps as this machine makes")
     parser.add_argument("--only", default="", help="ideas whose name has this in it")
+    parser.add_argument("--speeds", type=Path, help="JSON file; made where it is missing")
     arguments = parser.parse_args()
     text = (HARNESS / "train.py").read_text()
-    kinds = [kind for kind in IDEAS if arguments.of in (None, kind)]
+    kinds = [arguments.of] if arguments.of else ["without", "with"]
     tables = {kind: [idea for idea in IDEAS[kind] if arguments.only in idea] for kind in kinds}
-    edits = {idea: IDEAS[kind][idea] for kind, ideas in tables.items() for idea in ideas}
-    files = {name: changed(text, edits.get(name, {})) for name in (FIRST, *edits, LAST)}
-    tried = run(files, arguments.preset, arguments.seeds)
+    files = {BASE: text} | {idea: changed(text, IDEAS[kind][idea]) for kind, ideas in tables.items() for idea in ideas}
+    known = arguments.speeds is not None and arguments.speeds.exists()
+    speed = json.loads(arguments.speeds.read_text()) if known else speeds(files, arguments.preset)
+    if arguments.speeds is not None and not known:
+        arguments.speeds.write_text(json.dumps(speed))
+    budget = arguments.times * read_folder(HARNESS, arguments.preset)[0].run.budget_seconds
+    steps = {name: budget * speed[name] for name in files}
+    phases = {name: steps[name] / 3 for name in files if PHASE in files[name]}
+    steps |= {name: first + budget * speed[BASE] * 2 / 3 for name, first in phases.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        harness = unhurried(Path(folder, "harness"), arguments.preset)
+        ready = {name: by_steps(content, steps[name], phases.get(name, 0.0)) for name, content in files.items()}
+        tried = run(ready, arguments.preset, arguments.seeds, harness)
     scores = scores_of(tried)
-    base = scores[FIRST]
-    differences = {name: [value - other for value, other in zip(scores[name], base, strict=True)] for name in (*edits, LAST)}
+    differences = {
+        name: [value - own for value, own in zip(scores[name], scores[BASE], strict=True)] for name in files if name != BASE
+    }
     error = sqrt(mean(variance(values) for values in differences.values()) / arguments.seeds)
     print(conditions(tried, arguments.preset, arguments.seeds))
-    print(f"As it is: {mean(base):.4f}, and at the end of each turn {mean(scores[LAST]):.4f}.")
-    print(f"Standard error of a difference: {error:.4f}.")
+    print(f"As it is: {mean(scores[BASE]):.4f}, {steps[BASE]:.0f} steps. Standard error of a difference: {error:.4f}.")
     for kind, ideas in tables.items():
         print(f"\n| {kind} | val_bpb | worse by | steps |\n|---|---|---|---|")
         for name in ideas:
-            steps = mean(int(told(one, "num_steps")) for one in tried[name])
-            print(f"| {name} | {mean(scores[name]):.4f} | {mean(differences[name]):+.4f} | {steps:.0f} |")
+            print(f"| {name} | {mean(scores[name]):.4f} | {mean(differences[name]):+.4f} | {steps[name]:.0f} |")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,11 @@ def contestants(preset: str, also: Path | None) -> dict[str, bytes]:
     return files
 
 
-def run(files: dict[str, bytes], preset: str, seeds: int) -> dict[str, list[Tried]]:
+def run(files: dict[str, bytes], preset: str, seeds: int, harness: Path = HARNESS) -> dict[str, list[Tried]]:
     tried: dict[str, list[Tried]] = {name: [] for name in files}
     for seed in range(seeds):
         for name, content in files.items():
-            (latest,) = run_trial(HARNESS, 1, preset, content, first=seed).runs
+            (latest,) = run_trial(harness, 1, preset, content, first=seed).runs
             if latest.ended.score is None:
                 sys.exit(f"{name} ended without a score ({latest.ended.failure}):\n{latest.ended.excerpt}")
             tried[name].append(latest)

@@ -1,21 +1,25 @@
 """How many experiments an hour several slots make, against as many times what one run takes: waves of runs that sleep, so that two
 cores stand for any number of machines.
 
-    python benchmarks/scale_out.py [--seconds 30] [--slots 1,2,4,8,16] [--rounds 2]
+    python benchmarks/scale_out.py [--seconds 30] [--slots 1,2,4,8,16] [--rounds 4] [--executors local,ray]
 
 Every run takes one seat of a named resource and no core; a wave has `rounds` runs for each seat. Time counts from the call of
 run_batch to the row of the last result, so commits, hosts, sandboxes and scoring are in it. Ideal is rounds times the seconds that
-a run sleeps.
+a run sleeps. A Ray cluster has two nodes on this machine that share the seats, and a head without any.
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from autoresearch_mcp.create import create
+from autoresearch_mcp.executors import chosen
 from autoresearch_mcp.loop import batch, waves
 from autoresearch_mcp.loop.batch import Entry
 from autoresearch_mcp.loop.session import Session, open_ledger
@@ -48,6 +52,26 @@ LINE = "sleep, number = 0.0, 0"
 
 def entry(seconds: float, number: int) -> Entry:
     return Entry(f"<<<<<<< SEARCH\n{LINE}\n=======\nsleep, number = {seconds}, {number}\n>>>>>>> REPLACE\n", f"sleeper {number}")
+
+
+@contextmanager
+def cluster_of(seats: int) -> Generator[None]:
+    """Has new sessions run on a Ray cluster on this machine."""
+    from ray.cluster_utils import Cluster
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    for share in (seats - seats // 2, seats // 2):
+        if share:
+            cluster.add_node(num_cpus=2, resources={"seat": share})
+    os.environ |= {chosen.SETTING: "ray", chosen.ADDRESS: cluster.address}
+    try:
+        yield
+    finally:
+        for name in (chosen.SETTING, chosen.ADDRESS):
+            del os.environ[name]
+        chosen.on_cluster.cache_clear()
+        cluster.shutdown()
 
 
 def ended(session: Session) -> bool:
@@ -83,15 +107,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--slots", default="1,2,4,8,16")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--executors", default="local,ray")
     arguments = parser.parse_args()
     print(f"runs that sleep {arguments.seconds:g} s, {arguments.rounds} for each slot; target {TARGET:.0%} of linear\n")
-    print("| slots | runs | seconds | ideal | experiments an hour | of linear |\n|---|---|---|---|---|---|", flush=True)
+    print("| slots | where | runs | seconds | ideal | experiments an hour | of linear |\n|---|---|---|---|---|---|---|", flush=True)
     for seats in map(int, arguments.slots.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
-            took = wave(Path(folder), seats, arguments.rounds, arguments.seconds)
-        ideal, runs = arguments.rounds * arguments.seconds, seats * arguments.rounds
-        print(f"| {seats} | {runs} | {took:.1f} | {ideal:.1f} | {3600 * runs / took:.0f} | {ideal / took:.1%} |", flush=True)
+        for executor in arguments.executors.split(","):
+            with tempfile.TemporaryDirectory() as folder, cluster_of(seats) if executor == "ray" else nullcontext():
+                took = wave(Path(folder), seats, arguments.rounds, arguments.seconds)
+            ideal, runs = arguments.rounds * arguments.seconds, seats * arguments.rounds
+            figures = f"{took:.1f} | {ideal:.1f} | {3600 * runs / took:.0f} | {ideal / took:.1%}"
+            print(f"| {seats} | {executor} | {runs} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ def installs_programs() -> bool:
     return (programs.folder() / "done").exists() or succeeds(*programs.NPM, "view", "@openai/codex", "name", "--fetch-retries=0")
 
 
+def has_ray() -> bool:
+    """Whether Ray and its dashboard, which takes jobs, can be imported."""
+    return succeeds(sys.executable, "-c", "import ray, ray.job_submission, aiohttp, grpc")
+
+
 def browses() -> bool:
     """Whether Chromium loads a page, with the options that it is started with in a sandbox that allows no other inside."""
     options = ["--headless", "--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -77,6 +82,7 @@ TOOLS = {
         enforces("landlock"), "use Linux 5.13 or later, with landlock in the kernel's list of security modules (lsm=)"
     ),
     "seatbelt": Tool(enforces("seatbelt"), "use macOS, where /usr/bin/sandbox-exec is part of the system"),
+    "ray": Tool(has_ray, "install it: .venv/bin/pip install -c constraints.txt -e '.[ray]'"),
     "npm": Tool(installs_programs, "let npm reach its registry, or name a mirror: npm config set registry URL"),
     "pip": Tool(installs_packages, "let pip reach its index, or name a mirror: pip config set global.index-url URL"),
 }

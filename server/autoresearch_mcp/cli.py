@@ -4,22 +4,29 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
-from autoresearch_mcp.options import JsonOption, SessionOption, WorkspaceOption, open_session, say
+from autoresearch_mcp.options import (
+    JsonOption,
+    PresetOption,
+    SessionOption,
+    TaskOption,
+    WorkspaceOption,
+    make_where_missing,
+    open_session,
+    preset_for,
+    say,
+)
+from autoresearch_mcp.serving import serve
 from autoresearch_mcp.task import PROGRAM
 from autoresearch_mcp.text import format_score
 from autoresearch_mcp.writing import attempt, doctor, new_task, programs
-
-if TYPE_CHECKING:
-    from autoresearch_mcp.loop.session import Session
 
 app = typer.Typer(
     name="autoresearch-mcp",
@@ -28,8 +35,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-PresetOption = Annotated[str, typer.Option(help="auto, which fits this machine, or one of the task's presets, as cpu or gpu-24.")]
-TaskOption = Annotated[str, typer.Option(help="Name of a bundled task, or a folder with an autoresearch.toml.")]
 
 
 def _version(asked: bool) -> None:
@@ -54,7 +59,7 @@ def init(
     """Make a workspace: a git repository from a task."""
     from autoresearch_mcp.create import create
 
-    workspace = create(directory, task, _preset(task, preset))
+    workspace = create(directory, task, preset_for(task, preset))
     made = workspace.task_at(workspace.head())
     say(f"workspace:  {workspace.root}")
     say(f"task:       {made.name}" + (f", preset {made.preset}" if made.preset else ""))
@@ -93,57 +98,7 @@ def prepare(
         )
 
 
-@app.command()
-def serve(
-    workspace: WorkspaceOption = Path(),
-    session: SessionOption = None,
-    task: TaskOption = "default",
-    preset: PresetOption = "auto",
-    over_http: Annotated[
-        bool, typer.Option("--http", help="Serve streamable HTTP, with a bearer token, instead of stdio.")
-    ] = False,
-    host: Annotated[str, typer.Option(help="Address for --http.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port for --http; 0 takes a free one.")] = 8377,
-    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let --http listen beyond this machine.")] = False,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="A name, besides its address, that remote clients use for this machine.")
-    ] = None,
-) -> None:
-    """Serve the tools. Makes the workspace where the folder is absent or empty, and prepares data that is missing."""
-    import gc
-
-    gc.disable()  # imports and the ledger make many objects that live on: collecting among them costs a tenth of the start-up time
-    _make_where_missing(workspace, task, preset)
-    from autoresearch_mcp.calls import log_to
-    from autoresearch_mcp.loop.session import Session, open_ledger
-    from autoresearch_mcp.workspace import Workspace
-
-    try:
-        opened = Workspace(workspace)
-        log_to(opened.state_dir / "server.log")
-        started = Session.start(opened, open_ledger(opened), session)
-    except AutoresearchError as error:
-        if over_http or sys.stdin.isatty():
-            raise
-        _serve_unavailable(error, lambda: Session.start(again := Workspace(workspace), open_ledger(again), session))
-    if started.data.missing() and not started.data.in_preparation:
-        _prepare_in_background(started)
-    from autoresearch_mcp.app import build_server, by_session
-
-    server = build_server(started)
-    gc.enable()
-    gc.freeze()
-    if not over_http:
-        server.run("stdio")
-        return
-    from autoresearch_mcp import web
-
-    listening = web.listen(host, port, allow_remote)
-    address = f"[{host}]" if ":" in host else host
-    names = [*web.LOOPBACK, address, *(allow_host or [])]
-    say(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
-    say(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
-    web.serve(by_session(started, server), started.tag, opened.bearer_token(), listening, names)
+app.command()(serve)
 
 
 @app.command()
@@ -158,7 +113,7 @@ def connect(
     from autoresearch_mcp.connect import CLIENTS, Server, plan, skill, stdio_command, write
 
     if not only_print:  # settings in an empty folder would keep serve from making the workspace there
-        _make_where_missing(workspace, "default", "auto")
+        make_where_missing(workspace, "default", "auto")
     token = None
     if url is not None:
         from autoresearch_mcp.workspace import Workspace
@@ -200,7 +155,7 @@ def night(
     """Keep an agent at work while you sleep: start it without a terminal, and again whenever it ends or stands still."""
     from autoresearch_mcp.night.night import run_night
 
-    _make_where_missing(workspace, "default", "auto")
+    make_where_missing(workspace, "default", "auto")
     run_night(workspace, session, client, command or [], hours, stall * 60)
 
 
@@ -217,7 +172,6 @@ def demo(directory: Annotated[Path | None, typer.Argument(help="Folder to make; 
 @app.command()
 def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, as_json: JsonOption = False) -> None:
     """Where the loop stands, with what only you may see: the sealed holdout."""
-    from autoresearch_mcp.run import slots
     from autoresearch_mcp.views import build
     from autoresearch_mcp.views.answers import shortened
     from autoresearch_mcp.views.figures import of_night
@@ -234,7 +188,7 @@ def status(workspace: WorkspaceOption = Path(), session: SessionOption = None, a
         say(json.dumps(content, indent=1))
         return
     say(answer.text())
-    for line in of_night(opened.state, slots.in_use(slots.slots_folder())):
+    for line in of_night(opened.state, opened.executor.in_use()):
         say(line)
     if sealed is not None and first is not None:
         say(f"Holdout (never shown to the agent): baseline {format_score(first)}, best {format_score(sealed)}")
@@ -332,44 +286,6 @@ def stop(
         return
     opened = open_session(workspace, session)
     say(f"stopping experiment {opened.stop(for_human=True).number}")
-
-
-def _serve_unavailable(error: AutoresearchError, attempt: Callable[[], object]) -> NoReturn:
-    """Tells the client what is wrong, until it goes; the exit status says it too."""
-    from autoresearch_mcp.unavailable import build_unavailable
-
-    say(f"autoresearch-mcp: {error}", file=sys.stderr, flush=True)
-    build_unavailable(str(error), attempt).run("stdio")
-    raise SystemExit(1)
-
-
-def _preset(task: str, wanted: str) -> str | None:
-    from autoresearch_mcp.create import presets_of
-    from autoresearch_mcp.run.fitting import fitting
-
-    return wanted if wanted != "auto" else fitting(presets_of(task))
-
-
-def _make_where_missing(workspace: Path, task: str, preset: str) -> None:
-    from autoresearch_mcp.create import create, is_free
-
-    if is_free(workspace):
-        create(workspace, task, _preset(task, preset))
-
-
-def _prepare_in_background(session: "Session") -> None:
-    """Starts `prepare` on its own, so that a client that only knows `serve` gets its data too. Its output goes to a file."""
-    import subprocess
-
-    command = [sys.executable, "-P", "-m", "autoresearch_mcp.cli", "prepare"]
-    with open(session.workspace.state_dir / "prepare.log", "wb") as log:
-        subprocess.Popen(
-            [*command, "--workspace", str(session.workspace.root), "--session", session.tag],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
 
 
 app.command()(doctor)

@@ -19,6 +19,7 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.create import presets_of
 from autoresearch_mcp.data import DataFolder, cache_root
 from autoresearch_mcp.errors import AutoresearchError, TaskError
+from autoresearch_mcp.executors.chosen import ChosenExecutor
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.loop.trial import Tell, Tried, in_silence, run_trial
 from autoresearch_mcp.run.disturbance import SETTING, load
@@ -46,7 +47,7 @@ def examine(directory: Path, score: bool | None = None, tell: Tell = in_silence)
     `score`: whether to run and score the file, twice; where None, if that takes no longer than QUICK seconds. `tell` hears of the
     progress.
     """
-    checks = [_python(), _git(), _torch(), _sandbox(), _hardware(), _preset(directory), _disk(directory)]
+    checks = [_python(), _git(), _torch(), _sandbox(), _hardware(), _preset(directory), _disk(directory), *_cluster(directory)]
     if (directory / TASK_FILE).exists() or (directory / STATE).exists():
         checks += _workspace(directory, lambda data: of_metric(directory, data, score, tell))
     else:
@@ -122,6 +123,21 @@ def _preset(directory: Path) -> Check:
             fix = f"autoresearch-mcp init DIR   (it picks {fitting(presets)})"
             return Check(name="preset", level="warning", found=f"{own} is for {size} GiB, the GPU has {gpu:.0f}", fix=fix)
     return Check(name="preset", level="ok", found=found)
+
+
+def _cluster(directory: Path) -> list[Check]:
+    """Whether the cluster answers on which runs would take place."""
+    by_task = "local"
+    with suppress(OSError, ValueError, TaskError):
+        by_task = parse_task((directory / TASK_FILE).read_text(encoding="utf-8")).run.executor
+    try:
+        executor = ChosenExecutor(by_task)
+        if executor.cluster is None:
+            return []
+        there = ", ".join(f"{use.there} {use.kind}" for use in executor.cluster.resources())
+    except AutoresearchError as error:
+        return [Check(name="cluster", level="error", found=str(error), fix="docs/cluster.md says how to reach one")]
+    return [Check(name="cluster", level="ok", found=f"Ray, with {there or 'no room for runs'}")]
 
 
 def _disk(directory: Path) -> Check:

@@ -29,6 +29,7 @@ FAILURES = [
     "error",
     "refused",
 ]  # how a run that gave no score is named
+EXECUTORS = ("local", "ray")  # where runs take place
 LEVELS = ("none", "seatbelt", "landlock", "bubblewrap")  # of sandbox enforcement, weakest first
 
 ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -124,6 +125,9 @@ class Run(Section):
     """An older name of `timeout_seconds` in [metric], which counts where both are given."""
     log_bytes: int = Field(default=8 * 2**20, ge=4096)
     """How much of the run's output is kept."""
+    executor: Literal["local", "ray"] = "local"
+    """Where runs take place: on this machine, or on the Ray cluster that RAY_ADDRESS names (docs/cluster.md). AUTORESEARCH_EXECUTOR
+    in the server's environment, or `serve --executor`, counts more."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
     gpus: int = Field(default=1, ge=1)

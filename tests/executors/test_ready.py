@@ -14,6 +14,7 @@ import anyio.to_thread
 import psutil
 import pytest
 
+from autoresearch_mcp.executors.chosen import ChosenExecutor
 from autoresearch_mcp.executors.local import LocalExecutor
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.loop.session import Session
@@ -62,8 +63,8 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 
 def waiting(session: Session) -> psutil.Process:
     """The host that waits, when everything in it is ready: then it has children and no slot any more."""
-    assert isinstance(session.executor, LocalExecutor)
-    now = session.executor._waiting  # pyright: ignore[reportPrivateUsage]
+    assert isinstance(session.executor, ChosenExecutor)
+    now = session.executor.local._waiting  # pyright: ignore[reportPrivateUsage]
     assert now is not None
     process = psutil.Process(now.host.pid)
 
@@ -194,8 +195,8 @@ def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
     session.runs.get_ready()
     process = waiting(session)
     below = process.children(recursive=True)
-    executor = session.executor
-    assert isinstance(executor, LocalExecutor)
+    assert isinstance(session.executor, ChosenExecutor)
+    executor = session.executor.local
     executor._waiting.socket.close()  # type: ignore[union-attr]  # as the kernel does when a server dies
     wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in (process, *below)))
     assert ready_folders() == []
@@ -207,8 +208,8 @@ def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoresearch_mcp.executors.local.IDLE", 0.5)
     session = toy(TELLS, READY)
     session.runs.get_ready()
-    executor = session.executor
-    assert isinstance(executor, LocalExecutor)
+    assert isinstance(session.executor, ChosenExecutor)
+    executor = session.executor.local
     now = executor._waiting  # pyright: ignore[reportPrivateUsage]
     assert now is not None
     wait_for(lambda: not now.alive)

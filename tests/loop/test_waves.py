@@ -249,7 +249,7 @@ def test_merging_what_is_there_already_is_refused(session: Session):
 
 
 def test_no_more_runs_are_on_than_there_is_room_for(session: Session, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("autoresearch_mcp.loop.runs.slots.capacity", lambda run: 1)
+    monkeypatch.setattr("autoresearch_mcp.executors.local.slots.capacity", lambda run: 1)
     assert session.runs.room == 2
     batch.run_batch(session, [entry("b", f"{number}.0") for number in range(1, 6)])
     assert len(session.state.running) <= 2 and len(session.state.wave) == 5

@@ -1,11 +1,13 @@
-"""Where a run takes place, and what anything that starts runs must promise: this machine (local) is one such place."""
+"""Where a run takes place, and what anything that starts runs must promise: this machine (local), a Ray cluster (ray)."""
 
 from collections.abc import Mapping
 from typing import Protocol
 
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run.progress import Progress
+from autoresearch_mcp.run.slots import Use
 from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.sections import Run
 
 
 class Executor(Protocol):
@@ -54,4 +56,12 @@ class Executor(Protocol):
         """Ends what a dead host left running, and removes what only a living one has use for. Does nothing to a run that is alive.
         May be called again.
         """
+        ...
+
+    def capacity(self, run: Run) -> int:
+        """How many such runs have room at once, if nothing else is on; 0 where there is none for one."""
+        ...
+
+    def in_use(self) -> list[Use]:
+        """What there is of each kind, how much of it is taken, and how many wait for it."""
         ...

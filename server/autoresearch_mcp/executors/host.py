@@ -24,7 +24,7 @@ import anyio.to_thread
 from anyio.abc import UNIXSocketStream
 
 from autoresearch_mcp.errors import AutoresearchError, LedgerError
-from autoresearch_mcp.files import write_atomic
+from autoresearch_mcp.files import is_locked, write_atomic
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
@@ -38,6 +38,8 @@ from autoresearch_mcp.run.supervisor import Supervisor
 PATIENCE = 60.0  # seconds that the ledger is tried for
 RETRY = 1.0  # seconds between tries
 LOG_BYTES = 1 << 18
+CARRYING = 0.02  # seconds between looks whether a result has arrived
+WATCHING = 1.0  # and whether there is still somebody to carry one
 
 
 def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
@@ -51,13 +53,26 @@ def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
         except OSError as error:
             print(f"{spec.ended} cannot be written: {error}", file=sys.stderr)
         try:
-            _append(spec, ended)
-            return True
+            if spec.carrier is None:
+                _append(spec, ended)
+                return True
+            if spec.ended.exists():
+                return _is_carried(spec, spec.carrier)
         except (AutoresearchError, sqlite3.Error, OSError) as error:
-            if time.monotonic() >= deadline:
-                print(f"the result is left in {spec.ended}, not recorded: {error}", file=sys.stderr)
-                return False
+            print(f"the ledger did not take the result: {error}", file=sys.stderr)
+        if time.monotonic() >= deadline:
+            print(f"the result is left in {spec.ended}, not recorded", file=sys.stderr)
+            return False
         time.sleep(RETRY)
+
+
+def _is_carried(spec: RunSpec, carrier: Path) -> bool:
+    """Waits until the result that was left is where it lasts. False where nobody is there to carry it."""
+    while not spec.carried.exists():
+        if not is_locked(carrier):
+            return False
+        time.sleep(CARRYING)
+    return True
 
 
 def leave(spec: RunSpec, ended: RunEnded) -> None:
@@ -113,7 +128,18 @@ async def host(spec: RunSpec, cell: Cell | None = None) -> None:
     async def deliver(ended: RunEnded) -> bool:
         return await anyio.to_thread.run_sync(record, spec.where_it_lies_now(), ended)
 
-    await Supervisor(spec, deliver, cell).supervise()
+    async with anyio.create_task_group() as tasks:
+        if spec.carrier is not None:
+            tasks.start_soon(_end_with, spec.carrier, spec)
+        await Supervisor(spec, deliver, cell).supervise()
+        tasks.cancel_scope.cancel()
+
+
+async def _end_with(carrier: Path, spec: RunSpec) -> None:
+    """Ends a run whose result nobody would carry: its node has been given up, and the run may be on elsewhere by now."""
+    while is_locked(carrier):  # noqa: ASYNC110 - it is another process that lets go
+        await anyio.sleep(WATCHING)
+    spec.stop.touch()
 
 
 async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> RunSpec | None:

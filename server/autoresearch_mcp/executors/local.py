@@ -25,6 +25,7 @@ from autoresearch_mcp.run import outputs, places, slots, users
 from autoresearch_mcp.run.processes import end_strays
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.spec import RunSpec
+from autoresearch_mcp.sections import Run
 
 HOST = "autoresearch_mcp.executors.host"
 IDLE = 900.0  # seconds that a host waits for a run
@@ -156,11 +157,17 @@ class LocalExecutor:
             return
         outputs.remove_all(spec)
 
+    def capacity(self, run: Run) -> int:
+        return slots.capacity(run)
+
+    def in_use(self) -> list[slots.Use]:
+        return slots.in_use(slots.slots_folder())
+
     def sweep(self, kind: str) -> None:
-        """Removes what hosts left that were killed, in folders of their own (`trial` or `ready`)."""
+        """Removes what hosts left that were killed, in folders of their own (`trial`, `ready` or `ray`)."""
         for folder in places.root().glob(f"{kind}-*"):
             spec = RunSpec.read(folder)
-            if spec is not None and not self.is_alive(spec):
+            if spec is not None and not self.is_alive(spec) and not (spec.carrier and is_locked(spec.carrier)):
                 self.clean_up(spec)
                 outputs.remove(folder)
 

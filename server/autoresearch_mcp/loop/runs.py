@@ -19,7 +19,7 @@ from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.run import clock, places, slots
+from autoresearch_mcp.run import clock, places
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task, torch_version
@@ -132,7 +132,7 @@ class Runs:
     @property
     def room(self) -> int:
         """How many runs of the session are on at most: as many as there are slots, and some that wait, so that none stays free."""
-        capacity = slots.capacity(self._task.run)
+        capacity = self._executor.capacity(self._task.run)
         return max(1, capacity + max(1, capacity // AHEAD))
 
     def first(self, content: bytes, description: str, hypothesis: str | None) -> RunStarted:

@@ -16,7 +16,7 @@ from typing import Literal
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import NotAllowedError, NotFoundError, WorkspaceError
 from autoresearch_mcp.executors import Executor
-from autoresearch_mcp.executors.local import LocalExecutor
+from autoresearch_mcp.executors.chosen import ChosenExecutor
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import hooks, limits, patches, rules, verdicts, waves
 from autoresearch_mcp.loop.diffs import Diff, unified_diff
@@ -64,9 +64,9 @@ class Session:
 
     def __init__(self, workspace: Workspace, ledger: Ledger, tag: str, executor: Executor | None = None):
         self.workspace, self.ledger, self.tag = workspace, ledger, tag
-        self.executor = executor or LocalExecutor()
         started = self.state.started
         self.task: Task = workspace.task_at(started.base_commit)
+        self.executor = executor or ChosenExecutor(self.task.run.executor)
         self.worktree = Worktree(workspace.worktree_path(tag), self.task.files.editable)
         self.results = Results(ledger, workspace.root / "results.tsv")
         self.runs = Runs(workspace, ledger, tag, self.task, self.executor, self.results)

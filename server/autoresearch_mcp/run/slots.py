@@ -36,6 +36,7 @@ SETTING = "AUTORESEARCH_RESOURCES"  # what else there is on this machine: "simul
 POLL = 0.2  # seconds
 READY = ":ready"  # ends the name of a session for which something is only made ready: it comes last
 KINDS = ("gpu", "core")
+MOST = 4096  # slots of one kind: each is a file
 
 
 def slots_folder() -> Path:
@@ -59,7 +60,7 @@ def gpu_indices() -> list[str]:
 def resources() -> dict[str, int]:
     """What AUTORESEARCH_RESOURCES says there is besides GPUs and cores, by name."""
     found = re.findall(r"([A-Za-z_][\w-]*)=(\d+)", os.environ.get(SETTING, ""))
-    return {name: int(count) for name, count in found if name not in KINDS}
+    return {name: min(int(count), MOST) for name, count in found if name not in KINDS}
 
 
 def offered() -> dict[str, list[str]]:

@@ -33,6 +33,10 @@ class RunSpec(BaseModel):
     """Where its processes work, outside every project; in its folder where this is left out."""
     watch: bool = False
     """Whether it is told what the sandbox refuses, which takes longer: for trials."""
+    cluster: str | None = None
+    """Address of the Ray cluster that it is on; None for this machine."""
+    carrier: Path | None = None
+    """A lock that is held by whoever carries the result to where it lasts; None for a host that records it by itself."""
     earlier: list[Earlier] = []
     """What its learning curve is compared with while it is on, to end it if it is hopeless; empty for a run that is never ended."""
 
@@ -141,6 +145,11 @@ class RunSpec(BaseModel):
     def ended(self) -> Path:
         """The result, from before it is in the ledger."""
         return self.folder / "ended.json"
+
+    @property
+    def carried(self) -> Path:
+        """Its presence says that the result is where it lasts."""
+        return self.folder / "carried"
 
     @property
     def mark(self) -> int:

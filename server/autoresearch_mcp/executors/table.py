@@ -1,0 +1,92 @@
+"""What of a run is kept in a Ray cluster, and under which names: what was ordered, and the table of what has become of it.
+
+The cluster's table is a part of its head. In it, under a run's name: what the run wants, that it has begun, that it shall stop, its
+result, its logs. The first result that is written there is the run's, whoever writes another.
+"""
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoresearch_mcp.executors.carrying import Manifest
+from autoresearch_mcp.run.slots import Use
+
+NAMESPACE = "autoresearch"
+RUN = "run-"  # how the names of runs begin
+KINDS = {"CPU": "core", "GPU": "gpu"}
+"""What we call what Ray names otherwise."""
+NO_SLOTS = ("node:", "accelerator_type:", "memory", "object_store_memory", "bundle_group")
+"""How the names of Ray's resources begin that no task asks for."""
+
+
+@dataclass(frozen=True)
+class Wants:
+    """What a task says of its runs' slot."""
+
+    gpus: int
+    on_gpu: bool | None
+    """None: if the cluster has any."""
+    cpus: int | None
+    """None: all of a node."""
+    resources: dict[str, int] = field(default_factory=dict[str, int])
+
+    def of(self, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The same as Ray is asked for it, by what its nodes offer; all of a node is all of the smallest."""
+        on_gpu = any(there.get("GPU", 0) for there in nodes) if self.on_gpu is None else self.on_gpu
+        cpus = self.cpus
+        if cpus is None:
+            cpus = 0 if on_gpu else min((int(there["CPU"]) for there in nodes if there.get("CPU", 0) >= 1), default=1)
+        wanted = {"CPU": cpus, "GPU": self.gpus if on_gpu else 0, **self.resources}
+        return {name: float(count) for name, count in wanted.items() if count}
+
+    def capacity(self, nodes: Sequence[Mapping[str, float]]) -> int:
+        """How many have room at once, on all nodes together, if nobody else is there."""
+        wanted = self.of(nodes)
+        if not wanted:
+            return sum(int(there.get("CPU", 1)) for there in nodes)
+        return sum(min(math.floor(there.get(name, 0.0) / count) for name, count in wanted.items()) for there in nodes)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A run as it is given to a cluster."""
+
+    name: str
+    run: int
+    spec: str
+    """JSON of the RunSpec."""
+    files: dict[str, bytes]
+    versions: dict[str, str]
+    """Of the packages that its node must have as well."""
+    wants: Wants
+    data: Manifest | None = None
+    folder: Path | None = None
+    """Of the data, here."""
+
+
+class Table:
+    """The cluster's table, by the name of a run and of an entry."""
+
+    def __init__(self) -> None:
+        self._table = importlib.import_module("ray.experimental.internal_kv")
+
+    def get(self, name: str, entry: str) -> bytes | None:
+        return self._table._internal_kv_get(f"{name}:{entry}".encode(), namespace=NAMESPACE.encode())
+
+    def put(self, name: str, entry: str, value: bytes, overwrite: bool = True) -> None:
+        self._table._internal_kv_put(f"{name}:{entry}".encode(), value, overwrite=overwrite, namespace=NAMESPACE.encode())
+
+    def drop(self, name: str, *entries: str) -> None:
+        for entry in entries:
+            self._table._internal_kv_del(f"{name}:{entry}".encode(), namespace=NAMESPACE.encode())
+
+
+def uses(resources: Mapping[str, tuple[float, float]], waiting: Mapping[str, int]) -> list[Use]:
+    """What is in use of a cluster's resources, from how much of each is used and there, and how many wait for it."""
+    return [
+        Use(KINDS.get(kind, kind), math.floor(there), math.ceil(used), waiting.get(kind, 0))
+        for kind, (used, there) in sorted(resources.items())
+        if not kind.startswith(NO_SLOTS)
+    ]

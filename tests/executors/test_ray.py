@@ -1,0 +1,566 @@
+"""Runs on a Ray cluster: a real one, of several raylets on this machine. What is killed here is really killed."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import needs
+from autoresearch_mcp.data import cache_root
+from autoresearch_mcp.errors import WorkspaceError
+from autoresearch_mcp.executors import carrying, chosen
+from autoresearch_mcp.executors.carrying import Manifest
+from autoresearch_mcp.executors.ray import RayExecutor
+from autoresearch_mcp.executors.table import Wants, uses
+from autoresearch_mcp.loop import batch
+from autoresearch_mcp.loop.batch import Entry
+from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.run import places
+from autoresearch_mcp.run.sandbox import detect
+from autoresearch_mcp.sections import Run
+from conftest import (
+    PATIENCE,
+    TOY,
+    WAITS_FOR_DATA,
+    WORK,
+    connect,
+    ended,
+    is_decided,
+    is_over,
+    log_of,
+    open_session,
+    replace,
+    run,
+    spec_of,
+    text_of,
+    wait_for,
+)
+
+Make = Callable[..., Session]
+ASKS = TOY.replace("[run]", "[run]\ncpus = 0\nresources = { seat = 1 }")
+SLOW = "import time\nprint('up', flush=True)\ntime.sleep(300)\n"
+ON_UNTIL_TOLD = "import os, time\nprint('up', flush=True)\nwhile not os.path.exists('go'):\n    time.sleep(0.02)\n" + WORK
+SEATS = 4
+SOON = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 1000}
+"""Has a dead node noticed in seconds, instead of half a minute."""
+pytestmark = [pytest.mark.slow, pytest.mark.needs("ray"), pytest.mark.timeout(600)]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+class OneMachine:
+    """A cluster of raylets on this machine: a head without any room, and nodes with seats."""
+
+    def __init__(self, port: int = 0, **system: Any):
+        from ray.cluster_utils import Cluster
+
+        self.cluster: Any = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "num_cpus": 0,
+                "gcs_server_port": port or free_port(),
+                "include_dashboard": True,
+                "dashboard_port": free_port(),
+                "dashboard_agent_listen_port": 0,
+                "env_vars": {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},  # where jobs find their Python
+                "_system_config": SOON | system,
+            },
+        )
+
+    @property
+    def address(self) -> str:
+        return self.cluster.address
+
+    @property
+    def jobs(self) -> str:
+        return f"http://{self.cluster.webui_url}"
+
+    def add(self, **options: Any) -> Any:
+        return self.cluster.add_node(num_cpus=2, **({"resources": {"seat": SEATS}} | options))
+
+    def end(self) -> None:
+        self.cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[OneMachine]:
+    """For tests that leave it as it is."""
+    needs.require("ray")
+    made = OneMachine()
+    made.add()
+    made.add(resources={"bare": 1}, env_vars={"AUTORESEARCH_SANDBOX": "seatbelt"})
+    yield made
+    made.end()
+
+
+@pytest.fixture
+def own() -> Iterator[Callable[..., OneMachine]]:
+    """For tests that break it."""
+    all_of_them: list[OneMachine] = []
+
+    def make(**options: Any) -> OneMachine:
+        all_of_them.append(OneMachine(**options))
+        return all_of_them[-1]
+
+    yield make
+    for one in all_of_them:
+        one.end()
+
+
+@pytest.fixture
+def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Lets new sessions run on the cluster at an address."""
+
+    def apply(address: str) -> None:
+        chosen.on_cluster.cache_clear()
+        monkeypatch.setenv(chosen.SETTING, "ray")
+        monkeypatch.setenv(chosen.ADDRESS, address)
+
+    yield apply
+    chosen.on_cluster.cache_clear()
+
+
+def on_nodes() -> list[Path]:
+    """What is left of runs on nodes: they share this machine's folder."""
+    return [path for path in places.root().glob("ray-*") if path.is_dir()]
+
+
+def let_go(session: Session, number: int) -> None:
+    """Lets a run end that waits on its node to be told."""
+    token = session.experiment(number).runs[-1].started.token
+    folder = places.root() / f"ray-{token}" / "work"
+    wait_for(folder.is_dir)
+    (folder / "go").touch()
+
+
+def up(session: Session, number: int) -> bool:
+    session.progress(number)
+    return "up" in log_of(session, number)
+
+
+def hosts_of(session: Session, number: int) -> list[psutil.Process]:
+    folder = str(places.root() / f"ray-{session.experiment(number).runs[-1].started.token}")
+    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-1:] == [folder]]
+
+
+def link_of(address: str) -> psutil.Process:
+    """The process that is connected to a cluster for this one."""
+    link = chosen.on_cluster(address)._link  # pyright: ignore[reportPrivateUsage]
+    assert link._process is not None  # pyright: ignore[reportPrivateUsage]
+    return psutil.Process(link._process.pid)  # pyright: ignore[reportPrivateUsage]
+
+
+# --- what is there, and what a run wants of it ---
+
+
+@pytest.mark.parametrize(
+    ("run", "nodes", "wanted", "capacity"),
+    [
+        (Run(), [{"CPU": 4}, {"CPU": 8}], {"CPU": 4}, 3),
+        (Run(), [{"CPU": 4, "GPU": 2}, {"CPU": 8}], {"GPU": 1}, 2),
+        (Run(device="cpu"), [{"CPU": 4, "GPU": 2}, {}], {"CPU": 4}, 1),
+        (Run(gpus=2, cpus=3), [{"CPU": 8, "GPU": 4}, {"CPU": 3, "GPU": 4}], {"CPU": 3, "GPU": 2}, 3),
+        (Run(device="gpu"), [{"CPU": 4}], {"GPU": 1}, 0),
+        (Run(cpus=0), [{"CPU": 4}, {"CPU": 2}], {}, 6),
+        (Run(cpus=0, resources={"board": 2}), [{"board": 5}, {"CPU": 1}], {"board": 2}, 2),
+        (Run(), [], {"CPU": 1}, 0),
+    ],
+)
+def test_what_a_run_asks_for_and_how_many_have_room(
+    run: Run, nodes: list[dict[str, float]], wanted: dict[str, float], capacity: int
+):
+    wants = Wants(run.gpus, {"gpu": True, "cpu": False, "auto": None}[run.device], run.cpus, dict(run.resources))
+    assert wants.of(nodes) == wanted
+    assert wants.capacity(nodes) == capacity
+
+
+def test_what_is_in_use_is_told_in_our_words():
+    there = {"CPU": (1.5, 4.0), "GPU": (0.0, 2.0), "node:1.2.3.4": (0.0, 1.0), "memory": (0.0, 9e9), "board": (1.0, 1.0)}
+    assert [(use.kind, use.there, use.used, use.waiting) for use in uses(there, {"board": 3})] == [
+        ("core", 4, 2, 0),
+        ("gpu", 2, 0, 0),
+        ("board", 1, 1, 3),
+    ]
+
+
+# --- data ---
+
+
+class OfThisProcess:
+    """Ray's put and get without a cluster: objects are what was put."""
+
+    def __init__(self, pieces: dict[int, bytes]):
+        self.pieces, self.asked = pieces, 0
+
+    def get(self, what: Any, timeout: float = 0.0) -> Any:
+        self.asked += 1
+        return what
+
+    @property
+    def piece(self) -> Any:
+        return self
+
+    def remote(self, number: int) -> list[bytes]:
+        return [self.pieces[number]]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(carrying, "PIECE", 4)
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "train.bin").write_bytes(b"0123456789")
+    (folder / "sub" / "empty").write_bytes(b"")
+    return Manifest.of(folder, ["train.bin", "sub/empty"])
+
+
+def test_data_comes_over_in_pieces_and_is_there_for_the_next_run(prepared: Manifest):
+    assert prepared.pieces == [("sub/empty", 0), ("train.bin", 0), ("train.bin", 4), ("train.bin", 8)]
+    sent = OfThisProcess({0: b"", 1: b"0123", 2: b"4567", 3: b"89"})
+    folder = carrying.fetch(sent, prepared, sent)
+    assert (folder / "train.bin").read_bytes() == b"0123456789" and (folder / "sub" / "empty").read_bytes() == b""
+    asked = sent.asked
+    assert carrying.fetch(sent, prepared, sent) == folder and sent.asked == asked, "it is brought once to a node"
+
+
+def test_data_that_comes_over_changed_is_used_by_no_run(prepared: Manifest):
+    sent = OfThisProcess({0: b"", 1: b"0123", 2: b"4567", 3: b"88"})
+    with pytest.raises(WorkspaceError, match="train.bin, 10 bytes, did not come over to this node as it was sent"):
+        carrying.fetch(sent, prepared, sent)
+    sent.pieces[3] = b"89"
+    assert (carrying.fetch(sent, prepared, sent) / "train.bin").read_bytes() == b"0123456789"
+
+
+# --- a run ---
+
+
+def test_a_run_on_a_node_is_one_as_here(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy("print('hello from a node')\n" + WORK, ASKS)
+    run(session)
+    row, spec = ended(session), spec_of(session, 1)
+    assert (row.outcome, row.score, row.enforcement) == ("scored", 1.0, detect().level)
+    assert row.hardware and row.machine and spec.cluster == machine.address
+    assert "hello from a node" in log_of(session, 1)
+    assert on_nodes() == [] and not spec.work.exists()
+    assert "scored" in session.results.text() or "keep" in session.results.text()
+    assert session.keep().experiment is not None
+
+
+def test_what_goes_on_is_told_and_a_stop_is_heard(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(SLOW, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: up(session, 1))
+    wait_for(lambda: session.progress(1).phase == "training")
+    assert "seat" in session.progress(1).slot
+    assert [(use.there, use.used) for use in session.executor.in_use() if use.kind == "seat"] == [(SEATS, 1)]
+    session.stop()
+    wait_for(lambda: is_over(session, 1))
+    assert ended(session).failure == "killed" and ended(session).stopped
+    wait_for(lambda: on_nodes() == [] and hosts_of(session, 1) == [])
+
+
+def test_a_run_that_waits_for_room_is_queued_and_can_be_stopped(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(WORK, ASKS.replace("seat = 1", "nowhere = 1"))
+    session.run_experiment("baseline")
+    assert not is_over(session, 1) and session.progress(1).phase == "queued"
+    assert session.executor.capacity(session.task.run) == 0
+    session.stop()
+    wait_for(lambda: is_over(session, 1))
+    assert ended(session).failure == "killed"
+
+
+def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(WORK, ASKS)
+    run(session)
+    session.keep()
+    old = session.read().text
+    entries = [
+        Entry(f"<<<<<<< SEARCH\n{old}=======\n{ON_UNTIL_TOLD.replace('1.0', f'{number}.0')}>>>>>>> REPLACE\n", f"to {number}")
+        for number in range(2, 8)
+    ]
+    numbers = [number for number in batch.run_batch(session, entries) if isinstance(number, int)]
+    assert len(numbers) == 6 and session.runs.room == SEATS + 1
+    wait_for(lambda: sum(up(session, number) for number in numbers[:SEATS]) == SEATS)
+    assert not up(session, numbers[SEATS]) and not session.experiment(numbers[SEATS + 1]).runs
+    for number in numbers:
+        wait_for(lambda number=number: (session.advance(), session.experiment(number).running)[1])
+        let_go(session, number)
+    wait_for(lambda: (session.advance(), not session.state.running)[1])
+    assert [session.experiment(number).score for number in numbers] == [2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    kept = session.keep().experiment
+    assert kept is not None and kept.score == 7.0
+
+
+def test_data_is_sent_once_and_what_is_sealed_stays_sealed(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    prepares = (
+        WAITS_FOR_DATA.replace("'x').write_text('1')", "'x').write_text('1'); (p / 's').write_text('9')") + 'sealed = ["s"]\n'
+    )
+    toml = (ASKS + prepares).replace('command = ["{python}", "score.py"]', 'command = ["{python}", "score.py", "{data}"]')
+    looks = "import os, pathlib\nfound = [str(p) for p in pathlib.Path(CACHE).rglob('s')] if os.path.exists(CACHE) else []\nprint('found', found)\n"
+    session = toy(f"CACHE = {str(cache_root())!r}\n{looks}" + WORK, toml)
+    session.data.prepare(session.workspace.root)
+    run(session)
+    row = ended(session)
+    assert (row.outcome, row.score) == ("scored", 1.0), row.excerpt
+    assert "found []" in log_of(session, 1)
+    (folder,) = [path for path in (cache_root() / "data" / "by-hash").iterdir() if path.is_dir() and (path / "s").exists()]
+    before = (folder / "x").stat().st_mtime_ns
+    session.keep()
+    replace(session, session.read().text.replace("'1.0'", "'2.0'"))
+    run(session)
+    assert ended(session, 2).score == 2.0 and (folder / "x").stat().st_mtime_ns == before
+
+
+def test_a_node_of_another_version_refuses(
+    machine: OneMachine, choose: Callable[[str], None], toy: Make, monkeypatch: pytest.MonkeyPatch
+):
+    choose(machine.address)
+    monkeypatch.setattr("autoresearch_mcp.executors.ray.versions", lambda: {"autoresearch-mcp": "0.0.1"})
+    session = toy(WORK, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: is_over(session, 1))
+    row = ended(session)
+    assert row.failure == "refused" and "the server autoresearch-mcp 0.0.1: install the same on both" in row.excerpt
+
+
+def test_a_node_that_can_confine_nothing_refuses(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(WORK, ASKS.replace("seat = 1", "bare = 1"))
+    session.run_experiment("baseline")
+    wait_for(lambda: is_over(session, 1))
+    row = ended(session)
+    assert row.failure == "refused" and "can confine no run, which could then reach Ray itself: install bubblewrap" in row.excerpt
+
+
+ATTACK = """
+import glob, os, socket
+def tries(name, what):
+    try:
+        print(name, "REACHED", what())
+    except Exception as error:
+        print(name, "refused", type(error).__name__)
+def connects(family, place):
+    with socket.socket(family, socket.SOCK_STREAM) as one:
+        one.settimeout(3)
+        one.connect(place)
+    return place
+host, port = ADDRESS.rsplit(":", 1)
+tries("port", lambda: connects(socket.AF_INET, (host, int(port))))
+tries("loopback", lambda: connects(socket.AF_INET, ("127.0.0.1", int(port))))
+for path in SOCKETS:
+    tries("socket", lambda: connects(socket.AF_UNIX, path))
+tries("session", lambda: os.listdir(SESSION))
+tries("store", lambda: [open(path, "rb").read(1) for path in STORES] or 1 / 0)
+tries("environment", lambda: [name for name in os.environ if name.startswith("RAY_")] or 1 / 0)
+tries("module", lambda: __import__("ray").__name__)
+def lent():
+    found = []
+    for name in range(3, 256):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+            found.append(str(socket.socket(fileno=os.dup(name)).getpeername()))
+        except OSError:
+            pass
+    return [one for one in found if "ray" in one or "plasma" in one or "shm" in one] or 1 / 0
+tries("descriptors", lent)
+"""
+
+
+@pytest.mark.parametrize("level", ["landlock", "bubblewrap"])
+def test_a_run_reaches_nothing_of_ray(own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make, level: str):
+    needs.require(level)
+    one = own()
+    node = one.add(env_vars={"AUTORESEARCH_SANDBOX": level})
+    choose(one.address)
+    sockets = [node._raylet_socket_name, node._plasma_store_socket_name]
+    stores = [str(path) for path in Path("/dev/shm").glob("plasma*")]
+    given = f"ADDRESS, SOCKETS, SESSION, STORES = {(one.address, sockets, node.get_session_dir_path(), stores)!r}\n"
+    session = toy(given + ATTACK + WORK, ASKS)
+    assert all(Path(path).exists() for path in sockets)
+    run(session)
+    assert ended(session).enforcement == level and ended(session).score == 1.0, ended(session).excerpt
+    said = log_of(session, 1)
+    assert "REACHED" not in said and said.count("refused") == 7 + len(sockets), said
+
+
+# --- faults ---
+
+
+def test_a_node_that_dies_loses_its_run_which_is_made_again(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
+):
+    one = own()
+    first = one.add()
+    choose(one.address)
+    session = toy(ON_UNTIL_TOLD, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: up(session, 1))
+    (host,) = hosts_of(session, 1)
+    os.kill(first.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    wait_for(lambda: is_over(session, 1))
+    assert ended(session).failure == "lost" and "node" in ended(session).excerpt
+    wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
+    one.cluster.remove_node(first, allow_graceful=False)
+    one.add()
+    session.run_experiment("once more")
+    wait_for(lambda: up(session, 1))
+    let_go(session, 1)
+    wait_for(lambda: is_decided(session, 1))
+    results = [(run.ended.outcome, run.ended.score) for run in session.experiment(1).runs if run.ended]
+    assert results == [("crash", None), ("scored", 1.0)]
+    wait_for(lambda: on_nodes() == [])
+
+
+def test_whoever_started_a_run_may_die(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(ON_UNTIL_TOLD, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: up(session, 1))
+    os.kill(link_of(machine.address).pid, signal.SIGKILL)
+    session.refresh()
+    assert not is_over(session, 1), "what is not connected knows nothing"
+    chosen.on_cluster.cache_clear()
+    again = open_session(session.workspace.root)  # as another server, which never heard of it
+    assert not is_over(again, 1)
+    let_go(again, 1)
+    wait_for(lambda: is_over(again, 1))
+    assert ended(again).score == 1.0
+    session.refresh()
+    assert len(session.experiment(1).runs) == 1 and ended(session) == ended(again)
+
+
+def test_a_run_whose_server_is_gone_is_recorded_when_one_comes(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(WORK, ASKS)
+    session.run_experiment("baseline")
+    link_of(machine.address).kill()
+    wait_for(lambda: on_nodes() == [] and not hosts_of(session, 1), PATIENCE)
+    chosen.on_cluster.cache_clear()
+    again = open_session(session.workspace.root)
+    wait_for(lambda: is_over(again, 1))
+    assert ended(again).score == 1.0
+
+
+def restart_gcs(one: OneMachine) -> None:
+    head = one.cluster.head_node
+    head.kill_gcs_server()
+    time.sleep(1)
+    head.start_gcs_server()
+
+
+def test_a_head_with_a_disk_may_be_restarted(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make, tmp_path: Path
+):
+    one = own(gcs_storage="rocksdb", gcs_storage_path=str(tmp_path / "gcs"))
+    one.add()
+    choose(one.address)
+    session = toy(ON_UNTIL_TOLD, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: up(session, 1))
+    restart_gcs(one)
+    assert not is_over(session, 1)
+    let_go(session, 1)
+    wait_for(lambda: is_over(session, 1))
+    assert [(run.ended.outcome, run.ended.score) for run in session.experiment(1).runs if run.ended] == [("scored", 1.0)]
+
+
+def test_a_head_that_forgets_loses_the_run_and_counts_nothing_twice(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
+):
+    one = own()
+    one.add()
+    choose(one.address)
+    session = toy(ON_UNTIL_TOLD, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: up(session, 1))
+    (host,) = hosts_of(session, 1)
+    port = int(one.address.rpartition(":")[2])
+    for process in one.cluster.head_node.all_processes.values():
+        for each in process:
+            os.kill(each.process.pid, signal.SIGKILL)
+    assert not is_over(session, 1), "of a cluster that is not there nothing is known"
+    one.end()
+    own(port=port).add()
+    wait_for(lambda: is_over(session, 1))
+    wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
+    session.refresh()
+    assert [run.ended.failure for run in session.experiment(1).runs if run.ended] == ["lost"]
+
+
+def test_a_cluster_that_is_not_there_is_said_so_and_nothing_is_lost(toy: Make, choose: Callable[[str], None]):
+    choose("127.0.0.1:1")
+    session = toy(WORK, ASKS)
+    with pytest.raises(WorkspaceError, match="cluster at 127.0.0.1:1 cannot be reached.*serve --executor ray --address"):
+        session.run_experiment("baseline")
+    assert ended(session).failure == "lost"
+    assert session.position().next
+
+
+def test_without_ray_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    executor = RayExecutor("auto")
+    assert executor.capacity(Run()) == 0 and executor.in_use() == []
+    with pytest.raises(WorkspaceError, match=r"pip install 'autoresearch-mcp\[ray\]'"):
+        executor._link.call("in_use")  # pyright: ignore[reportPrivateUsage]
+
+
+# --- from a machine that is no part of the cluster ---
+
+
+def test_a_run_by_a_job_is_one_as_any(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.jobs)
+    session = toy("print('hello by a job')\n" + WORK, ASKS + WAITS_FOR_DATA)
+    session.data.prepare(session.workspace.root)
+    run(session)
+    assert (ended(session).outcome, ended(session).score) == ("scored", 1.0), ended(session).excerpt
+    assert "hello by a job" in log_of(session, 1)
+    assert session.executor.capacity(session.task.run) == SEATS
+    assert [use.there for use in session.executor.in_use() if use.kind == "seat"] == [SEATS]
+
+
+def test_a_job_may_end_before_its_run_and_a_run_may_be_stopped(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    from ray.job_submission import JobSubmissionClient
+
+    choose(machine.jobs)
+    session = toy(SLOW, ASKS)
+    session.run_experiment("baseline")
+    wait_for(lambda: up(session, 1))
+    name = f"run-{session.experiment(1).runs[0].started.token}"
+    JobSubmissionClient(machine.jobs).stop_job(name)
+    wait_for(lambda: JobSubmissionClient(machine.jobs).get_job_status(name) == "STOPPED")
+    session.refresh()
+    assert not is_over(session, 1)
+    session.stop()
+    wait_for(lambda: is_over(session, 1))
+    assert ended(session).failure == "killed"
+
+
+# --- the whole way ---
+
+
+@pytest.mark.anyio
+async def test_a_client_sees_no_difference(machine: OneMachine, toy: Make):
+    session = toy(WORK, ASKS)
+    async with connect(session.workspace.root, "--executor", "ray", "--address", machine.address) as client:
+        answer = await client.call_tool("run_experiment", {"description": "baseline", "wait_seconds": 100})
+        assert not answer.is_error, text_of(answer)
+        assert (answer.structured_content or {})["score"] == 1.0
+        answer = await client.call_tool("keep", {})
+        assert not answer.is_error, text_of(answer)
+    assert spec_of(session, 1).cluster == machine.address
