@@ -1,7 +1,7 @@
 """What single settings of harness/train.py are worth: each idea against the file as it is, on the same seeds.
 
     python benchmarks/ablation.py [SEEDS] [--preset cpu] [--of without|with|larger] [--times 1] [--only TEXT]
-        [--speeds FILE]
+        [--kept FILE]
 
 An idea is another value of a constant or two, or another text in place of one that train.py has once: WITHOUT takes out what the
 file has, WITH puts in what it has not.
@@ -9,8 +9,8 @@ file has, WITH puts in what it has not.
 A budget is seconds, and a machine that others share gives now more steps for them and now fewer, by more than most ideas are worth.
 So both are taken apart. First, how many steps an idea makes in the time of one as it is: two processes that train on made-up tokens
 take turns of a second and a half (nothing else should run). Then each is trained for the steps that the budget would buy at its
-speed, however long that takes, and scored by the server's own executor. `--speeds` keeps the first part in a file. `--times` is for
-a machine that is so many times as fast.
+speed, however long that takes, and scored by the server's own executor. `--kept` is a file of what was found, from which a later
+call goes on. `--times` is for a machine that is so many times as fast.
 
 A difference comes with its standard error. How much differences between two files vary from seed to seed is taken from all ideas
 together, since a few seeds say little of it each; within two errors of nothing says nothing.
@@ -26,8 +26,9 @@ from contextlib import ExitStack
 from math import sqrt
 from pathlib import Path
 from statistics import mean, median, variance
+from typing import Any
 
-from baseline import HARNESS, conditions, options, run, scores_of
+from baseline import HARNESS, conditions, options, run
 
 from autoresearch_mcp.loop.trial import read_folder
 from autoresearch_mcp.run import sandbox
@@ -257,35 +258,59 @@ def unhurried(folder: Path, preset: str) -> Path:
     return folder
 
 
+class Kept:
+    """What was found so far, in a file or in memory."""
+
+    def __init__(self, path: Path | None):
+        self._path = path
+        self.speed: dict[str, float] = {}
+        self.score: dict[str, float] = {}
+        self.hardware = ""
+        if path is not None and path.exists():
+            self.take(**json.loads(path.read_text()))
+
+    def take(self, **found: Any) -> None:
+        self.__dict__ |= found
+        if self._path is not None:
+            content = {"speed": self.speed, "score": self.score, "hardware": self.hardware}
+            self._path.write_text(json.dumps(content, indent=1))
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--of", choices=IDEAS, help="what goes without a part of the file, or with a new one; both if left out")
     parser.add_argument("--times", type=float, default=1.0, help="how many times as many steps as this machine makes")
     parser.add_argument("--only", default="", help="ideas whose name has this in it")
-    parser.add_argument("--speeds", type=Path, help="JSON file; made where it is missing")
+    parser.add_argument("--kept", type=Path, help="JSON file; made where it is missing")
     arguments = parser.parse_args()
+    kept = Kept(arguments.kept)
     text = (HARNESS / "train.py").read_text()
     kinds = [arguments.of] if arguments.of else ["without", "with"]
     tables = {kind: [idea for idea in IDEAS[kind] if arguments.only in idea] for kind in kinds}
     files = {BASE: text} | {idea: changed(text, IDEAS[kind][idea]) for kind, ideas in tables.items() for idea in ideas}
-    known = arguments.speeds is not None and arguments.speeds.exists()
-    speed = json.loads(arguments.speeds.read_text()) if known else speeds(files, arguments.preset)
-    if arguments.speeds is not None and not known:
-        arguments.speeds.write_text(json.dumps(speed))
+    if lacking := {name: content for name, content in files.items() if name not in kept.speed}:
+        kept.take(speed=speeds({BASE: text} | lacking, arguments.preset) | kept.speed)
+    speed = kept.speed
     budget = arguments.times * read_folder(HARNESS, arguments.preset)[0].run.budget_seconds
     steps = {name: budget * speed[name] for name in files}
     phases = {name: steps[name] / 3 for name in files if PHASE in files[name]}
     steps |= {name: first + budget * speed[BASE] * 2 / 3 for name, first in phases.items()}
+    scores: dict[str, list[float]] = {name: [] for name in files}
     with tempfile.TemporaryDirectory() as folder:
         harness = unhurried(Path(folder, "harness"), arguments.preset)
-        ready = {name: by_steps(content, steps[name], phases.get(name, 0.0)) for name, content in files.items()}
-        tried = run(ready, arguments.preset, arguments.seeds, harness)
-    scores = scores_of(tried)
+        for seed in range(arguments.seeds):
+            for name, content in files.items():
+                key = f"{name}, {steps[name]:.0f} steps, seed {seed + 1}"
+                if key not in kept.score:
+                    ready = by_steps(content, steps[name], phases.get(name, 0.0))
+                    tried = run({name: ready}, arguments.preset, [seed], harness)[name][0]
+                    kept.take(score=kept.score | {key: tried.ended.score}, hardware=tried.ended.hardware)
+                scores[name].append(kept.score[key])
     differences = {
         name: [value - own for value, own in zip(scores[name], scores[BASE], strict=True)] for name in files if name != BASE
     }
     error = sqrt(mean(variance(values) for values in differences.values()) / arguments.seeds)
-    print(conditions(tried, arguments.preset, arguments.seeds))
+    print(conditions(kept.hardware, arguments.preset, arguments.seeds))
     print(f"As it is: {mean(scores[BASE]):.4f}, {steps[BASE]:.0f} steps. Standard error of a difference: {error:.4f}.")
     for kind, ideas in tables.items():
         print(f"\n| {kind} | val_bpb | worse by | steps |\n|---|---|---|---|")

@@ -11,7 +11,7 @@ import argparse
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from math import sqrt
 from pathlib import Path
@@ -37,9 +37,9 @@ def contestants(preset: str, also: Path | None) -> dict[str, bytes]:
     return files
 
 
-def run(files: dict[str, bytes], preset: str, seeds: int, harness: Path = HARNESS) -> dict[str, list[Tried]]:
+def run(files: dict[str, bytes], preset: str, seeds: Iterable[int], harness: Path = HARNESS) -> dict[str, list[Tried]]:
     tried: dict[str, list[Tried]] = {name: [] for name in files}
-    for seed in range(seeds):
+    for seed in seeds:
         for name, content in files.items():
             (latest,) = run_trial(harness, 1, preset, content, first=seed).runs
             if latest.ended.score is None:
@@ -99,8 +99,7 @@ def scores_of(tried: dict[str, list[Tried]]) -> dict[str, list[float]]:
     return {name: [run.ended.score for run in runs if run.ended.score is not None] for name, runs in tried.items()}
 
 
-def conditions(tried: dict[str, list[Tried]], preset: str, seeds: int) -> str:
-    hardware = next(iter(tried.values()))[0].ended.hardware
+def conditions(hardware: str, preset: str, seeds: int) -> str:
     machine = f"{hardware}; Python {platform.python_version()}, torch {torch.__version__}"
     return f"{date.today()}; {machine}; preset {preset},\n{seeds} seeds, the files in turn\n"
 
@@ -110,9 +109,10 @@ def main() -> None:
     parser.add_argument("--also", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
-    tried = run(contestants(arguments.preset, arguments.also), arguments.preset, arguments.seeds)
+    tried = run(contestants(arguments.preset, arguments.also), arguments.preset, range(arguments.seeds))
     scores = scores_of(tried)
-    print(conditions(tried, arguments.preset, arguments.seeds))
+    hardware = next(iter(tried.values()))[0].ended.hardware or ""
+    print(conditions(hardware, arguments.preset, arguments.seeds))
     print("| file | val_bpb of each seed | mean | deviation | steps | ours / it |")
     print("|---|---|---|---|---|---|")
     for name, values in scores.items():

@@ -12,6 +12,7 @@ from conftest import ROOT
 PACKAGE = ROOT / "server" / "autoresearch_mcp"
 FLOORS = (
     ("cli",),
+    ("serving",),
     ("app", "demo", "morning", "night", "writing", "unavailable"),
     ("calls", "doctor", "web", "subscriptions", "connect", "options"),
     ("views",),

@@ -235,12 +235,12 @@ def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
     session = toy(UNTIL_TOLD, READY)
     number, _ = session.run_experiment("is on")
     session.runs.get_ready()
-    assert session.executor._waiting is None  # type: ignore[attr-defined]
+    assert session.executor.local._waiting is None  # type: ignore[attr-defined]
     wait_for(lambda: session.progress().phase == "training")
     draft = session.runs._spec(run=0, experiment=0, seed=1)  # pyright: ignore[reportPrivateUsage]
     session.executor.get_ready(draft, session.runs.pinned)  # as another session would
     (folder,) = [each for each in ready_folders()]
-    pid = session.executor._waiting.host.pid  # type: ignore[attr-defined]
+    pid = session.executor.local._waiting.host.pid  # type: ignore[attr-defined]
     wait_for(lambda: slots.waiting(slots.slots_folder()))
     time.sleep(0.5)
     assert psutil.Process(pid).children() == [], "nothing is started beside a run"

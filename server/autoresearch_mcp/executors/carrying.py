@@ -64,7 +64,8 @@ def library(ray: Any, manifest: Manifest, folder: Path) -> Any:
     options = {"name": f"data-{manifest.digest[:32]}", "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
     held = ray.remote(Library).options(**options).remote()
     pieces = manifest.pieces
-    for number in ray.get(held.lacking.remote(len(pieces))):
+    lacking: list[int] = ray.get(held.lacking.remote(len(pieces)))
+    for number in lacking:
         name, start = pieces[number]
         with open(folder / name, "rb") as file:
             file.seek(start)

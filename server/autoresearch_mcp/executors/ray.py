@@ -89,7 +89,7 @@ class RayExecutor:
         """What its logs have gained is brought along."""
         sizes = {name: (spec.folder / name).stat().st_size if (spec.folder / name).exists() else 0 for name in LOGS}
         try:
-            said = self._link.call("look", _name(spec), sizes) or {}
+            said: dict[str, Any] = self._link.call("look", _name(spec), sizes) or {}
             for name, more in said.get("logs", {}).items():
                 with suppress(OSError), open(spec.folder / name, "ab") as log:
                     log.write(more)

@@ -34,7 +34,8 @@ def tell(said: dict[str, Any]) -> None:
 
 def follow(cluster: Cluster, name: str, run: int) -> None:
     """Until the run has ended."""
-    sizes, told = dict.fromkeys(LOGS, 0), 0.0
+    sizes: dict[str, int] = dict.fromkeys(LOGS, 0)
+    told = 0.0
     while cluster.is_alive(name, run):
         said = cluster.look(name, sizes)
         if said is not None and (said["logs"] or time.monotonic() - told > ANYHOW):

@@ -140,7 +140,8 @@ class Remote:
 
     def _resources(self) -> str:
         """What this node offers by the names of tasks' own resources, as the slots of a machine have it in their setting."""
-        there = next((node["Resources"] for node in self._ray.nodes() if node["NodeID"] == self._node), {})
+        nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in self._ray.nodes()}
+        there = nodes.get(self._node, {})
         own = {name: int(count) for name, count in there.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
         return " ".join(f"{name}={count}" for name, count in own.items())
 
