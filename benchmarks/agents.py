@@ -26,7 +26,7 @@ from scale_out import LINE, TASK, WORK, cluster_of
 
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
-from autoresearch_mcp.run import slots
+from autoresearch_mcp.run import disturbance, slots
 from autoresearch_mcp.workspace import Workspace
 
 
@@ -65,12 +65,14 @@ class Agent:
             line = LINE
             for number in range(experiments):
                 if number:
-                    changed = f"sleep, number = {self.seconds}, {number}"
+                    changed = (
+                        f"sleep, number = {self.seconds}, {number if number % 2 == 0 else -number}"  # every other one is better
+                    )
                     await call("apply_patch", patch=f"<<<<<<< SEARCH\n{line}\n=======\n{changed}\n>>>>>>> REPLACE\n")
                 answer = await call("run_experiment", description=f"{self.name} tries {number}", wait_seconds=60)
                 while answer["status"] == "running":
                     answer = await call("get_score", wait_seconds=60)
-                verdict = "keep" if "keep" in answer["allowed"] and number % 2 == 0 else "discard"
+                verdict = "keep" if "keep" in answer["allowed"] else "discard"
                 await call(verdict)
                 self.told[answer["experiment"]] = verdict
                 line = changed if verdict == "keep" and number else line
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--executor", choices=("local", "ray"), default="local")
     arguments = parser.parse_args()
-    os.environ[slots.SETTING] = f"seat={arguments.slots}"
+    os.environ |= {slots.SETTING: f"seat={arguments.slots}", disturbance.SETTING: "100"}
     agents = [Agent(number, arguments.seconds) for number in range(1, arguments.agents + 1)]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

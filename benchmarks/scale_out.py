@@ -23,7 +23,7 @@ from autoresearch_mcp.executors import chosen
 from autoresearch_mcp.loop import batch, waves
 from autoresearch_mcp.loop.batch import Entry
 from autoresearch_mcp.loop.session import Session, open_ledger
-from autoresearch_mcp.run import slots
+from autoresearch_mcp.run import disturbance, slots
 
 TARGET = 0.95  # of linear
 TASK = """
@@ -46,7 +46,7 @@ direction = "maximize"
 confidence = "single"
 command = ["{python}", "-c", "print(open('result.txt').read())"]
 """
-WORK = "import time\n\nsleep, number = 0.0, 0\ntime.sleep(sleep)\nopen('result.txt', 'w').write('1')\n"
+WORK = "import time\n\nsleep, number = 0.0, 0\ntime.sleep(sleep)\nopen('result.txt', 'w').write(str(number))\n"
 LINE = "sleep, number = 0.0, 0"
 
 
@@ -92,7 +92,8 @@ def wave(folder: Path, seats: int, rounds: int, seconds: float) -> float:
         time.sleep(0.05)
     session.keep()
     started = time.perf_counter()
-    numbers = batch.run_batch(session, [entry(seconds, number) for number in range(1, seats * rounds + 1)])
+    entries = [entry(seconds, -number) for number in range(1, seats * rounds + 1)]  # each worse than the best: one run decides
+    numbers = batch.run_batch(session, entries)
     while not waves.is_over(session.state, session.task):
         time.sleep(0.05)
         session.advance()
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--executors", default="local,ray")
     arguments = parser.parse_args()
+    os.environ[disturbance.SETTING] = "100"  # what this process does disturbs no run that sleeps
     print(f"runs that sleep {arguments.seconds:g} s, {arguments.rounds} for each slot; target {TARGET:.0%} of linear\n")
     print("| slots | where | runs | seconds | ideal | experiments an hour | of linear |\n|---|---|---|---|---|---|---|", flush=True)
     for seats in map(int, arguments.slots.split(",")):

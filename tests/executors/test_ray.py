@@ -3,10 +3,12 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,11 +19,14 @@ from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.executors import carrying, chosen
 from autoresearch_mcp.executors.carrying import Manifest
-from autoresearch_mcp.executors.ray import RayExecutor
+from autoresearch_mcp.executors.jobs import Jobs, Told
+from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
+from autoresearch_mcp.executors.relay import MARK, packed
 from autoresearch_mcp.executors.table import Wants, uses
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.batch import Entry
 from autoresearch_mcp.loop.session import Session
+from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import places
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.sections import Run
@@ -64,6 +69,7 @@ class OneMachine:
     def __init__(self, port: int = 0, **system: Any):
         from ray.cluster_utils import Cluster
 
+        self._client_port = free_port()
         self.cluster: Any = Cluster(
             initialize_head=True,
             head_node_args={
@@ -72,6 +78,7 @@ class OneMachine:
                 "include_dashboard": True,
                 "dashboard_port": free_port(),
                 "dashboard_agent_listen_port": 0,
+                "ray_client_server_port": self._client_port,
                 "env_vars": {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},  # where jobs find their Python
                 "_system_config": SOON | system,
             },
@@ -80,6 +87,11 @@ class OneMachine:
     @property
     def address(self) -> str:
         return self.cluster.address
+
+    @property
+    def client(self) -> str:
+        """For Ray Client."""
+        return f"ray://127.0.0.1:{self._client_port}"
 
     @property
     def jobs(self) -> str:
@@ -197,21 +209,29 @@ def test_what_is_in_use_is_told_in_our_words():
 
 
 class OfThisProcess:
-    """Ray's put and get without a cluster: objects are what was put."""
+    """Ray's calls without a cluster: an actor that holds pieces, and objects that are what was put."""
 
     def __init__(self, pieces: dict[int, bytes]):
-        self.pieces, self.asked = pieces, 0
+        self.pieces, self.asked, self.killed = pieces, 0, False
+        self.piece, self.lacking = self._method(lambda number: [pieces[number]]), self._method(self._lacking)
+
+    @staticmethod
+    def _method(call: Callable[..., Any]) -> Any:
+        return SimpleNamespace(remote=call)
+
+    def _lacking(self, count: int) -> list[int]:
+        return [number for number in range(count) if number not in self.pieces]
 
     def get(self, what: Any, timeout: float = 0.0) -> Any:
         self.asked += 1
         return what
 
-    @property
-    def piece(self) -> Any:
-        return self
+    def kill(self, actor: Any) -> None:
+        self.killed = True
 
-    def remote(self, number: int) -> list[bytes]:
-        return [self.pieces[number]]
+
+def never() -> bool:
+    return False
 
 
 @pytest.fixture
@@ -228,18 +248,153 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
 def test_data_comes_over_in_pieces_and_is_there_for_the_next_run(prepared: Manifest):
     assert prepared.pieces == [("sub/empty", 0), ("train.bin", 0), ("train.bin", 4), ("train.bin", 8)]
     sent = OfThisProcess({0: b"", 1: b"0123", 2: b"4567", 3: b"89"})
-    folder = carrying.fetch(sent, prepared, sent)
+    folder = carrying.fetch(sent, sent, prepared, never)
+    assert folder is not None
     assert (folder / "train.bin").read_bytes() == b"0123456789" and (folder / "sub" / "empty").read_bytes() == b""
     asked = sent.asked
-    assert carrying.fetch(sent, prepared, sent) == folder and sent.asked == asked, "it is brought once to a node"
+    assert carrying.fetch(sent, sent, prepared, never) == folder and sent.asked == asked, "it is brought once to a node"
 
 
-def test_data_that_comes_over_changed_is_used_by_no_run(prepared: Manifest):
+def test_data_that_comes_over_changed_is_used_by_no_run_and_sent_anew(prepared: Manifest):
     sent = OfThisProcess({0: b"", 1: b"0123", 2: b"4567", 3: b"88"})
-    with pytest.raises(WorkspaceError, match="train.bin, 10 bytes, did not come over to this node as it was sent"):
-        carrying.fetch(sent, prepared, sent)
+    with pytest.raises(WorkspaceError, match="train.bin, 10 bytes, did not come over to this node as it was sent.*run it again"):
+        carrying.fetch(sent, sent, prepared, never)
+    assert sent.killed
     sent.pieces[3] = b"89"
-    assert (carrying.fetch(sent, prepared, sent) / "train.bin").read_bytes() == b"0123456789"
+    folder = carrying.fetch(sent, sent, prepared, never)
+    assert folder is not None and (folder / "train.bin").read_bytes() == b"0123456789"
+
+
+def test_data_that_nobody_brings_any_more_is_not_waited_for(prepared: Manifest, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(carrying, "STALLED", 0.2)
+    monkeypatch.setattr(carrying, "LOOK", 0.02)
+    sent = OfThisProcess({0: b""})
+    with pytest.raises(WorkspaceError, match="3 of 4 pieces are missing, and whoever brought them is gone. Run it again"):
+        carrying.fetch(sent, sent, prepared, never)
+    assert carrying.fetch(sent, sent, prepared, lambda: True) is None, "and a run that is stopped waits for nothing"
+
+
+# --- the connection ---
+
+
+SILENT = """
+import sys, socket, time
+from multiprocessing.connection import Connection
+connection = Connection(socket.socket(fileno=int(sys.argv[1])).detach())
+connection.send(("answer", None))
+while True:
+    method, arguments = connection.recv()
+    time.sleep(float(method))
+    connection.send(("answer", method))
+"""
+
+
+@pytest.fixture
+def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Link:
+    """A link to something that takes as long to answer as it is told."""
+    program = tmp_path / "silent.py"
+    program.write_text(SILENT)
+    popen = subprocess.Popen
+
+    def started(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        return popen([sys.executable, str(program), command[4]], **options)
+
+    monkeypatch.setattr("autoresearch_mcp.executors.ray.subprocess.Popen", started)
+    return Link("auto")
+
+
+def test_nobody_waits_longer_than_they_said_for_a_cluster_and_late_answers_are_no_others(slow: Link):
+    assert slow.call("0", patience=10) == "0"
+    started = time.monotonic()
+    with pytest.raises(Unanswered, match="takes long to answer"):
+        slow.call("1.5", patience=0.2)
+    for _ in range(5):
+        with pytest.raises(WorkspaceError, match="takes long to answer"):
+            slow.call("0", patience=0.2)
+    assert time.monotonic() - started < 1.4, "those who only look do not each wait"
+    time.sleep(1.5)
+    assert slow.call("0.01", patience=1) == "0.01", "and when it is there again they hear it"
+    assert slow.call("0.02", patience=10) == "0.02"
+
+
+def test_a_cluster_that_hangs_is_tried_anew_and_later_each_time(slow: Link, monkeypatch: pytest.MonkeyPatch):
+    assert slow.call("0", patience=10) == "0"
+    monkeypatch.setattr("autoresearch_mcp.executors.ray.HUNG", 0.3)
+    with pytest.raises(Unanswered):
+        slow.call("60", patience=0.1)
+    time.sleep(0.5)
+    with pytest.raises(WorkspaceError, match="cannot be reached: no answer for 0 s"):
+        slow.call("0", patience=3)
+    with pytest.raises(WorkspaceError, match="cannot be reached"):
+        slow.call("0", patience=3)
+    slow._not_before = 0.0  # pyright: ignore[reportPrivateUsage]
+    assert slow.call("0", patience=10) == "0"
+
+
+# --- jobs ---
+
+
+def test_what_a_job_tells_survives_its_death_in_the_middle_of_a_line():
+    told = Told.of(
+        "INFO something of Ray's\n"
+        + f'{MARK}{{"here": true}}\n{MARK}{{"progress": "p", "logs": {{"output.log": "{packed(b"a" * 9)}"}}}}\n'
+        + f'{MARK}{{"progress": "q", "logs": {{"output.log": "{packed(b"bc")}"}}}}\n{MARK}{{"ended": "tr'
+    )
+    assert (told.here, told.progress, told.logs, told.ended) == (True, "q", {"output.log": b"a" * 9 + b"bc"}, "")
+
+
+class Submitted:
+    """A cluster's job server: what was sent, how it stands, what it has told."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, tuple[str, str]] = {}
+
+    def submit_job(self, entrypoint: str, submission_id: str, runtime_env: object = None) -> str:
+        self.jobs[submission_id] = ("RUNNING", "")
+        return submission_id
+
+    def get_job_status(self, job: str) -> str:
+        if job not in self.jobs:
+            raise RuntimeError(f"Request failed with status code 404: Job {job} does not exist.")
+        return self.jobs[job][0]
+
+    def get_job_logs(self, job: str) -> str:
+        return self.jobs[job][1]
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Jobs:
+    made = Jobs.__new__(Jobs)
+    made.__dict__ |= {"_client": Submitted(), "_runs": {}, "_census": None}
+    monkeypatch.setattr("autoresearch_mcp.executors.jobs.PAUSE", 0.0)
+    monkeypatch.setattr("autoresearch_mcp.executors.jobs.FRESH", 0.0)
+    return made
+
+
+def test_a_run_is_followed_for_as_long_as_it_may_be_there(jobs: Jobs):
+    server: Submitted = jobs._client  # pyright: ignore[reportPrivateUsage]
+    assert not jobs.is_alive("run-1", 1), "it never arrived"
+    server.submit_job("", "run-1")
+    assert jobs.is_alive("run-1", 1)
+    for number in range(2, 9):  # each follower is there, and dies
+        server.jobs[list(server.jobs)[-1]] = ("FAILED", f'{MARK}{{"here": true}}\n')
+        assert jobs.is_alive("run-1", 1)
+        assert f"run-1-again-{number}" in server.jobs
+    server.jobs["run-1-again-8"] = ("SUCCEEDED", f'{MARK}{{"ended": "result"}}\n')
+    assert not jobs.is_alive("run-1", 1) and jobs.collect("run-1", 1) == b"result"
+
+
+def test_a_run_whose_jobs_could_not_begin_has_not_begun_either(jobs: Jobs):
+    server: Submitted = jobs._client  # pyright: ignore[reportPrivateUsage]
+    server.submit_job("", "run-1")
+    alive = True
+    for _ in range(3):
+        assert alive
+        server.jobs[list(server.jobs)[-1]] = ("FAILED", "python: not found\n")
+        alive = jobs.is_alive("run-1", 1)
+    assert not alive
+    lost = RunEnded.model_validate_json(jobs.collect("run-1", 1))
+    assert lost.failure == "lost" and "need this package" in lost.excerpt and "python: not found" in lost.excerpt
 
 
 # --- a run ---
@@ -490,13 +645,14 @@ def test_a_head_that_forgets_loses_the_run_and_counts_nothing_twice(
     session.run_experiment("baseline")
     wait_for(lambda: up(session, 1))
     (host,) = hosts_of(session, 1)
-    port = int(one.address.rpartition(":")[2])
+    one_address, port = one.address, int(one.address.rpartition(":")[2])
     for process in one.cluster.head_node.all_processes.values():
         for each in process:
             os.kill(each.process.pid, signal.SIGKILL)
     assert not is_over(session, 1), "of a cluster that is not there nothing is known"
     one.end()
     own(port=port).add()
+    chosen.on_cluster(one_address)._link._owed[:1] = [0.0]  # pyright: ignore[reportPrivateUsage]  # it has waited for a minute by now
     wait_for(lambda: is_over(session, 1))
     wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
     session.refresh()
@@ -523,6 +679,14 @@ def test_without_ray_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch):
 # --- from a machine that is no part of the cluster ---
 
 
+def test_a_run_by_ray_client_is_one_as_any(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.client)
+    session = toy("print('hello by a client')\n" + WORK, ASKS)
+    run(session)
+    assert (ended(session).outcome, ended(session).score) == ("scored", 1.0), ended(session).excerpt
+    assert "hello by a client" in log_of(session, 1) and session.executor.capacity(session.task.run) == SEATS
+
+
 def test_a_run_by_a_job_is_one_as_any(machine: OneMachine, choose: Callable[[str], None], toy: Make):
     choose(machine.jobs)
     session = toy("print('hello by a job')\n" + WORK, ASKS + WAITS_FOR_DATA)
@@ -530,7 +694,7 @@ def test_a_run_by_a_job_is_one_as_any(machine: OneMachine, choose: Callable[[str
     run(session)
     assert (ended(session).outcome, ended(session).score) == ("scored", 1.0), ended(session).excerpt
     assert "hello by a job" in log_of(session, 1)
-    assert session.executor.capacity(session.task.run) == SEATS
+    wait_for(lambda: session.executor.capacity(session.task.run) == SEATS)  # a job counts, which nobody waits for
     assert [use.there for use in session.executor.in_use() if use.kind == "seat"] == [SEATS]
 
 

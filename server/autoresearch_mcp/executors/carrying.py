@@ -5,7 +5,8 @@ What a node has is read by no run: it lies in the cache folder, which no sandbox
 """
 
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from autoresearch_mcp.files import file_sha256, locked, sha256
 
 PIECE = 32 * 2**20  # bytes that travel at once
 FETCH = 3600.0  # seconds that data may take to a node, or that another run on it is waited for which fetches the same
+STALLED = 180.0  # seconds without another piece, after which whoever brings the data is taken for dead
+LOOK = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,14 @@ class Library:
         return [self._pieces[number]]
 
 
-def library(ray: Any, manifest: Manifest, folder: Path) -> Any:
-    """The actor that holds the data of a folder, with all of it."""
+def library(ray: Any, manifest: Manifest) -> Any:
+    """The actor that holds data, new or with what has been brought to it."""
     options = {"name": f"data-{manifest.digest[:32]}", "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
-    held = ray.remote(Library).options(**options).remote()
+    return ray.remote(Library).options(**options).remote()
+
+
+def bring(ray: Any, held: Any, manifest: Manifest, folder: Path) -> None:
+    """Brings what it lacks. Raises OSError, and what Ray raises."""
     pieces = manifest.pieces
     lacking: list[int] = ray.get(held.lacking.remote(len(pieces)))
     for number in lacking:
@@ -70,20 +77,23 @@ def library(ray: Any, manifest: Manifest, folder: Path) -> Any:
         with open(folder / name, "rb") as file:
             file.seek(start)
             ray.get(held.bring.remote(number, file.read(PIECE)))
-    return held
 
 
-def fetch(ray: Any, manifest: Manifest, held: Any) -> Path:
-    """The folder of this node that has the data, which is brought if it is not there yet. Raises WorkspaceError where something
-    else comes than was sent, OSError, and what Ray raises.
+def fetch(ray: Any, held: Any, manifest: Manifest, given_up: Callable[[], bool]) -> Path | None:
+    """The folder of this node that has the data, which is brought if it is not there yet; None once `given_up` answers yes. Raises
+    WorkspaceError where nothing comes, or something else than was sent, OSError, and what Ray raises.
     """
     folder = cache_root() / "data" / "by-hash" / manifest.digest
     with locked(folder.with_suffix(".lock"), "fetch data", timeout=FETCH):
         if folder.is_dir():
             return folder
+        if not _is_there(ray, held, manifest, given_up):
+            return None
         unfinished = folder.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         for number, (name, start) in enumerate(manifest.pieces):
+            if given_up():
+                return None
             path = unfinished / name
             path.parent.mkdir(parents=True, exist_ok=True)
             piece = ray.get(ray.get(held.piece.remote(number))[0], timeout=FETCH)
@@ -91,6 +101,26 @@ def fetch(ray: Any, manifest: Manifest, held: Any) -> Path:
                 file.write(piece)
         for name, size, content in manifest.files:
             if file_sha256(unfinished / name) != content:
-                raise WorkspaceError(f"{name}, {size} bytes, did not come over to this node as it was sent")
+                ray.kill(held)  # the next run has it brought anew
+                raise WorkspaceError(
+                    f"{name}, {size} bytes, did not come over to this node as it was sent; it will be sent anew: run it again"
+                )
         unfinished.rename(folder)
     return folder
+
+
+def _is_there(ray: Any, held: Any, manifest: Manifest, given_up: Callable[[], bool]) -> bool:
+    """Waits until all of the data has been brought; False once `given_up` answers yes."""
+    count = len(manifest.pieces)
+    left, since = count + 1, time.monotonic()
+    while lacking := len(ray.get(held.lacking.remote(count))):
+        if given_up():
+            return False
+        if lacking < left:
+            left, since = lacking, time.monotonic()
+        if time.monotonic() - since > STALLED:
+            raise WorkspaceError(
+                f"the data did not come: {lacking} of {count} pieces are missing, and whoever brought them is gone. Run it again"
+            )
+        time.sleep(LOOK)
+    return True

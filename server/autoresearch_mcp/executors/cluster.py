@@ -3,17 +3,24 @@
 import importlib
 import json
 import os
+import pickle
+import sys
+import threading
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from autoresearch_mcp.executors import carrying
-from autoresearch_mcp.executors.remote import Remote
+from autoresearch_mcp.executors.carrying import Manifest
+from autoresearch_mcp.executors.remote import LOGS, Remote
 from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, Order, Table, Wants, uses
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run.slots import Use
 from autoresearch_mcp.text import one_line
 
+Kept = tuple[bytes, bool]  # the end of a log, and whether anything before it is left out
+NEVER = {"queued": 0.0}  # seconds of a run that did not begin: it has seen nothing, and may be made again for free
 REASON = 300  # characters of Ray's own account
 LOOK = 3.0  # seconds that a run's node has for an answer
 
@@ -26,13 +33,15 @@ class Cluster:
         os.environ.pop("RAY_ADDRESS", None)  # else it would count more than the address
         self.ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
         self.table = Table()
+        self._bringing = threading.Lock()
         self._handles: dict[str, Any] = {}
         """Of runs that this process has started, by which Ray tells why one has ended."""
 
     def start(self, order: Order) -> None:
-        wanted = order.wants.of(self._nodes())
-        library = carrying.library(self.ray, order.data, order.folder) if order.data and order.folder else None
-        self.table.put(order.name, "wants", json.dumps(wanted).encode())
+        wanted = order.wants.of(self.nodes())
+        held = carrying.library(self.ray, order.data) if order.data is not None else None
+        # in the table, for an argument that is large would belong to this process, and be lost with it
+        self.table.put(order.name, "order", pickle.dumps(replace(order, folder=None, wanted=wanted)))
         options: dict[str, Any] = {
             "name": order.name,
             "namespace": NAMESPACE,
@@ -44,8 +53,17 @@ class Cluster:
             "num_gpus": wanted.get("GPU", 0),
             "resources": {name: count for name, count in wanted.items() if name not in KINDS},
         }
-        there = replace(order, folder=None)
-        self._handles[order.name] = self.ray.remote(Remote).options(**options).remote(there, library)
+        self._handles[order.name] = self.ray.remote(Remote).options(**options).remote(order.name, held)
+        if order.data is not None and order.folder is not None:
+            threading.Thread(target=self._bring, args=(held, order.data, order.folder), daemon=True).start()
+
+    def _bring(self, held: Any, data: Manifest, folder: Path) -> None:
+        """The run waits for it on its node, and says so if it does not come."""
+        with self._bringing:  # of two runs with the same data the second finds all of it there
+            try:
+                carrying.bring(self.ray, held, data, folder)
+            except Exception as error:
+                print(f"{folder} was not brought to the cluster: {error}", file=sys.stderr)
 
     def is_alive(self, name: str, run: int) -> bool:
         return self._actor(name) is not None
@@ -59,7 +77,7 @@ class Cluster:
                 outcome="crash",
                 failure="killed",
                 stopped=True,
-                seconds={"queued": 0.0},
+                seconds=NEVER,
                 excerpt="the run was stopped on request",
             )
             self.table.put(name, "ended", never.model_dump_json().encode(), overwrite=False)
@@ -76,33 +94,40 @@ class Cluster:
         """The result of a run that is not alive: if there is none yet, that it is lost, for good."""
         if (kept := self.table.get(name, "ended")) is not None:
             return kept
+        begun = self.table.get(name, "begun") is not None
         reason = "its node of the cluster, or what held it there, was lost before there was a result"
         if (handle := self._handles.pop(name, None)) is not None:
             try:
                 self.ray.get(handle.look.remote({}), timeout=LOOK)
             except Exception as error:  # Ray's account of how it ended
                 reason += f": {one_line(str(error), REASON)}"
-        lost = RunEnded(run=run, outcome="crash", failure="lost", excerpt=reason)
+        lost = RunEnded(run=run, outcome="crash", failure="lost", seconds={} if begun else NEVER, excerpt=reason)
         self.table.put(name, "ended", lost.model_dump_json().encode(), overwrite=False)
+        self.table.drop(name, "begun")
         return self.table.get(name, "ended") or b""
 
-    def finish(self, name: str) -> dict[str, bytes]:
-        """The whole logs of a run that is not alive, as far as they were kept; nothing but the result stays behind."""
-        logs = self.table.get(name, "logs")
-        self.table.drop(name, "logs", "begun", "stop", "wants")
-        return {log: zlib.decompress(bytes.fromhex(content)) for log, content in json.loads(logs or b"{}").items()}
+    def finish(self, name: str) -> dict[str, Kept]:
+        """The logs of a run that is not alive; then only what `collect` needs stays behind."""
+        logs = json.loads(self.table.get(name, "logs") or b"{}")
+        self.table.drop(name, "logs", "stop", "order")
+        return {log: (zlib.decompress(bytes.fromhex(content)), cut) for log, (content, cut) in logs.items() if log in LOGS}
 
     def capacity(self, wants: Wants) -> int:
-        return wants.capacity(self._nodes())
+        return wants.capacity(self.nodes())
 
     def in_use(self) -> list[Use]:
-        there, free = self.ray.cluster_resources(), self.ray.available_resources()
         waiting: dict[str, int] = {}
         for name in self._names():
             if name.startswith(RUN) and self.table.get(name, "begun") is None:
-                for kind in json.loads(self.table.get(name, "wants") or b"{}"):
+                ordered = self.table.get(name, "order")
+                for kind in pickle.loads(ordered).wanted if ordered else ():
                     waiting[kind] = waiting.get(kind, 0) + 1
-        return uses({kind: (count - free.get(kind, 0.0), count) for kind, count in there.items()}, waiting)
+        return uses(self.used(), waiting)
+
+    def used(self) -> dict[str, tuple[float, float]]:
+        """How much is used and there of each of the cluster's resources."""
+        there, free = self.ray.cluster_resources(), self.ray.available_resources()
+        return {kind: (count - free.get(kind, 0.0), count) for kind, count in there.items()}
 
     def _actor(self, name: str) -> Any:
         """The process that holds a run, placed or waiting for room; None where there is none, or none any more."""
@@ -118,6 +143,6 @@ class Cluster:
         there = self.ray.util.list_named_actors(all_namespaces=True)
         return {actor["name"] for actor in there if actor["namespace"] == NAMESPACE}
 
-    def _nodes(self) -> list[dict[str, float]]:
+    def nodes(self) -> list[dict[str, float]]:
         """What each living node offers."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]

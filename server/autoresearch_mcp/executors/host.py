@@ -12,6 +12,7 @@ after that, results.tsv included, can fail without harm: it follows from the led
 
 import io
 import os
+import signal
 import socket
 import sqlite3
 import sys
@@ -139,7 +140,10 @@ async def _end_with(carrier: Path, spec: RunSpec) -> None:
     """Ends a run whose result nobody would carry: its node has been given up, and the run may be on elsewhere by now."""
     while is_locked(carrier):  # noqa: ASYNC110 - it is another process that lets go
         await anyio.sleep(WATCHING)
-    spec.stop.touch()
+    try:
+        spec.stop.touch()
+    except OSError:  # a full disk, or the folder is gone
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> RunSpec | None:

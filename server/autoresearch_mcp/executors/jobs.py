@@ -1,51 +1,82 @@
 """A Ray cluster that takes jobs over HTTP and nothing else, from a machine that is no part of it: what a laptop has of a cluster.
 
 A run is a job that starts the run's actor from inside, follows it, and tells in its own log what there is to know (relay.py). The
-job may end, or be ended, before the run: then another is sent that follows on.
+job may end, or be ended, before the run: then another is sent that follows on, for as long as the run may be there. Only what a
+job has told of its result counts.
 """
 
 import importlib
 import json
 import os
 import pickle
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoresearch_mcp.executors.relay import MARK, ORDER
+from autoresearch_mcp.executors.relay import MARK, ORDER, unpacked
 from autoresearch_mcp.executors.table import Order, Wants, uses
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run.slots import Use
 
 RELAY = "python -P -m autoresearch_mcp.executors.relay"
-FOLLOWERS = 4  # jobs for one run, if each ends before it
+SILENT = 3  # jobs in a row that could not even begin, after which nothing can have begun
+PAUSE, AT_MOST = 2.0, 300.0  # seconds between one follower's end and the next, twice as long each time
 FRESH = 0.5  # seconds that what a job has told is not asked for again
+CENSUS = 60.0  # seconds that the cluster's nodes are known for
+COUNTED = 15.0  # seconds that a job may take to count them
 OVER = ("STOPPED", "SUCCEEDED", "FAILED")
-STATUS = "/api/cluster_status"
-ANSWER = 10.0  # seconds
 
 
 @dataclass
 class Told:
-    """What the job of a run has told so far."""
+    """What a job has told so far."""
 
-    begun: bool = False
+    here: bool = False
     progress: str = ""
     logs: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    ends: dict[str, tuple[bytes, bool]] = field(default_factory=dict[str, tuple[bytes, bool]])
     ended: str = ""
+    nodes: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    used: dict[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
-    def hear(self, line: str) -> None:
-        said = json.loads(line)
-        self.begun = self.begun or said.get("progress") is not None
-        self.progress = said.get("progress") or self.progress
-        self.ended = said.get("ended", "")
+    @classmethod
+    def of(cls, log: str) -> "Told":
+        told = cls()
+        for line in log.splitlines():
+            if line.startswith(MARK):
+                with suppress(ValueError):  # a job that was killed leaves half a line
+                    told._hear(json.loads(line.removeprefix(MARK)))
+        return told
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self.here = True
+        self.progress = said.get("progress", self.progress)
+        self.ended = said.get("ended", self.ended)
+        self.nodes, self.used = said.get("nodes", self.nodes), said.get("used", self.used)
         for name, more in said.get("logs", {}).items():
-            self.logs[name] = self.logs.get(name, b"") + more.encode("utf-8", errors="surrogateescape")
+            self.logs[name] = self.logs.get(name, b"") + unpacked(more)
+        for name, (content, cut) in said.get("ends", {}).items():
+            self.ends[name] = (unpacked(content), cut)
+
+
+@dataclass
+class Following:
+    """The jobs of one run."""
+
+    number: int = 1
+    """Of the latest."""
+    told: Told = field(default_factory=Told)
+    asked: float = 0.0
+    """When it was last asked what it has told."""
+    silent: int = 0
+    """How many have ended that could not even begin."""
+    pause: float = field(default_factory=lambda: PAUSE)
+    next: float = 0.0
+    """When another may be sent."""
 
 
 class Jobs:
@@ -54,28 +85,32 @@ class Jobs:
     def __init__(self, address: str):
         for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # either would count more than the address
             os.environ.pop(name, None)
-        self._address = address.rstrip("/")
         self._client: Any = importlib.import_module("ray.job_submission").JobSubmissionClient(address)
-        self._heard: dict[str, tuple[float, Told]] = {}
+        self._runs: dict[str, Following] = {}
+        self._census: tuple[float, Told] | None = None
 
     def start(self, order: Order) -> None:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ORDER).write_bytes(pickle.dumps(order))
             environment: dict[str, Any] = {"working_dir": folder}
             if order.folder is not None:
-                environment["py_modules"] = [str(order.folder)]  # sent once, by its content; a job finds it on its path
+                environment["py_modules"] = [str(order.folder)]  # sent once, by its content; the job finds it on its path
             self._client.submit_job(entrypoint=f"{RELAY} {ORDER}", submission_id=order.name, runtime_env=environment)
 
     def is_alive(self, name: str, run: int) -> bool:
-        if self._told(name).ended:
-            return False
-        job = self._job(name)
+        following, job = self._of(name)
         if job is None:
             return False  # it never arrived
-        if self._client.get_job_status(job) not in OVER:
+        told = self._told(name)
+        if told.ended:
+            return False
+        if str(self._client.get_job_status(job)) not in OVER:
             return True
-        self._heard.pop(name, None)  # it may have told the end meanwhile
-        return not self._told(name).ended and self._follow(name, run)
+        following.asked = 0.0
+        told = self._told(name)  # the end may have been told meanwhile
+        if told.ended:
+            return False
+        return self._follow(name, run, following, told)
 
     def stop(self, name: str, run: int) -> None:
         """By a job of its own, that need not be able to reach the first."""
@@ -84,57 +119,84 @@ class Jobs:
     def look(self, name: str, sizes: Mapping[str, int]) -> dict[str, Any] | None:
         told = self._told(name)
         logs = {log: content[sizes.get(log, 0) :] for log, content in told.logs.items()}
-        return {"progress": told.progress, "logs": {log: more for log, more in logs.items() if more}} if told.begun else None
+        return {"progress": told.progress, "logs": {log: more for log, more in logs.items() if more}} if told.progress else None
 
     def collect(self, name: str, run: int) -> bytes:
+        following, job = self._of(name)
         if ended := self._told(name).ended:
+            following.told = Told(ended=ended)
             return ended.encode()
-        reason = f"its job told no result before it ended:\n{self._log(name)[-2000:]}"
-        return RunEnded(run=run, outcome="crash", failure="lost", excerpt=reason).model_dump_json().encode()
+        printed = "" if job is None else f"\n{self._client.get_job_logs(job)[-2000:]}"
+        reason = f"no job of it could begin; the cluster's nodes need this package, and its python on the PATH of Ray:{printed}"
+        return (
+            RunEnded(run=run, outcome="crash", failure="lost", seconds={"queued": 0.0}, excerpt=reason).model_dump_json().encode()
+        )
 
-    def finish(self, name: str) -> dict[str, bytes]:
-        return self._told(name).logs
+    def finish(self, name: str) -> dict[str, tuple[bytes, bool]]:
+        return self._told(name).ends
 
     def capacity(self, wants: Wants) -> int:
-        return wants.capacity([{kind: there for kind, (_, there) in self._resources().items()}])
+        return wants.capacity(self._counted().nodes)
 
     def in_use(self) -> list[Use]:
-        return uses(self._resources(), {})
+        return uses(self._counted().used, {})
 
-    def _resources(self) -> dict[str, tuple[float, float]]:
-        """How much is used and there of what the cluster has."""
-        with urllib.request.urlopen(self._address + STATUS, timeout=ANSWER) as answer:
-            report = json.load(answer)["data"]["clusterStatus"]["loadMetricsReport"]
-        return {kind: (float(used), float(there)) for kind, (used, there) in report["usage"].items()}
+    def _counted(self) -> Told:
+        """What the cluster has: counted by a job, for only inside is that known."""
+        if self._census is None or time.monotonic() - self._census[0] > CENSUS:
+            job = self._client.submit_job(entrypoint=f"{RELAY} --nodes", submission_id=f"nodes-{time.time_ns()}")
+            until = time.monotonic() + COUNTED
+            while str(self._client.get_job_status(job)) not in OVER:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"the job {job} has not counted the cluster's nodes in {COUNTED:.0f} s")
+                time.sleep(FRESH)
+            log = self._client.get_job_logs(job)
+            self._census = (time.monotonic(), Told.of(log))
+            if not self._census[1].here:
+                raise RuntimeError(f"a job cannot begin there: {log[-500:]}")
+        return self._census[1]
 
     def _told(self, name: str) -> Told:
+        following, job = self._of(name)
         now = time.monotonic()
-        when, told = self._heard.get(name, (0.0, Told()))
-        if now - when > FRESH and not told.ended:
-            told = Told()
-            for line in self._log(name).splitlines():
-                if line.startswith(MARK):
-                    told.hear(line.removeprefix(MARK))
-            self._heard[name] = (now, told)
-        return told
+        if job is not None and not following.told.ended and now - following.asked > FRESH:
+            following.told, following.asked = Told.of(self._client.get_job_logs(job)), now
+        return following.told
 
-    def _log(self, name: str) -> str:
-        job = self._job(name)
-        return "" if job is None else self._client.get_job_logs(job)
+    def _of(self, name: str) -> tuple[Following, str | None]:
+        """A run's jobs and the latest of them; None where there is none."""
+        if (following := self._runs.get(name)) is None:
+            if not self._exists(name):
+                return Following(), None
+            following = self._runs[name] = Following()
+            while self._exists(_job(name, following.number + 1)):
+                following.number += 1
+        return following, _job(name, following.number)
 
-    def _job(self, name: str) -> str | None:
-        """The latest that follows a run."""
-        return max(self._followers(name), key=lambda job: (len(job), job), default=None)
-
-    def _followers(self, name: str) -> list[str]:
-        ids = [job.submission_id for job in self._client.list_jobs()]
-        return [job for job in ids if job == name or (job or "").startswith(f"{name}-again-")]
-
-    def _follow(self, name: str, run: int) -> bool:
-        """Sends another job that follows a run; False where enough were sent."""
-        number = len(self._followers(name)) + 1
-        if number > FOLLOWERS:
-            return False
-        print(f"{name}: follower {number}", file=sys.stderr)
-        self._client.submit_job(entrypoint=f"{RELAY} --follow {name} {run}", submission_id=f"{name}-again-{number}")
+    def _exists(self, job: str) -> bool:
+        try:
+            self._client.get_job_status(job)
+        except RuntimeError as error:
+            if "does not exist" in str(error):
+                return False
+            raise
         return True
+
+    def _follow(self, name: str, run: int, following: Following, told: Told) -> bool:
+        """Sends another job that follows a run whose last has ended. False where none could ever begin: then the run has not."""
+        now = time.monotonic()
+        if following.next == 0.0:
+            following.silent = 0 if told.here else following.silent + 1
+            following.next = now + following.pause
+            following.pause = min(AT_MOST, 2 * following.pause)
+        if following.silent >= SILENT and following.number == following.silent:
+            return False
+        if now >= following.next:
+            following.number += 1
+            self._client.submit_job(entrypoint=f"{RELAY} --follow {name} {run}", submission_id=_job(name, following.number))
+            following.next, following.asked = 0.0, 0.0
+        return True
+
+
+def _job(name: str, number: int) -> str:
+    return name if number == 1 else f"{name}-again-{number}"

@@ -34,9 +34,16 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Run
 
 ADDRESS = "auto"  # Ray's word for the cluster of this machine
-CONNECT, ANSWER, BRING = 90.0, 20.0, 3600.0  # seconds for the first answer of a cluster, for any other, and for bringing data there
-KNOCK = 10.0  # seconds for a connection
-AGAIN = 10.0  # seconds before a cluster that could not be reached is tried again
+CONNECT, HUNG = 120.0, 60.0  # seconds that a cluster has to be reached, and for any answer, until it is tried anew
+GLANCE, ANSWER = 2.0, 20.0  # seconds that somebody waits who only looks, and who wants something done
+REST = 5.0  # seconds in which a cluster that was slow is not waited for by those who only look
+KNOCK = 5.0  # seconds for a connection
+AGAIN, AT_MOST = 10.0, 120.0  # seconds before a cluster that could not be reached is tried again, twice as long each time
+CUT = b"\n[...]\n"  # in a log, where something is left out
+
+
+class Unanswered(WorkspaceError):
+    """The cluster was asked, and nothing is known of what it did."""
 
 
 class RayExecutor:
@@ -45,7 +52,7 @@ class RayExecutor:
     def __init__(self, address: str = ADDRESS):
         self._link = Link(address)
         self._address = address
-        self._manifests: dict[Path, Manifest] = {}
+        self._manifests: dict[tuple[Path, str], Manifest] = {}
 
     def get_ready(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
         """Nothing waits on a cluster: on which node is not known."""
@@ -64,16 +71,12 @@ class RayExecutor:
                 f"Run {spec.run} could not be laid out in {spec.folder}: {error}. Free disk space or mend that, then call "
                 "run_experiment again."
             ) from error
-        try:
-            self._link.call("start", order, patience=BRING)
-        except WorkspaceError:
-            with suppress(WorkspaceError):  # it may have begun all the same
-                self._link.call("stop", order.name, order.run)
-            raise
+        with suppress(Unanswered):  # then it may have begun, and whoever asks next will know
+            self._link.call("start", order)
 
     def is_alive(self, spec: RunSpec) -> bool:
         try:
-            return self._link.call("is_alive", _name(spec), spec.run)
+            return self._link.call("is_alive", _name(spec), spec.run, patience=GLANCE)
         except WorkspaceError:  # then nothing is known of it
             return True
 
@@ -89,12 +92,12 @@ class RayExecutor:
         """What its logs have gained is brought along."""
         sizes = {name: (spec.folder / name).stat().st_size if (spec.folder / name).exists() else 0 for name in LOGS}
         try:
-            said: dict[str, Any] = self._link.call("look", _name(spec), sizes) or {}
+            said: dict[str, Any] = self._link.call("look", _name(spec), sizes, patience=GLANCE) or {}
             for name, more in said.get("logs", {}).items():
-                with suppress(OSError), open(spec.folder / name, "ab") as log:
-                    log.write(more)
+                if name in LOGS:
+                    _write_at(spec.folder / name, sizes[name], more)
             return Progress.model_validate_json(said["progress"])
-        except (WorkspaceError, ValidationError, KeyError):
+        except (WorkspaceError, ValidationError, KeyError, OSError):
             return Progress()
 
     def collect(self, spec: RunSpec) -> RunEnded | None:
@@ -109,15 +112,17 @@ class RayExecutor:
         with suppress(WorkspaceError):
             if self._link.call("is_alive", _name(spec), spec.run):
                 return
-            for name, content in self._link.call("finish", _name(spec)).items():
-                path = spec.folder / Path(name).name
+            for name, (content, cut) in self._link.call("finish", _name(spec)).items():
                 with suppress(OSError):
-                    if not path.exists() or path.stat().st_size <= len(content):  # of a long log only the end is kept there
+                    path = spec.folder / name
+                    if not cut:
                         write_atomic(path, content)
+                    else:  # what was brought along while it was on, and the end of it
+                        _write_at(path, path.stat().st_size if path.exists() else 0, CUT + content)
 
     def capacity(self, run: Run) -> int:
         try:
-            return self._link.call("capacity", _wants(run))
+            return self._link.call("capacity", _wants(run), patience=GLANCE)
         except WorkspaceError:
             return 0
 
@@ -135,35 +140,82 @@ class RayExecutor:
         data = spec.task.data
         manifest = None
         if spec.data is not None:
-            manifest = self._manifests.get(spec.data)
-            if manifest is None:  # a session's data does not change: its runs have one fingerprint
+            key = (spec.data, spec.conditions)
+            manifest = self._manifests.get(key)
+            if manifest is None:
                 names = [*data.public, *data.train, *data.sealed]
-                manifest = self._manifests[spec.data] = Manifest.of(spec.data, names)
+                manifest = self._manifests[key] = Manifest.of(spec.data, names)
         text, wants = spec.model_dump_json(), _wants(spec.task.run)
-        return Order(_name(spec), spec.run, text, dict(files), versions(), wants, manifest, spec.data)
+        return Order(_name(spec), spec.run, text, dict(files), versions(), wants, data=manifest, folder=spec.data)
 
 
 class Link:
-    """The process that is connected to a cluster: started with the first call, and anew after it has ended."""
+    """The process that is connected to a cluster: started with the first call, and anew after it has ended or hung.
+
+    Nobody waits here longer than they said. What is answered too late is dropped when the next call comes: answers come in the
+    order of the calls.
+    """
 
     def __init__(self, address: str):
         self._address = address
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
-        self._not_before = 0.0
+        self._owed: list[float] = []
+        """When each call was made whose answer has not come; the first of a process is for its start."""
+        self._connecting = False
+        self._pause, self._not_before, self._rest = AGAIN, 0.0, 0.0
         self._why = ""
 
     def call(self, method: str, *arguments: Any, patience: float = ANSWER) -> Any:
-        """What the cluster answers. Raises WorkspaceError where it cannot be reached or refuses."""
-        with self._lock:
+        """What the cluster answers. Raises WorkspaceError where it cannot be reached or refuses, Unanswered where it may have
+        heard.
+        """
+        now, sent = time.monotonic(), False
+        until = now + patience
+        if not self._lock.acquire(timeout=patience):
+            raise WorkspaceError(f"The Ray cluster at {self._address} is busy with another call. Call again.")
+        try:
             connection = self._connected()
             try:
+                self._settle(connection, now if patience <= GLANCE and now < self._rest else until)
                 connection.send((method, arguments))
-                return self._answer(connection, patience)
-            except OSError as error:
+                self._owed.append(time.monotonic())
+                sent = True
+                kind, content = self._answer(connection, until)
+            except (OSError, EOFError) as error:
                 self._end()
-                raise WorkspaceError(f"The Ray cluster at {self._address} is not there any more ({error}). Call again.") from error
+                failure = self._unreachable(error)
+                raise Unanswered(str(failure)) if sent else failure from error
+            if kind == "error":
+                raise WorkspaceError(f"The Ray cluster at {self._address} answered with an error: {content}")
+            return content
+        finally:
+            if self._owed:  # it is slow: those who only look do not each wait for it
+                self._rest = time.monotonic() + REST
+            self._lock.release()
+
+    def _settle(self, connection: Connection, until: float) -> None:
+        """Takes the answers that are late. Raises WorkspaceError where they are not there yet, OSError where they never will be."""
+        while self._owed:
+            allowed = CONNECT if self._connecting else HUNG
+            if not connection.poll(max(0.0, until - time.monotonic())):
+                if time.monotonic() - self._owed[0] > allowed:
+                    raise OSError(f"no answer for {allowed:.0f} s")
+                doing = "is being connected to" if self._connecting else "takes long to answer"
+                raise WorkspaceError(f"The Ray cluster at {self._address} {doing}. Call again in a moment.")
+            kind, content = connection.recv()
+            self._owed.pop(0)
+            if self._connecting and kind == "error":
+                raise OSError(content)
+            self._connecting, self._pause = False, AGAIN
+
+    def _answer(self, connection: Connection, until: float) -> tuple[str, Any]:
+        if not connection.poll(max(0.0, until - time.monotonic())):
+            raise Unanswered(f"The Ray cluster at {self._address} takes long to answer. Call again in a moment.")
+        kind, content = connection.recv()
+        self._owed.pop(0)
+        return kind, content
 
     def _connected(self) -> Connection:
         if self._connection is not None and self._process is not None and self._process.poll() is None:
@@ -188,33 +240,19 @@ class Link:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        connection = self._connection = Connection(ours.detach())
-        try:
-            self._answer(connection, CONNECT)
-        except (WorkspaceError, OSError) as error:
-            self._end()
-            raise self._unreachable(error) from error
-        return connection
+        self._connection = Connection(ours.detach())
+        self._owed, self._connecting = [time.monotonic()], True
+        return self._connection
 
-    def _unreachable(self, error: Exception) -> WorkspaceError:
+    def _unreachable(self, error: BaseException) -> WorkspaceError:
         """The cluster is left alone for a while."""
-        self._not_before = time.monotonic() + AGAIN
+        self._not_before = time.monotonic() + self._pause
+        self._pause = min(AT_MOST, 2 * self._pause)
         self._why = (
-            f"The Ray cluster at {self._address} cannot be reached: {error or 'no answer'}. See that it is up (ray status), "
-            "and that the address is right (serve --executor ray --address ADDRESS)."
+            f"The Ray cluster at {self._address} cannot be reached: {str(error) or 'the connection was closed'}. See that it is up "
+            "(ray status), and that the address is right (serve --executor ray --address ADDRESS)."
         )
         return WorkspaceError(self._why)
-
-    def _answer(self, connection: Connection, patience: float) -> Any:
-        if not connection.poll(patience):
-            raise OSError(f"no answer for {patience:.0f} s")
-        try:
-            kind, content = connection.recv()
-        except EOFError as error:
-            raise OSError("the connection was closed") from error
-        if kind == "error":
-            raise WorkspaceError(f"The Ray cluster at {self._address} answered with an error: {content}")
-        return content
 
     def _end(self) -> None:
         if self._connection is not None:
@@ -223,6 +261,7 @@ class Link:
             self._process.kill()
             self._process.wait()
         self._connection = self._process = None
+        self._owed, self._connecting = [], False
 
 
 def _knock(address: str) -> None:
@@ -231,6 +270,15 @@ def _knock(address: str) -> None:
     host, _, port = rest.rstrip("/").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+
+
+def _write_at(path: Path, start: int, content: bytes) -> None:
+    """So that two who brought the same piece leave it once. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.pwrite(descriptor, content, start)
+    finally:
+        os.close(descriptor)
 
 
 def _name(spec: RunSpec) -> str:

@@ -3,17 +3,20 @@
     python -P -m autoresearch_mcp.executors.relay order.pickle
     python -P -m autoresearch_mcp.executors.relay --follow NAME RUN
     python -P -m autoresearch_mcp.executors.relay --stop NAME RUN
+    python -P -m autoresearch_mcp.executors.relay --nodes
 
 What it tells is one line of JSON each time in its own log, after a mark: where the run is, what its logs have gained, and in the
 end its result. It decides nothing: the result is in the cluster's table whether it lives or not.
 """
 
+import base64
 import json
 import os
 import pickle
 import signal
 import sys
 import time
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,35 +28,55 @@ from autoresearch_mcp.executors.table import Order
 ORDER = "order.pickle"
 MARK = "autoresearch: "
 EVERY, ANYHOW = 1.0, 5.0  # seconds between looks, and after which it is told where the run is though nothing else is new
+TOLD = 1 << 17  # bytes of one log that are told while the run is on, and as many of its end: all of it is read again at each look
+CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
-def tell(said: dict[str, Any]) -> None:
-    logs = {name: content.decode("utf-8", errors="surrogateescape") for name, content in said.get("logs", {}).items()}
-    print(MARK + json.dumps(said | {"logs": logs}), flush=True)
+def tell(**said: Any) -> None:
+    print(MARK + json.dumps(said), flush=True)
+
+
+def packed(content: bytes) -> str:
+    return base64.b64encode(zlib.compress(content)).decode()
+
+
+def unpacked(content: str) -> bytes:
+    return zlib.decompress(base64.b64decode(content))
 
 
 def follow(cluster: Cluster, name: str, run: int) -> None:
-    """Until the run has ended."""
+    """Until the run has ended. Raises what Ray does where the cluster is gone: then another follower is sent."""
     sizes: dict[str, int] = dict.fromkeys(LOGS, 0)
-    told = 0.0
+    last = 0.0
     while cluster.is_alive(name, run):
-        said = cluster.look(name, sizes)
-        if said is not None and (said["logs"] or time.monotonic() - told > ANYHOW):
-            told = time.monotonic()
-            sizes = {log: size + len(said["logs"].get(log, b"")) for log, size in sizes.items()}
-            tell(said)
+        try:
+            said = cluster.look(name, {log: size for log, size in sizes.items() if size < TOLD})
+        except Exception:  # its node is slow, or it is just ending
+            said = None
+        if said is not None and (said["logs"] or time.monotonic() - last > ANYHOW):
+            last = time.monotonic()
+            logs = {log: more[: TOLD - sizes[log]] for log, more in said["logs"].items()}
+            sizes |= {log: sizes[log] + len(more) for log, more in logs.items()}
+            tell(progress=said["progress"], logs={log: packed(more) for log, more in logs.items()})
         time.sleep(EVERY)
-    logs = {log: content[sizes[log] :] for log, content in cluster.finish(name).items() if log in sizes}
-    tell({"logs": logs, "ended": cluster.collect(name, run).decode()})
+    ends = {log: (packed(content[-TOLD:]), cut or len(content) > TOLD) for log, (content, cut) in cluster.finish(name).items()}
+    tell(ends=ends, ended=cluster.collect(name, run).decode())
 
 
 def main(what: str, name: str = "", run: str = "0") -> None:
-    given = b"" if what.startswith("--") else Path(what).read_bytes()  # it lies where Ray may clean up as soon as it is asked
+    given = b"" if what.startswith("--") else Path(what).read_bytes()
+    config = json.loads(os.environ.get(CONFIG) or "{}")
+    config.pop("runtime_env", None)  # else all that it starts would have its files sent along, the data among them
+    os.environ[CONFIG] = json.dumps(config)
     cluster = Cluster(os.environ.get("RAY_ADDRESS", "auto"))
+    if what == "--nodes":
+        tell(nodes=cluster.nodes(), used=cluster.used())
+        return
     if what == "--stop":
         cluster.stop(name, int(run))
         return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a job that is stopped by hand is ended soon after; the run is not
+    tell(here=True)
     if what == "--follow":
         follow(cluster, name, int(run))
         return

@@ -7,12 +7,14 @@ its score; it ends when the host has ended, and its room is free. Where the acto
 
 import json
 import os
+import pickle
 import platform
 import sys
 import threading
 import time
 import traceback
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from autoresearch_mcp.executors.table import KINDS, NAMESPACE, NO_SLOTS, Order, 
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import outputs, places, slots
+from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.levels import REGISTRY
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import OVERRIDE, detect
@@ -35,23 +38,27 @@ LOGS = ("output.log", "scoring.log", "called.log", "checks.log", "compile.log", 
 BLOCK = 1 << 18  # bytes of a log that travel at once
 KEPT = 1 << 20  # bytes of each log's end that are kept for who comes later
 POLL, ASK = 0.05, 0.5  # seconds between looks at the host, and at whether the run shall stop
+ENDING, LEAVING = 120.0, 5.0  # seconds that a host has to end its run, and Ray to end this process
 KIND = "ray"  # how the names of its folders begin
 
 
 def versions() -> dict[str, str]:
-    """Of what must be the same where a run is given and where it is made."""
-    return {"autoresearch-mcp": __version__, "torch": torch_version(), "Python": ".".join(platform.python_version_tuple()[:2])}
+    """Of what must be the same where a run is given and where it is made: builds for other hardware of one version may differ."""
+    found = {"autoresearch-mcp": __version__, "torch": torch_version().partition("+")[0]}
+    found["Python"] = ".".join(platform.python_version_tuple()[:2])
+    return {name: version for name, version in found.items() if version}
 
 
 class Remote:
     """The actor."""
 
-    def __init__(self, order: Order, library: Any):
+    def __init__(self, name: str, held: Any):
+        """`held` is the actor that holds the run's data."""
         import ray
 
         self._ray: Any = ray
         self._node = ray.get_runtime_context().get_node_id()
-        self._order, self._library, self._table = order, library, Table()
+        self._name, self._held, self._table = name, held, Table()
         self._executor = LocalExecutor()
         self._spec: RunSpec | None = None
         threading.Thread(target=self._hold, daemon=True).start()
@@ -60,28 +67,32 @@ class Remote:
         """Where the run is, and what its logs have beyond these sizes."""
         if (spec := self._spec) is None:
             return {"progress": Progress().model_dump_json(), "logs": {}}
-        logs = {name: more for name, size in sizes.items() if (more := _read(spec.folder / name, size, BLOCK))}
+        logs = {name: more for name, size in sizes.items() if name in LOGS and (more := _read(spec.folder / name, size, BLOCK))}
         return {"progress": self._executor.progress(spec).model_dump_json(), "logs": logs}
 
     def _hold(self) -> None:
-        """From beginning to end of the run, and of this process."""
-        name = self._order.name
-        self._table.put(name, "begun", b"1")
-        if self._table.get(name, "ended") is None:  # else it was stopped in the queue
-            try:
-                self._run()
-            except Exception as error:
-                told = str(error) if isinstance(error, AutoresearchError | OSError) else traceback.format_exc(limit=-3)
-                self._carry(self._failed("crash", "lost", f"it could not be run on {platform.node()}: {told}"))
-        self._ray.kill(self._ray.get_actor(name, namespace=NAMESPACE))
+        """From beginning to end of the run, and of this process, whatever happens."""
+        try:
+            self._again(lambda: self._table.put(self._name, "begun", b"1"))
+            if self._again(lambda: self._table.get(self._name, "ended")) is None:  # else it was stopped in the queue
+                order: Order = pickle.loads(self._again(lambda: self._table.get(self._name, "order")))
+                try:
+                    self._run(order)
+                except Exception as error:
+                    told = str(error) if isinstance(error, AutoresearchError | OSError) else traceback.format_exc(limit=-3)
+                    self._carry(self._failed(order, "crash", "lost", f"it could not be run on {platform.node()}: {told}"))
+        finally:
+            with suppress(Exception):
+                self._ray.kill(self._ray.get_actor(self._name, namespace=NAMESPACE))
+                time.sleep(LEAVING)
+            os._exit(0)
 
-    def _run(self) -> None:
-        given = RunSpec.model_validate_json(self._order.spec)
-        if (ours := versions()) != self._order.versions:
-            there = ", ".join(f"{name} {ours[name]}" for name, version in self._order.versions.items() if ours[name] != version)
-            ours_is = ", ".join(f"{name} {version}" for name, version in self._order.versions.items() if ours[name] != version)
-            reason = f"the node {platform.node()} has {there}, the server {ours_is}: install the same on both"
-            self._carry(self._failed("refused", "refused", reason))
+    def _run(self, order: Order) -> None:
+        given, ours = RunSpec.model_validate_json(order.spec), versions()
+        if other := [name for name, version in order.versions.items() if ours.get(name, version) != version]:
+            there, wanted = (", ".join(f"{name} {of[name]}" for name in other) for of in (ours, order.versions))
+            reason = f"the node {platform.node()} has {there}, the server {wanted}: install the same on both"
+            self._carry(self._failed(order, "refused", "refused", reason))
             return
         level = detect().level
         if level == "none" and os.environ.get(OVERRIDE) != "none":
@@ -89,65 +100,103 @@ class Remote:
                 f"the node {platform.node()} can confine no run, which could then reach Ray itself: {REGISTRY[level].advice}; or "
                 f"start Ray there with {OVERRIDE}=none in its environment, if every run is to be trusted"
             )
-            self._carry(self._failed("refused", "refused", reason))
+            self._carry(self._failed(order, "refused", "refused", reason))
             return
         self._executor.sweep(KIND)
-        os.environ[slots.SETTING] = self._resources()
+        offered = self._offered()
+        own = {name: int(count) for name, count in offered.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
+        os.environ[slots.SETTING] = " ".join(f"{name}={count}" for name, count in own.items())
         folder = places.root() / f"{KIND}-{given.token}"
         carrier = folder.with_suffix(".carrier")
         lock = try_lock(carrier)
         assert lock is not None, "a run is on one node, once"
         try:
-            data = carrying.fetch(self._ray, self._order.data, self._library) if self._order.data else None
+            data = None
+            if order.data is not None and (data := carrying.fetch(self._ray, self._held, order.data, self._stopped)) is None:
+                self._carry(self._failed(order, "crash", "killed", "the run was stopped on request"))
+                return
             here = {"folder": folder, "place": None, "ledger": None, "carrier": carrier, "data": data, "enforcement": level}
-            self._spec = spec = given.model_copy(update=here)
-            self._executor.start(spec, self._order.files)
-            self._attend(spec)
+            run = given.task.run.model_copy(update={"cpus": self._cores(given, order, offered)})
+            spec = given.model_copy(update=here | {"task": given.task.model_copy(update={"run": run})})
+            self._executor.start(spec, order.files)
+            self._spec = spec
+            self._attend(spec, order)
         finally:
-            os.close(lock)
+            os.close(lock)  # a host that is still there ends its run now
+            self._clear(folder)
             carrier.unlink(missing_ok=True)
-            outputs.remove(folder)
 
-    def _attend(self, spec: RunSpec) -> None:
+    def _cores(self, given: RunSpec, order: Order, offered: dict[str, float]) -> int | None:
+        """Physical cores of this node that a run is held to: as large a share as it has of Ray's, which is what others leave it."""
+        asked, run = order.wanted.get("CPU", 0.0), given.task.run
+        if run.cpus is not None or not asked or order.wanted.get("GPU"):
+            return run.cpus
+        all_of_it = granted().threads
+        share = max(1, round(all_of_it * asked / offered.get("CPU", asked)))
+        return None if share >= all_of_it else share
+
+    def _clear(self, folder: Path) -> None:
+        """Removes what is left of the run, unless processes of it could not be ended: then the next run here tries again."""
+        deadline = time.monotonic() + ENDING
+        while self._spec is not None and self._executor.is_alive(self._spec) and time.monotonic() < deadline:
+            time.sleep(POLL)
+        if self._spec is not None:
+            self._executor.clean_up(self._spec)
+            if self._spec.work.exists():
+                return
+        outputs.remove(folder)
+
+    def _attend(self, spec: RunSpec, order: Order) -> None:
         """Until the host has ended; its result is carried on as soon as it is there."""
         carried, asked = False, time.monotonic()
         while self._executor.is_alive(spec):
             if not carried and (ended := self._executor.collect(spec)) is not None:
                 carried = self._carry(ended)
-                spec.carried.touch()
+                with suppress(OSError):  # else the run never hears its score, and is ended when it takes too long
+                    spec.carried.touch()
             if time.monotonic() - asked > ASK:
                 asked = time.monotonic()
-                if self._table.get(self._order.name, "stop") is not None:
-                    self._executor.stop(spec)
+                if self._stopped():
+                    with suppress(AutoresearchError):  # a full disk: asked again
+                        self._executor.stop(spec)
             time.sleep(POLL)
         self._executor.clean_up(spec)
         if not carried:
             lost = "the run's supervisor died before it recorded a result (killed, or out of memory)"
-            self._carry(self._executor.collect(spec) or self._failed("crash", "lost", lost))
+            self._carry(self._executor.collect(spec) or self._failed(order, "crash", "lost", lost))
         ends = {name: _end(spec.folder / name) for name in LOGS}
-        kept = {name: zlib.compress(content).hex() for name, content in ends.items() if content}
-        self._table.put(self._order.name, "logs", json.dumps(kept).encode())
+        kept = {name: (zlib.compress(content).hex(), cut) for name, (content, cut) in ends.items() if content}
+        self._again(lambda: self._table.put(self._name, "logs", json.dumps(kept).encode()))
 
     def _carry(self, ended: RunEnded) -> bool:
-        """Into the cluster's table. Tried until it is there: a cluster whose head is away comes back, or ends this process."""
+        """Into the cluster's table, where the first result counts."""
+        self._again(lambda: self._table.put(self._name, "ended", ended.model_dump_json().encode(), overwrite=False))
+        return True
+
+    def _again(self, ask: Callable[[], Any]) -> Any:
+        """What the cluster's table answers, asked until it does: a head that is away comes back, or Ray ends this process."""
         while True:
             try:
-                self._table.put(self._order.name, "ended", ended.model_dump_json().encode(), overwrite=False)
-                return True
+                return ask()
             except Exception as error:
-                print(f"the result of {self._order.name} is not in the cluster's table yet: {error}", file=sys.stderr)
+                print(f"{self._name}: the cluster's table does not answer: {error}", file=sys.stderr)
             time.sleep(ASK)
 
-    def _resources(self) -> str:
-        """What this node offers by the names of tasks' own resources, as the slots of a machine have it in their setting."""
-        nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in self._ray.nodes()}
-        there = nodes.get(self._node, {})
-        own = {name: int(count) for name, count in there.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
-        return " ".join(f"{name}={count}" for name, count in own.items())
+    def _stopped(self) -> bool:
+        """Whether somebody asks for the run's end; no while nobody can be heard."""
+        with suppress(Exception):
+            return self._table.get(self._name, "stop") is not None
+        return False
 
-    def _failed(self, outcome: Any, failure: str, reason: str) -> RunEnded:
-        enforcement = self._spec.enforcement if self._spec else "none"
-        return RunEnded(run=self._order.run, outcome=outcome, failure=failure, enforcement=enforcement, excerpt=reason)
+    def _offered(self) -> dict[str, float]:
+        """What this node has, as Ray counts it."""
+        nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in self._ray.nodes()}
+        return nodes.get(self._node, {})
+
+    def _failed(self, order: Order, outcome: Any, failure: str, reason: str) -> RunEnded:
+        """Of a run without a host: it has not begun, and seen nothing."""
+        seconds, enforcement = ({}, self._spec.enforcement) if self._spec else ({"queued": 0.0}, "none")
+        return RunEnded(run=order.run, outcome=outcome, failure=failure, seconds=seconds, enforcement=enforcement, excerpt=reason)
 
 
 def _read(path: Path, start: int, most: int) -> bytes:
@@ -157,10 +206,9 @@ def _read(path: Path, start: int, most: int) -> bytes:
     return b""
 
 
-def _end(path: Path) -> bytes:
-    """The end of a log, marked where something is left out."""
+def _end(path: Path) -> tuple[bytes, bool]:
+    """The end of a log, and whether anything before it is left out."""
     with suppress(OSError):
-        size = path.stat().st_size
-        cut = max(0, size - KEPT)
-        return (b"[...]\n" if cut else b"") + _read(path, cut, KEPT)
-    return b""
+        cut = max(0, path.stat().st_size - KEPT)
+        return _read(path, cut, KEPT), cut > 0
+    return b"", False

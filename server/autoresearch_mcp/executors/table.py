@@ -1,7 +1,7 @@
 """What of a run is kept in a Ray cluster, and under which names: what was ordered, and the table of what has become of it.
 
-The cluster's table is a part of its head. In it, under a run's name: what the run wants, that it has begun, that it shall stop, its
-result, its logs. The first result that is written there is the run's, whoever writes another.
+The cluster's table is a part of its head. In it, under a run's name: its order, that it has begun, that it shall stop, its result,
+its logs. The first result that is written there is the run's, whoever writes another.
 """
 
 import importlib
@@ -61,6 +61,8 @@ class Order:
     versions: dict[str, str]
     """Of the packages that its node must have as well."""
     wants: Wants
+    wanted: dict[str, float] = field(default_factory=dict[str, float])
+    """The same, as Ray was asked for it."""
     data: Manifest | None = None
     folder: Path | None = None
     """Of the data, here."""

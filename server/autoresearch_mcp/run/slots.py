@@ -134,6 +134,9 @@ class Slot:
     @property
     def is_share(self) -> bool:
         """Whether the machine has more of some kind than the run holds, so that others beside it are no exception."""
+        every_gpu = len(list(DEVICES.glob("nvidia[0-9]*")))  # those that CUDA_VISIBLE_DEVICES hides are others' to use
+        if 0 < len(self.gpus) < every_gpu:
+            return True
         return any(0 < len(held) < len(there) for there in offered().values() if (held := set(there) & set(self.names)))
 
     def __str__(self) -> str:
