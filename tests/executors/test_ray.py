@@ -645,14 +645,13 @@ def test_a_head_that_forgets_loses_the_run_and_counts_nothing_twice(
     session.run_experiment("baseline")
     wait_for(lambda: up(session, 1))
     (host,) = hosts_of(session, 1)
-    one_address, port = one.address, int(one.address.rpartition(":")[2])
+    port = int(one.address.rpartition(":")[2])
     for process in one.cluster.head_node.all_processes.values():
         for each in process:
             os.kill(each.process.pid, signal.SIGKILL)
     assert not is_over(session, 1), "of a cluster that is not there nothing is known"
     one.end()
     own(port=port).add()
-    chosen.on_cluster(one_address)._link._owed[:1] = [0.0]  # pyright: ignore[reportPrivateUsage]  # it has waited for a minute by now
     wait_for(lambda: is_over(session, 1))
     wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
     session.refresh()

@@ -37,6 +37,7 @@ ADDRESS = "auto"  # Ray's word for the cluster of this machine
 CONNECT, HUNG = 120.0, 60.0  # seconds that a cluster has to be reached, and for any answer, until it is tried anew
 GLANCE, ANSWER = 2.0, 20.0  # seconds that somebody waits who only looks, and who wants something done
 REST = 5.0  # seconds in which a cluster that was slow is not waited for by those who only look
+ERRORS = 5  # answers in a row that are errors, after which the connection is made anew
 KNOCK = 5.0  # seconds for a connection
 AGAIN, AT_MOST = 10.0, 120.0  # seconds before a cluster that could not be reached is tried again, twice as long each time
 CUT = b"\n[...]\n"  # in a log, where something is left out
@@ -164,6 +165,8 @@ class Link:
         self._owed: list[float] = []
         """When each call was made whose answer has not come; the first of a process is for its start."""
         self._connecting = False
+        self._errors = 0
+        """In a row."""
         self._pause, self._not_before, self._rest = AGAIN, 0.0, 0.0
         self._why = ""
 
@@ -187,8 +190,11 @@ class Link:
                 self._end()
                 failure = self._unreachable(error)
                 raise Unanswered(str(failure)) if sent else failure from error
+            self._errors = self._errors + 1 if kind == "error" else 0
+            if self._errors == ERRORS:  # a head that was restarted refuses who knew the one before
+                self._end()
             if kind == "error":
-                raise WorkspaceError(f"The Ray cluster at {self._address} answered with an error: {content}")
+                raise WorkspaceError(f"The Ray cluster at {self._address} answered with an error: {content}. Call again.")
             return content
         finally:
             if self._owed:  # it is slow: those who only look do not each wait for it
@@ -261,7 +267,7 @@ class Link:
             self._process.kill()
             self._process.wait()
         self._connection = self._process = None
-        self._owed, self._connecting = [], False
+        self._owed, self._connecting, self._errors = [], False, 0
 
 
 def _knock(address: str) -> None:
