@@ -61,13 +61,15 @@ def cluster_of(seats: int) -> Generator[None]:
 
     logging.getLogger("ray").setLevel(logging.ERROR)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for share in (seats - seats // 2, seats // 2):
+    caches = tempfile.TemporaryDirectory()  # one for each node, or they would share slots as one machine
+    for number, share in enumerate((seats - seats // 2, seats // 2)):
         if share:
-            cluster.add_node(num_cpus=2, resources={"seat": share})
+            cluster.add_node(num_cpus=2, resources={"seat": share}, env_vars={"AUTORESEARCH_CACHE": f"{caches.name}/{number}"})
     os.environ |= {chosen.SETTING: "ray", chosen.ADDRESS: cluster.address}
     try:
         yield
     finally:
+        caches.cleanup()
         for name in (chosen.SETTING, chosen.ADDRESS):
             del os.environ[name]
         chosen.on_cluster.cache_clear()

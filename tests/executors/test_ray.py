@@ -22,12 +22,14 @@ from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.executors.jobs import Jobs, Told
 from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK, packed
-from autoresearch_mcp.executors.table import Wants, uses
+from autoresearch_mcp.executors.remote import Remote
+from autoresearch_mcp.executors.table import Order, Wants, uses
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.batch import Entry
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import places
+from autoresearch_mcp.run.hardware import Granted
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.sections import Run
 from conftest import (
@@ -203,6 +205,26 @@ def test_what_is_in_use_is_told_in_our_words():
         ("gpu", 2, 0, 0),
         ("board", 1, 1, 3),
     ]
+
+
+@pytest.mark.parametrize(
+    ("run", "wanted", "offered", "cores"),
+    [
+        (Run(), {"CPU": 4.0}, {"CPU": 4.0}, None),
+        (Run(), {"CPU": 4.0}, {"CPU": 16.0}, 2),
+        (Run(), {"CPU": 1.0}, {"CPU": 64.0}, 1),
+        (Run(), {"GPU": 1.0}, {"CPU": 16.0, "GPU": 8.0}, None),
+        (Run(cpus=3), {"CPU": 3.0}, {"CPU": 16.0}, 3),
+        (Run(cpus=0), {}, {"CPU": 16.0}, 0),
+    ],
+)
+def test_a_run_that_takes_a_node_is_held_to_as_much_of_a_larger_one(
+    monkeypatch: pytest.MonkeyPatch, run: Run, wanted: dict[str, float], offered: dict[str, float], cores: int | None
+):
+    monkeypatch.setattr("autoresearch_mcp.executors.remote.granted", lambda: Granted((), 8.0, 8))
+    order = Order("run-1", 1, "", {}, {}, Wants(1, None, None), wanted)
+    given = SimpleNamespace(task=SimpleNamespace(run=run))
+    assert Remote._cores(Remote.__new__(Remote), given, order, offered) == cores  # pyright: ignore[reportPrivateUsage]
 
 
 # --- data ---
@@ -449,9 +471,9 @@ def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callabl
         for number in range(2, 8)
     ]
     numbers = [number for number in batch.run_batch(session, entries) if isinstance(number, int)]
-    assert len(numbers) == 6 and session.runs.room == SEATS + 1
+    assert len(numbers) == 6 and session.runs.room == 2 * SEATS
     wait_for(lambda: sum(up(session, number) for number in numbers[:SEATS]) == SEATS)
-    assert not up(session, numbers[SEATS]) and not session.experiment(numbers[SEATS + 1]).runs
+    assert not any(up(session, number) for number in numbers[SEATS:])
     for number in numbers:
         wait_for(lambda number=number: (session.advance(), session.experiment(number).running)[1])
         let_go(session, number)

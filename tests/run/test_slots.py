@@ -41,6 +41,22 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     return make
 
 
+def test_a_gpu_of_several_is_a_share_also_where_the_others_are_hidden(machine: Callable[..., None]):
+    """What others do on theirs, as a cluster's scheduler gives them out, makes no class of hardware of its own."""
+    machine("nvidia0", "nvidia1", visible="1")
+    assert slots.offered()["gpu"] == ["gpu1"] and Slot(("gpu1",)).is_share
+    machine(visible="0,1")
+    assert not Slot(("gpu0", "gpu1")).is_share
+
+
+def test_what_is_offered_of_one_kind_has_a_bound(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(slots.SETTING, f"disk={10**12} board=2")
+    assert {kind: len(names) for kind, names in slots.offered().items() if kind in ("disk", "board")} == {
+        "disk": slots.MOST,
+        "board": 2,
+    }
+
+
 @pytest.mark.parametrize(
     ("devices", "visible", "gpus"),
     [

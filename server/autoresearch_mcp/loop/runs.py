@@ -1,5 +1,6 @@
 """What a session's runs are made from, and how one is put on record and started: commit, row, ref, process, in this order."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -25,7 +26,7 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import Task, torch_version
 from autoresearch_mcp.workspace import Workspace, experiment_ref
 
-AHEAD = 4  # slots for each of which one run waits: starting one takes a second
+SETTLING = 10.0  # seconds that runs have to begin before others are started that wait
 SEED = 42  # of the first run of every experiment, so that experiments differ by their file alone; repeats count up
 
 
@@ -35,6 +36,8 @@ class Runs:
     def __init__(self, workspace: Workspace, ledger: Ledger, tag: str, task: Task, executor: Executor, results: Results):
         self._workspace, self._ledger, self._tag, self._task = workspace, ledger, tag, task
         self._executor, self._results = executor, results
+        self._launched = -SETTLING
+        """When a run was last started that had room."""
 
     @property
     def _state(self) -> SessionState:
@@ -113,7 +116,8 @@ class Runs:
             for number, (commit, (content, description, hypothesis)) in enumerate(zip(commits, entries, strict=True), first):
                 row = experiment_row(number, state, commit, before, content, description, hypothesis)
                 transaction.append(row.model_copy(update={"wave": first}))
-            started = [_run_row(run + place, first + place, SEED, conditions) for place in range(min(self.room, len(entries)))]
+            begin = range(min(self.room // 2 + 1, len(entries)))
+            started = [_run_row(run + place, first + place, SEED, conditions) for place in begin]
             for row in started:  # the others begin as there is room
                 transaction.append(row)
         for number, commit in enumerate(commits, first):
@@ -126,14 +130,18 @@ class Runs:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more run of the session may be on."""
-        return len(self._state.running) < self.room
+        """Whether one more run of the session may be on now. Those that will only wait are not started beside those that begin."""
+        running = self._state.running
+        if len(running) < self.room // 2 + 1:
+            return True
+        return len(running) < self.room and time.monotonic() - self._launched > SETTLING
 
     @property
     def room(self) -> int:
-        """How many runs of the session are on at most: as many as there are slots, and some that wait, so that none stays free."""
-        capacity = self._executor.capacity(self._task.run)
-        return max(1, capacity + max(1, capacity // AHEAD))
+        """How many runs of the session are on at most: as many as there are slots, and as many that wait. Starting one takes a
+        second of a core, which is then spent while others run.
+        """
+        return 2 * max(1, self._executor.capacity(self._task.run))
 
     def first(self, content: bytes, description: str, hypothesis: str | None) -> RunStarted:
         """Commits the file on top of the best, as a new experiment, and runs it. Raises NotAllowedError, WorkspaceError."""
@@ -163,6 +171,8 @@ class Runs:
             self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED, conditions=conditions), self.pinned)
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
+        if len(self._state.running) <= self.room // 2 + 1:
+            self._launched = time.monotonic()
         spec = self._spec(
             run=run.run,
             token=run.token,
