@@ -181,6 +181,7 @@ def test_a_run_that_dies_with_the_machine_leaves_no_slot_taken(toy: Make):
     supervisor = supervisor_of(session, number)
     wait_for(lambda: supervisor.children())
     supervisor.kill()
+    settle_processes(session, number)
     assert slots_folder().exists()
     session = open_session(session.workspace.root)
     replace(session, ONE)
