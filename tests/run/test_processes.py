@@ -104,7 +104,8 @@ print(left, others, [pid for pid in processes.descendants(os.getpid()) if pid !=
 print(took, file=sys.stderr)
 os.waitpid(child, 0)
 """
-ID = 61100  # of nobody, and not in the range that runs take theirs from
+ID = 61100 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Of nobody, of no other test beside this one, and not in the range that runs take theirs from."""
 
 
 @pytest.fixture
