@@ -89,7 +89,7 @@ import ctypes, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 from autoresearch_mcp.run.usage import usage
 if os.geteuid() == 0:
-    os.setresuid(61100, 61100, 61100)  # root may look into anybody
+    os.setresuid(61190, 61190, 61190)  # root may look into anybody
     ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as of a process that began with its id
 ours, theirs = os.pipe()
 if (child := os.fork()) == 0:  # and not a new program: an ordinary user may not reach this interpreter
