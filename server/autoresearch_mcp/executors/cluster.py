@@ -6,7 +6,6 @@ import os
 import pickle
 import sys
 import threading
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from typing import Any
 from autoresearch_mcp.executors import carrying
 from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.executors.remote import LOGS, Remote
-from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, Order, Table, Wants, uses
-from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, Order, Table, Wants, stopped_before, unpacked, uses
+from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run.slots import Use
 from autoresearch_mcp.text import one_line
 
 Kept = tuple[bytes, bool]  # the end of a log, and whether anything before it is left out
-NEVER = {"queued": 0.0}  # seconds of a run that did not begin: it has seen nothing, and may be made again for free
 REASON = 300  # characters of Ray's own account
 LOOK = 3.0  # seconds that a run's node has for an answer
 
@@ -72,15 +70,7 @@ class Cluster:
         """One that has not begun is taken out of the queue."""
         self.table.put(name, "stop", b"1")
         if self.table.get(name, "begun") is None and (actor := self._actor(name)) is not None:
-            never = RunEnded(
-                run=run,
-                outcome="crash",
-                failure="killed",
-                stopped=True,
-                seconds=NEVER,
-                excerpt="the run was stopped on request",
-            )
-            self.table.put(name, "ended", never.model_dump_json().encode(), overwrite=False)
+            self.table.put(name, "ended", stopped_before(run).model_dump_json().encode(), overwrite=False)
             self.ray.kill(actor)
 
     def look(self, name: str, sizes: dict[str, int]) -> dict[str, Any] | None:
@@ -110,7 +100,7 @@ class Cluster:
         """The logs of a run that is not alive; then only what `collect` needs stays behind."""
         logs = json.loads(self.table.get(name, "logs") or b"{}")
         self.table.drop(name, "logs", "stop", "order")
-        return {log: (zlib.decompress(bytes.fromhex(content)), cut) for log, (content, cut) in logs.items() if log in LOGS}
+        return {log: (unpacked(content), cut) for log, (content, cut) in logs.items() if log in LOGS}
 
     def capacity(self, wants: Wants) -> int:
         return wants.capacity(self.nodes())
@@ -137,6 +127,10 @@ class Cluster:
             return self.ray.get_actor(name, namespace=NAMESPACE)
         except ValueError:  # Ray's word for that
             return None
+
+    def holds(self, job: str) -> bool:
+        """Whether a job that is on is this cluster's."""
+        return any(actor["name"].endswith(job) for actor in self.ray.util.list_named_actors(all_namespaces=True))
 
     def _names(self) -> set[str]:
         """Of all actors of ours that there are."""

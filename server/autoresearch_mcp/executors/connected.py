@@ -8,6 +8,7 @@ its other end is closed.
 
 import socket
 import sys
+import time
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
@@ -17,6 +18,7 @@ from autoresearch_mcp.executors.jobs import Jobs
 
 OVER_HTTP = ("http://", "https://")
 """How the address of a cluster begins that takes jobs alone."""
+WITHIN, PAUSE = 60.0, 2.0  # seconds in which a connection is tried again, and between two tries: a busy head refuses some
 
 
 def serve(connection: Connection, cluster: Any) -> None:
@@ -33,11 +35,16 @@ def serve(connection: Connection, cluster: Any) -> None:
 
 def main(descriptor: str, address: str) -> None:
     connection = Connection(socket.socket(fileno=int(descriptor)).detach())
-    try:
-        cluster = Jobs(address) if address.startswith(OVER_HTTP) else Cluster(address)
-    except Exception as error:
-        connection.send(("error", f"{type(error).__name__}: {error}"))
-        return
+    until = time.monotonic() + WITHIN
+    while True:
+        try:
+            cluster = Jobs(address) if address.startswith(OVER_HTTP) else Cluster(address)
+            break
+        except Exception as error:
+            if time.monotonic() + PAUSE > until:
+                connection.send(("error", f"{type(error).__name__}: {error}"))
+                return
+        time.sleep(PAUSE)
     connection.send(("answer", None))
     serve(connection, cluster)
 

@@ -47,7 +47,7 @@ def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
     """Leaves the result in the run's folder and writes its one row; tries again while the disk is full or the ledger busy. False
     where the ledger did not take it: then a session must collect it.
     """
-    deadline = time.monotonic() + patience
+    deadline, why = time.monotonic() + patience, ""
     while True:
         try:
             leave(spec, ended)
@@ -60,9 +60,9 @@ def record(spec: RunSpec, ended: RunEnded, patience: float = PATIENCE) -> bool:
             if spec.ended.exists():
                 return _is_carried(spec, spec.carrier)
         except (AutoresearchError, sqlite3.Error, OSError) as error:
-            print(f"the ledger did not take the result: {error}", file=sys.stderr)
+            why = f": {error}"
         if time.monotonic() >= deadline:
-            print(f"the result is left in {spec.ended}, not recorded", file=sys.stderr)
+            print(f"the result is left in {spec.ended}, not recorded{why}", file=sys.stderr)
             return False
         time.sleep(RETRY)
 

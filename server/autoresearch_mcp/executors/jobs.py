@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from autoresearch_mcp.executors.relay import MARK, ORDER, unpacked
-from autoresearch_mcp.executors.table import Order, Wants, uses
-from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.executors.relay import MARK, ORDER
+from autoresearch_mcp.executors.table import Order, Wants, unpacked, uses
+from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run.slots import Use
 
 RELAY = "python -P -m autoresearch_mcp.executors.relay"
 SILENT = 3  # jobs in a row that could not even begin, after which nothing can have begun
-PAUSE, AT_MOST = 2.0, 300.0  # seconds between one follower's end and the next, twice as long each time
+PAUSE, AT_MOST = 5.0, 300.0  # seconds between one follower's end and the next, twice as long each time
 FRESH = 0.5  # seconds that what a job has told is not asked for again
 CENSUS = 60.0  # seconds that the cluster's nodes are known for
 COUNTED = 15.0  # seconds that a job may take to count them
@@ -87,15 +87,21 @@ class Jobs:
             os.environ.pop(name, None)
         self._client: Any = importlib.import_module("ray.job_submission").JobSubmissionClient(address)
         self._runs: dict[str, Following] = {}
+        self._orders: dict[str, Order] = {}
+        """Of runs of which no job has told anything yet: a cluster that is starting up refuses some."""
         self._census: tuple[float, Told] | None = None
 
     def start(self, order: Order) -> None:
+        self._orders[order.name] = order
+        self._submit(order, order.name)
+
+    def _submit(self, order: Order, job: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             Path(folder, ORDER).write_bytes(pickle.dumps(order))
             environment: dict[str, Any] = {"working_dir": folder}
             if order.folder is not None:
                 environment["py_modules"] = [str(order.folder)]  # sent once, by its content; the job finds it on its path
-            self._client.submit_job(entrypoint=f"{RELAY} {ORDER}", submission_id=order.name, runtime_env=environment)
+            self._client.submit_job(entrypoint=f"{RELAY} {ORDER}", submission_id=job, runtime_env=environment)
 
     def is_alive(self, name: str, run: int) -> bool:
         following, job = self._of(name)
@@ -104,7 +110,7 @@ class Jobs:
         told = self._told(name)
         if told.ended:
             return False
-        if str(self._client.get_job_status(job)) not in OVER:
+        if self._client.get_job_status(job) not in OVER:
             return True
         following.asked = 0.0
         told = self._told(name)  # the end may have been told meanwhile
@@ -128,9 +134,7 @@ class Jobs:
             return ended.encode()
         printed = "" if job is None else f"\n{self._client.get_job_logs(job)[-2000:]}"
         reason = f"no job of it could begin; the cluster's nodes need this package, and its python on the PATH of Ray:{printed}"
-        return (
-            RunEnded(run=run, outcome="crash", failure="lost", seconds={"queued": 0.0}, excerpt=reason).model_dump_json().encode()
-        )
+        return RunEnded(run=run, outcome="crash", failure="lost", seconds=NEVER, excerpt=reason).model_dump_json().encode()
 
     def finish(self, name: str) -> dict[str, tuple[bytes, bool]]:
         return self._told(name).ends
@@ -146,7 +150,7 @@ class Jobs:
         if self._census is None or time.monotonic() - self._census[0] > CENSUS:
             job = self._client.submit_job(entrypoint=f"{RELAY} --nodes", submission_id=f"nodes-{time.time_ns()}")
             until = time.monotonic() + COUNTED
-            while str(self._client.get_job_status(job)) not in OVER:
+            while self._client.get_job_status(job) not in OVER:
                 if time.monotonic() > until:
                     raise TimeoutError(f"the job {job} has not counted the cluster's nodes in {COUNTED:.0f} s")
                 time.sleep(FRESH)
@@ -161,6 +165,8 @@ class Jobs:
         now = time.monotonic()
         if job is not None and not following.told.ended and now - following.asked > FRESH:
             following.told, following.asked = Told.of(self._client.get_job_logs(job)), now
+            if following.told.here:
+                self._orders.pop(name, None)
         return following.told
 
     def _of(self, name: str) -> tuple[Following, str | None]:
@@ -193,7 +199,11 @@ class Jobs:
             return False
         if now >= following.next:
             following.number += 1
-            self._client.submit_job(entrypoint=f"{RELAY} --follow {name} {run}", submission_id=_job(name, following.number))
+            job = _job(name, following.number)
+            if (order := self._orders.get(name)) is not None:
+                self._submit(order, job)
+            else:
+                self._client.submit_job(entrypoint=f"{RELAY} --follow {name} {run}", submission_id=job)
             following.next, following.asked = 0.0, 0.0
         return True
 

@@ -33,9 +33,8 @@ from autoresearch_mcp.run.slots import Use
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Run
 
-ADDRESS = "auto"  # Ray's word for the cluster of this machine
 CONNECT, HUNG = 120.0, 60.0  # seconds that a cluster has to be reached, and for any answer, until it is tried anew
-GLANCE, ANSWER = 2.0, 20.0  # seconds that somebody waits who only looks, and who wants something done
+GLANCE, ANSWER, START = 2.0, 20.0, 60.0  # seconds that somebody waits who only looks, wants something done, or a run started
 REST = 5.0  # seconds in which a cluster that was slow is not waited for by those who only look
 ERRORS = 5  # answers in a row that are errors, after which the connection is made anew
 KNOCK = 5.0  # seconds for a connection
@@ -50,7 +49,7 @@ class Unanswered(WorkspaceError):
 class RayExecutor:
     """An Executor. Safe to use from several threads."""
 
-    def __init__(self, address: str = ADDRESS):
+    def __init__(self, address: str):
         self._link = Link(address)
         self._address = address
         self._manifests: dict[tuple[Path, str], Manifest] = {}
@@ -73,7 +72,7 @@ class RayExecutor:
                 "run_experiment again."
             ) from error
         with suppress(Unanswered):  # then it may have begun, and whoever asks next will know
-            self._link.call("start", order)
+            self._link.call("start", order, patience=START)
 
     def is_alive(self, spec: RunSpec) -> bool:
         try:

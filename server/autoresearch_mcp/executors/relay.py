@@ -9,21 +9,19 @@ What it tells is one line of JSON each time in its own log, after a mark: where 
 end its result. It decides nothing: the result is in the cluster's table whether it lives or not.
 """
 
-import base64
 import json
 import os
 import pickle
 import signal
 import sys
 import time
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autoresearch_mcp.executors.cluster import Cluster
 from autoresearch_mcp.executors.remote import LOGS
-from autoresearch_mcp.executors.table import Order
+from autoresearch_mcp.executors.table import Order, packed
 
 ORDER = "order.pickle"
 MARK = "autoresearch: "
@@ -34,14 +32,6 @@ CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 def tell(**said: Any) -> None:
     print(MARK + json.dumps(said), flush=True)
-
-
-def packed(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content)).decode()
-
-
-def unpacked(content: str) -> bytes:
-    return zlib.decompress(base64.b64decode(content))
 
 
 def follow(cluster: Cluster, name: str, run: int) -> None:
@@ -68,7 +58,13 @@ def main(what: str, name: str = "", run: str = "0") -> None:
     config = json.loads(os.environ.get(CONFIG) or "{}")
     config.pop("runtime_env", None)  # else all that it starts would have its files sent along, the data among them
     os.environ[CONFIG] = json.dumps(config)
-    cluster = Cluster(os.environ.get("RAY_ADDRESS", "auto"))
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    cluster = Cluster(address)
+    if not cluster.holds(job := config.get("metadata", {}).get("job_submission_id", "")):  # to which every run would be lost
+        raise SystemExit(
+            f"Ray has sent the job {job} to another cluster, {address}, than the one that it was given to: two share a machine and "
+            "a folder for temporary files. Start each with a --temp-dir of its own."
+        )
     if what == "--nodes":
         tell(nodes=cluster.nodes(), used=cluster.used())
         return

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,9 +22,9 @@ from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.executors import carrying
 from autoresearch_mcp.executors.local import LocalExecutor
-from autoresearch_mcp.executors.table import KINDS, NAMESPACE, NO_SLOTS, Order, Table
+from autoresearch_mcp.executors.table import KINDS, NAMESPACE, NO_SLOTS, Order, Table, packed, stopped_before
 from autoresearch_mcp.files import try_lock
-from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run import outputs, places, slots
 from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.levels import REGISTRY
@@ -113,7 +112,7 @@ class Remote:
         try:
             data = None
             if order.data is not None and (data := carrying.fetch(self._ray, self._held, order.data, self._stopped)) is None:
-                self._carry(self._failed(order, "crash", "killed", "the run was stopped on request"))
+                self._carry(stopped_before(order.run))
                 return
             here = {"folder": folder, "place": None, "ledger": None, "carrier": carrier, "data": data, "enforcement": level}
             run = given.task.run.model_copy(update={"cpus": self._cores(given, order, offered)})
@@ -151,7 +150,8 @@ class Remote:
         carried, asked = False, time.monotonic()
         while self._executor.is_alive(spec):
             if not carried and (ended := self._executor.collect(spec)) is not None:
-                carried = self._carry(ended)
+                self._carry(ended)
+                carried = True
                 with suppress(OSError):  # else the run never hears its score, and is ended when it takes too long
                     spec.carried.touch()
             if time.monotonic() - asked > ASK:
@@ -165,13 +165,12 @@ class Remote:
             lost = "the run's supervisor died before it recorded a result (killed, or out of memory)"
             self._carry(self._executor.collect(spec) or self._failed(order, "crash", "lost", lost))
         ends = {name: _end(spec.folder / name) for name in LOGS}
-        kept = {name: (zlib.compress(content).hex(), cut) for name, (content, cut) in ends.items() if content}
+        kept = {name: (packed(content), cut) for name, (content, cut) in ends.items() if content}
         self._again(lambda: self._table.put(self._name, "logs", json.dumps(kept).encode()))
 
-    def _carry(self, ended: RunEnded) -> bool:
+    def _carry(self, ended: RunEnded) -> None:
         """Into the cluster's table, where the first result counts."""
         self._again(lambda: self._table.put(self._name, "ended", ended.model_dump_json().encode(), overwrite=False))
-        return True
 
     def _again(self, ask: Callable[[], Any]) -> Any:
         """What the cluster's table answers, asked until it does: a head that is away comes back, or Ray ends this process."""
@@ -195,7 +194,7 @@ class Remote:
 
     def _failed(self, order: Order, outcome: Any, failure: str, reason: str) -> RunEnded:
         """Of a run without a host: it has not begun, and seen nothing."""
-        seconds, enforcement = ({}, self._spec.enforcement) if self._spec else ({"queued": 0.0}, "none")
+        seconds, enforcement = ({}, self._spec.enforcement) if self._spec else (NEVER, "none")
         return RunEnded(run=order.run, outcome=outcome, failure=failure, seconds=seconds, enforcement=enforcement, excerpt=reason)
 
 

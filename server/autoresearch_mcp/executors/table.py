@@ -4,13 +4,16 @@ The cluster's table is a part of its head. In it, under a run's name: its order,
 its logs. The first result that is written there is the run's, whoever writes another.
 """
 
+import base64
 import importlib
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch_mcp.executors.carrying import Manifest
+from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run.slots import Use
 
 NAMESPACE = "autoresearch"
@@ -83,6 +86,21 @@ class Table:
     def drop(self, name: str, *entries: str) -> None:
         for entry in entries:
             self._table._internal_kv_del(f"{name}:{entry}".encode(), namespace=NAMESPACE.encode())
+
+
+def packed(content: bytes) -> str:
+    """A piece of a log as text."""
+    return base64.b64encode(zlib.compress(content)).decode()
+
+
+def unpacked(content: str) -> bytes:
+    return zlib.decompress(base64.b64decode(content))
+
+
+def stopped_before(run: int) -> RunEnded:
+    """The result of a run that was stopped before it began."""
+    reason = "the run was stopped on request"
+    return RunEnded(run=run, outcome="crash", failure="killed", stopped=True, seconds=NEVER, excerpt=reason)
 
 
 def uses(resources: Mapping[str, tuple[float, float]], waiting: Mapping[str, int]) -> list[Use]:

@@ -15,7 +15,7 @@ from autoresearch_mcp.loop import rules
 from autoresearch_mcp.loop.evidence import known_curves
 from autoresearch_mcp.loop.rows import experiment_row
 from autoresearch_mcp.record.curves import Earlier
-from autoresearch_mcp.record.events import Purpose, RunEnded, RunStarted, Settled, VerdictGiven
+from autoresearch_mcp.record.events import NEVER, Purpose, RunEnded, RunStarted, Settled, VerdictGiven
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
@@ -36,6 +36,8 @@ class Runs:
     def __init__(self, workspace: Workspace, ledger: Ledger, tag: str, task: Task, executor: Executor, results: Results):
         self._workspace, self._ledger, self._tag, self._task = workspace, ledger, tag, task
         self._executor, self._results = executor, results
+        self._beginners = 2
+        """How many may begin at once, as it was when room was last asked for: to ask may take a while."""
         self._launched = -SETTLING
         """When a run was last started that had room."""
 
@@ -116,7 +118,8 @@ class Runs:
             for number, (commit, (content, description, hypothesis)) in enumerate(zip(commits, entries, strict=True), first):
                 row = experiment_row(number, state, commit, before, content, description, hypothesis)
                 transaction.append(row.model_copy(update={"wave": first}))
-            begin = range(min(self.room // 2 + 1, len(entries)))
+            self._beginners = self.room // 2 + 1
+            begin = range(min(self._beginners, len(entries)))
             started = [_run_row(run + place, first + place, SEED, conditions) for place in begin]
             for row in started:  # the others begin as there is room
                 transaction.append(row)
@@ -131,10 +134,9 @@ class Runs:
     @property
     def has_room(self) -> bool:
         """Whether one more run of the session may be on now. Those that will only wait are not started beside those that begin."""
-        running = self._state.running
-        if len(running) < self.room // 2 + 1:
-            return True
-        return len(running) < self.room and time.monotonic() - self._launched > SETTLING
+        running, room = len(self._state.running), self.room
+        self._beginners = room // 2 + 1
+        return running < self._beginners or (running < room and time.monotonic() - self._launched > SETTLING)
 
     @property
     def room(self) -> int:
@@ -171,7 +173,7 @@ class Runs:
             self._executor.get_ready(self._spec(run=0, experiment=0, seed=SEED, conditions=conditions), self.pinned)
 
     def _launch(self, run: RunStarted, content: bytes, earlier: Sequence[Earlier] = ()) -> None:
-        if len(self._state.running) <= self.room // 2 + 1:
+        if len(self._state.running) <= self._beginners:
             self._launched = time.monotonic()
         spec = self._spec(
             run=run.run,
@@ -185,8 +187,8 @@ class Runs:
         try:
             self._executor.start(spec, {**self.pinned, self._task.files.editable: content})
         except WorkspaceError as error:
-            reason, never = f"the run could not be started: {error}", {"queued": 0.0}
-            self._ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=never, excerpt=reason))
+            reason = f"the run could not be started: {error}"
+            self._ledger.append(RunEnded(run=run.run, outcome="crash", failure="lost", seconds=NEVER, excerpt=reason))
             raise
 
     def _spec(self, run: int, **own: Any) -> RunSpec:

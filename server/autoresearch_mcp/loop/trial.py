@@ -17,7 +17,7 @@ from autoresearch_mcp.errors import TaskError
 from autoresearch_mcp.executors.local import LocalExecutor
 from autoresearch_mcp.files import file_sha256
 from autoresearch_mcp.loop.runs import SEED
-from autoresearch_mcp.record.events import RunEnded
+from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run import outputs, places
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import detect
@@ -172,8 +172,7 @@ def _run(folder: Path, task: Task, files: dict[str, bytes], data: DataFolder, nu
             time.sleep(POLL)
         ended = executor.collect(spec)
         if ended is None:
-            never = {"queued": 0.0}
-            ended = RunEnded(run=spec.run, outcome="crash", failure="lost", seconds=never, excerpt=tail(spec.host_log))
+            ended = RunEnded(run=spec.run, outcome="crash", failure="lost", seconds=NEVER, excerpt=tail(spec.host_log))
         refused = spec.refused.read_text().splitlines() if spec.refused.exists() else []
         return Tried(
             ended, _end_of(spec.log) or _end_of(spec.called_log), _end_of(spec.scoring_log), _end_of(spec.checks_log), refused

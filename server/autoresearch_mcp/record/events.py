@@ -81,6 +81,10 @@ class RunStarted(EventBody):
     """Known to its host: a result without it is of a run of the same number in another ledger."""
 
 
+NEVER = {"queued": 0.0}
+"""Seconds of a run that did not begin: it has seen nothing, and may be made again for free."""
+
+
 class RunEnded(EventBody):
     """A run's result. Built once, by whoever saw the run end; what does not add up is refused here and not in every reader."""
 
