@@ -4,7 +4,8 @@
 # make docs    write docs/reference.md and docs/attacks.md anew, after a command, a key of autoresearch.toml, a tool or an attack has changed
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS := $(shell python3 -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")  # tests wait for programs most of their time
+# one more than there are cores: tests wait for programs most of their time
+WORKERS := $(shell python3 -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: setup demo test check docs lint format types benchmarks

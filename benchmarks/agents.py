@@ -22,9 +22,8 @@ import anyio
 import httpx2
 from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
-from scale_out import LINE, TASK, WORK, cluster_of
+from scale_out import LINE, cluster_of, made
 
-from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run import disturbance, slots
 from autoresearch_mcp.workspace import Workspace
@@ -104,11 +103,7 @@ def main() -> None:
     os.environ |= {slots.SETTING: f"seat={arguments.slots}", disturbance.SETTING: "100"}
     agents = [Agent(number, arguments.seconds) for number in range(1, arguments.agents + 1)]
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "task").mkdir()
-        (folder / "task" / "autoresearch.toml").write_text(TASK)
-        (folder / "task" / "work.py").write_text(WORK)
-        workspace = create(folder / "workspace", str(folder / "task"))
+        workspace = made(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         if arguments.executor == "ray":
             stack.enter_context(cluster_of(arguments.slots))
         url = stack.enter_context(served(workspace))

@@ -24,6 +24,7 @@ from autoresearch_mcp.loop import batch, waves
 from autoresearch_mcp.loop.batch import Entry
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.run import disturbance, slots
+from autoresearch_mcp.workspace import Workspace
 
 TARGET = 0.95  # of linear
 TASK = """
@@ -81,13 +82,18 @@ def ended(session: Session) -> bool:
     return not session.state.running
 
 
-def wave(folder: Path, seats: int, rounds: int, seconds: float) -> float:
-    """Seconds that a wave of `rounds` runs for each seat takes."""
-    os.environ[slots.SETTING] = f"seat={seats}"
+def made(folder: Path) -> Workspace:
+    """A workspace of the task in a folder."""
     (folder / "task").mkdir()
     (folder / "task" / "autoresearch.toml").write_text(TASK)
     (folder / "task" / "work.py").write_text(WORK)
-    workspace = create(folder / "workspace", str(folder / "task"))
+    return create(folder / "workspace", str(folder / "task"))
+
+
+def wave(folder: Path, seats: int, rounds: int, seconds: float) -> float:
+    """Seconds that a wave of `rounds` runs for each seat takes."""
+    os.environ[slots.SETTING] = f"seat={seats}"
+    workspace = made(folder)
     session = Session.start(workspace, open_ledger(workspace))
     session.run_experiment("baseline")
     while not ended(session):

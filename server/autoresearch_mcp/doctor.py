@@ -112,26 +112,31 @@ def _hardware() -> Check:
     return Check(name="hardware", level="warning", found=f"{found}; now {'; '.join(disturbing)}", fix=fix)
 
 
+def _task_in(directory: Path) -> Task | None:
+    """As its file says it now; None where there is none, or none that can be read, which is another check's to tell."""
+    with suppress(OSError, ValueError, TaskError):
+        return parse_task((directory / TASK_FILE).read_text(encoding="utf-8"))
+    return None
+
+
 def _preset(directory: Path) -> Check:
     """What `init` would pick here, and whether a workspace has what its machine cannot hold."""
     gpu, presets = smallest_gpu(), presets_of("default")
     found = f"{fitting(presets)} fits the default task here" + (f": the GPU has {gpu:.0f} GiB" if gpu else "")
-    with suppress(OSError, ValueError, TaskError):
-        own = parse_task((directory / TASK_FILE).read_text(encoding="utf-8")).preset
-        size = size_of(own, presets) if own in presets else None
-        if size and gpu is not None and gpu < size * TOLERANCE:
-            fix = f"autoresearch-mcp init DIR   (it picks {fitting(presets)})"
-            return Check(name="preset", level="warning", found=f"{own} is for {size} GiB, the GPU has {gpu:.0f}", fix=fix)
+    task = _task_in(directory)
+    own = task.preset if task else None
+    size = size_of(own, presets) if own in presets else None
+    if size and gpu is not None and gpu < size * TOLERANCE:
+        fix = f"autoresearch-mcp init DIR   (it picks {fitting(presets)})"
+        return Check(name="preset", level="warning", found=f"{own} is for {size} GiB, the GPU has {gpu:.0f}", fix=fix)
     return Check(name="preset", level="ok", found=found)
 
 
 def _cluster(directory: Path) -> list[Check]:
     """Whether the cluster answers on which runs would take place."""
-    by_task = "local"
-    with suppress(OSError, ValueError, TaskError):
-        by_task = parse_task((directory / TASK_FILE).read_text(encoding="utf-8")).run.executor
+    task = _task_in(directory)
     try:
-        executor = ChosenExecutor(by_task)
+        executor = ChosenExecutor(task.run.executor if task else "local")
         if executor.cluster is None:
             return []
         there = ", ".join(f"{use.there} {use.kind}" for use in executor.cluster.resources())

@@ -50,11 +50,16 @@ def gpu_indices() -> list[str]:
     """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through. Asks no driver."""
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return ["0"]  # Metal has one
-    found = sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
+    found = _nvidia()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not found:
         return found
     return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
+
+
+def _nvidia() -> list[str]:
+    """Numbers of all NVIDIA GPUs that have a device file here."""
+    return sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
 
 
 def resources() -> dict[str, int]:
@@ -134,8 +139,7 @@ class Slot:
     @property
     def is_share(self) -> bool:
         """Whether the machine has more of some kind than the run holds, so that others beside it are no exception."""
-        every_gpu = len(list(DEVICES.glob("nvidia[0-9]*")))  # those that CUDA_VISIBLE_DEVICES hides are others' to use
-        if 0 < len(self.gpus) < every_gpu:
+        if 0 < len(self.gpus) < len(_nvidia()):  # also of those that CUDA_VISIBLE_DEVICES hides: they are others' to use
             return True
         return any(0 < len(held) < len(there) for there in offered().values() if (held := set(there) & set(self.names)))
 
