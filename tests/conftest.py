@@ -21,6 +21,7 @@ from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.loop.unattended import Moment
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import disturbance, places, sandbox
+from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import parse_task
@@ -284,17 +285,9 @@ def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None
 
 def supervisor_of(session: Session, number: int) -> psutil.Process:
     """The process that hosts an experiment's run, its supervisor in it."""
-    folder = str(spec_of(session, number).folder)
-    found: list[psutil.Process] = []
-
-    def look() -> bool:
-        for process in psutil.process_iter(["cmdline"]):
-            if (process.info["cmdline"] or [])[-2:] == ["autoresearch_mcp.executors.host", folder]:
-                found.append(process)
-        return bool(found)
-
-    wait_for(look)
-    return found[0]
+    path = spec_of(session, number).progress
+    wait_for(lambda: Progress.read(path).pid)
+    return psutil.Process(Progress.read(path).pid)
 
 
 def log_of(session: Session, number: int) -> str:

@@ -1,6 +1,7 @@
 """Runs on a Ray cluster: a real one, of several raylets on this machine. What is killed here is really killed."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,6 +27,7 @@ from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK
 from autoresearch_mcp.executors.remote import Remote
 from autoresearch_mcp.executors.table import Order, Wants, packed, uses
+from autoresearch_mcp.executors.turns import Given, Ticket, Turns
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.batch import Entry
@@ -237,6 +239,91 @@ def test_a_run_that_takes_a_node_is_held_to_as_much_of_a_larger_one(
     order = Order("run-1", 1, "", {}, {}, Wants(1, None, None), wanted)
     given = SimpleNamespace(task=SimpleNamespace(run=run))
     assert Remote._cores(Remote.__new__(Remote), given, order, offered) == cores  # pyright: ignore[reportPrivateUsage]
+
+
+# --- whose turn it is ---
+
+
+def tickets(*given: str) -> dict[str, Ticket]:
+    """Runs that came in this order, each named after its session, which asks for a seat or for as many as follow a colon."""
+    found: dict[str, Ticket] = {}
+    for since, word in enumerate(given):
+        count, kind = re.fullmatch(r"\w+:?(\d*)(\w*)", word).groups()  # type: ignore[union-attr]
+        found[word] = Ticket(1, word[0], float(since), {kind or "seat": float(count or 1)})
+    return found
+
+
+class Room:
+    """Nodes, and what a queue gives to them."""
+
+    def __init__(self, *nodes: dict[str, float]):
+        self.there, self.free = nodes, [dict(node) for node in nodes]
+        self.turns, self.given, self.now = Turns(), dict[str, Given](), 100.0
+
+    def place(self, waiting: dict[str, Ticket]) -> list[str]:
+        """All that is given now, in this order; with a mark what there is no room for yet."""
+        told: list[str] = []
+        while (turn := self.turns.next(waiting, list(self.given.values()), self.there, self.free, self.now)) is not None:
+            name, early = turn
+            self.given[name] = Given(waiting.pop(name).wanted, self.now, early)
+            told.append(f"{name}?" if early else name)
+        return told
+
+    def begin(self, *names: str) -> None:
+        for name in names:
+            wanted = self.given.pop(name).wanted
+            node = next(node for node in self.free if all(node.get(kind, 0.0) >= count for kind, count in wanted.items()))
+            for kind, count in wanted.items():
+                node[kind] -= count
+
+
+def test_sessions_take_turns_and_the_runs_of_one_come_in_their_order():
+    assert Room({"seat": 6.0}).place(tickets("a1", "a2", "a3", "b1", "b2", "c1")) == ["a1", "b1", "c1", "a2", "b2", "a3"]
+
+
+def test_a_session_that_comes_later_does_not_wait_for_all_of_the_first():
+    room = Room({"seat": 1.0})
+    waiting = tickets("a1", "a2", "a3", "a4")
+    assert room.place(waiting) == ["a1", "a2?"], "one more than there is room for"
+    room.begin("a1")
+    assert room.place(waiting) == []
+    waiting |= {"b1": Ticket(1, "b", 9.0, {"seat": 1.0})}
+    room.free = [{"seat": 1.0}]
+    room.begin("a2")
+    assert room.place(waiting) == ["b1?"]
+
+
+def test_whoever_wants_much_is_not_passed_by_those_who_want_little():
+    room = Room({"core": 4.0})
+    waiting = tickets("a1:1core", "a2:1core", "a3:1core", "a4:1core", "a5:1core", "b1:4core", "a6:1core")
+    assert room.place(waiting) == ["a1:1core", "b1:4core?"], "b waits in Ray, and nobody passes"
+    room.begin("a1:1core")
+    room.now += 60
+    assert room.place(waiting) == []
+    room.free = [{"core": 4.0}]
+    room.begin("b1:4core")
+    assert room.place(waiting) == ["a2:1core?"]
+
+
+def test_what_has_room_on_no_node_is_not_given_though_all_together_have_it():
+    room = Room({"core": 4.0}, {"core": 4.0})
+    room.free = [{"core": 2.0}, {"core": 2.0}]
+    waiting = tickets("a1:4core", "b1:4core", "c1:1core")
+    assert room.place(waiting) == ["a1:4core?"]
+
+
+def test_what_no_node_can_ever_take_holds_nobody_back():
+    room = Room({"seat": 2.0})
+    waiting = tickets("a1:8seat", "a2:8seat", "b1", "c1:1board", "d1")
+    assert room.place(waiting) == ["a1:8seat?", "b1", "c1:1board?", "d1"]
+    assert list(waiting) == ["a2:8seat"]
+
+
+def test_what_was_given_and_does_not_begin_had_no_room_after_all():
+    room = Room({"core": 4.0})
+    assert room.place(tickets("a1:4core")) == ["a1:4core"]
+    room.free, room.now = [{"core": 1.0}], room.now + 60  # somebody else's tasks
+    assert room.place(tickets("b1:1core")) == []
 
 
 # --- data ---
@@ -507,6 +594,31 @@ def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callabl
     assert kept is not None and kept.score == 7.0
 
 
+def test_runs_that_wait_are_placed_though_the_queue_has_died(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
+):
+    one = own()
+    one.add(resources={"seat": 1})
+    choose(one.address)
+    session = toy(WORK, ASKS)
+    run(session)
+    session.keep()
+    old = session.read().text
+    texts = [ON_UNTIL_TOLD.replace("1.0", f"{score}.0") for score in (2, 3, 4)]
+    entries = [Entry(f"<<<<<<< SEARCH\n{old}=======\n{text}>>>>>>> REPLACE\n", f"try {text[-4:]}") for text in texts]
+    numbers = [number for number in batch.run_batch(session, entries) if isinstance(number, int)]
+    wait_for(lambda: up(session, numbers[0]))
+    for each in psutil.process_iter(["cmdline"]):
+        if (each.info["cmdline"] or [""])[0].startswith("ray::Queue"):
+            each.kill()
+    for number in numbers:
+        wait_for(lambda number=number: (session.advance(), session.experiment(number).running)[1])
+        let_go(session, number)
+    wait_for(lambda: (session.advance(), not session.state.running)[1])
+    assert [session.experiment(number).score for number in numbers] == [2.0, 3.0, 4.0]
+    assert all(len(session.experiment(number).runs) == 1 for number in numbers), "none was lost"
+
+
 def test_data_is_sent_once_and_what_is_sealed_stays_sealed(machine: OneMachine, choose: Callable[[str], None], toy: Make):
     choose(machine.address)
     prepares = (
@@ -727,7 +839,9 @@ def test_without_ray_the_way_to_it_is_named(monkeypatch: pytest.MonkeyPatch):
 def test_a_run_by_ray_client_is_one_as_any(machine: OneMachine, choose: Callable[[str], None], toy: Make):
     choose(machine.client)
     session = toy("print('hello by a client')\n" + WORK, ASKS)
-    wait_for(lambda: session.executor.capacity(session.task.run) == SEATS)  # the first server that a head starts for a client may die
+    wait_for(
+        lambda: session.executor.capacity(session.task.run) == SEATS
+    )  # the first server that a head starts for a client may die
     run(session)
     assert (ended(session).outcome, ended(session).score) == ("scored", 1.0), ended(session).excerpt
     assert "hello by a client" in log_of(session, 1)

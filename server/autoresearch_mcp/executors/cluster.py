@@ -3,24 +3,25 @@
 import importlib
 import json
 import os
-import pickle
 import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from autoresearch_mcp.executors import carrying
 from autoresearch_mcp.executors.carrying import Manifest
-from autoresearch_mcp.executors.remote import LOGS, Remote
-from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, Order, Table, Wants, stopped_before, unpacked, uses
+from autoresearch_mcp.executors.remote import LOGS
+from autoresearch_mcp.executors.table import NAMESPACE, RUN, WAITING, Order, Table, Wants, stopped_before, unpacked, uses
+from autoresearch_mcp.executors.turns import NAME, Ticket, queue
 from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run.slots import Use
-from autoresearch_mcp.text import one_line
 
 Kept = tuple[bytes, bool]  # the end of a log, and whether anything before it is left out
-REASON = 300  # characters of Ray's own account
 LOOK = 3.0  # seconds that a run's node has for an answer
+COME, PAUSE = 30.0, 0.5  # seconds that the queue has to be there, and between two looks
 
 
 class Cluster:
@@ -29,31 +30,48 @@ class Cluster:
     def __init__(self, address: str):
         self.ray: Any = importlib.import_module("ray")
         os.environ.pop("RAY_ADDRESS", None)  # else it would count more than the address
-        self.ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+        self._address = address
+        self._connect()
         self.table = Table()
         self._bringing = threading.Lock()
-        self._handles: dict[str, Any] = {}
-        """Of runs that this process has started, by which Ray tells why one has ended."""
+
+    def _connect(self) -> None:
+        self.ray.init(address=self._address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
 
     def start(self, order: Order) -> None:
-        wanted = order.wants.of(self.nodes())
+        self._find_queue()  # first, so that nothing of a run is left where it cannot be placed
         held = carrying.library(self.ray, order.data) if order.data is not None else None
+        order = replace(order, wanted=order.wants.of(self.nodes()))
         # in the table, for an argument that is large would belong to this process, and be lost with it
-        self.table.put(order.name, "order", pickle.dumps(replace(order, folder=None, wanted=wanted)))
-        options: dict[str, Any] = {
-            "name": order.name,
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "max_restarts": 0,
-            "max_concurrency": 4,
-            "scheduling_strategy": "SPREAD",
-            "num_cpus": wanted.get("CPU", 0),
-            "num_gpus": wanted.get("GPU", 0),
-            "resources": {name: count for name, count in wanted.items() if name not in KINDS},
-        }
-        self._handles[order.name] = self.ray.remote(Remote).options(**options).remote(order.name, held)
+        self.table.put(order.name, "order", replace(order, folder=None).written())
+        try:
+            self.table.put(WAITING, order.name, Ticket(order.run, order.line, time.time(), order.wanted).written())
+        except Exception:  # it may be there all the same, and is the ticket of a run that is lost now
+            with suppress(Exception):
+                self.stop(order.name, order.run)
+            raise
+        with suppress(Exception):  # it looks by itself
+            queue(self.ray).come.remote()
         if order.data is not None and order.folder is not None:
             threading.Thread(target=self._bring, args=(held, order.data, order.folder), daemon=True).start()
+
+    def _find_queue(self) -> None:
+        """Waits until the queue is there. Raises what Ray does where it does not come."""
+        deadline = time.monotonic() + COME
+        while True:
+            try:
+                self.ray.get(queue(self.ray).come.remote(), timeout=COME)
+                return
+            except self.ray.exceptions.RayActorError:
+                if time.monotonic() > deadline:
+                    raise
+            if NAME not in self._actors():  # the head was restarted and has forgotten it, and this process has not
+                self.ray.shutdown()
+                try:
+                    self._connect()
+                except Exception:
+                    os._exit(1)  # the next call begins with another process
+            time.sleep(PAUSE)  # Ray is starting it anew
 
     def _bring(self, held: Any, data: Manifest, folder: Path) -> None:
         """The run waits for it on its node, and says so if it does not come."""
@@ -64,14 +82,24 @@ class Cluster:
                 print(f"{folder} was not brought to the cluster: {error}", file=sys.stderr)
 
     def is_alive(self, name: str, run: int) -> bool:
+        if self._waits(name):
+            queue(self.ray).come.remote()  # wherever it has gone to
+            return True
         return self._actor(name) is not None
 
     def stop(self, name: str, run: int) -> None:
         """One that has not begun is taken out of the queue."""
         self.table.put(name, "stop", b"1")
-        if self.table.get(name, "begun") is None and (actor := self._actor(name)) is not None:
+        waits, actor = self._waits(name), self._actor(name)
+        if self.table.get(name, "begun") is None and (waits or actor is not None):
             self.table.put(name, "ended", stopped_before(run).model_dump_json().encode(), overwrite=False)
-            self.ray.kill(actor)
+            self.table.drop(WAITING, name)
+            if actor is not None:
+                self.ray.kill(actor)
+
+    def _waits(self, name: str) -> bool:
+        """Whether a run has not been given to Ray yet. To be asked before whether Ray has it."""
+        return self.table.get(WAITING, name) is not None
 
     def look(self, name: str, sizes: dict[str, int]) -> dict[str, Any] | None:
         """Where the run is, and what its logs have beyond these sizes; None while it waits for room."""
@@ -86,11 +114,9 @@ class Cluster:
             return kept
         begun = self.table.get(name, "begun") is not None
         reason = "its node of the cluster, or what held it there, was lost before there was a result"
-        if (handle := self._handles.pop(name, None)) is not None:
-            try:
-                self.ray.get(handle.look.remote({}), timeout=LOOK)
-            except Exception as error:  # Ray's account of how it ended
-                reason += f": {one_line(str(error), REASON)}"
+        with suppress(Exception):  # it is the reason alone that is missing then
+            if why := self.ray.get(queue(self.ray).why.remote(name), timeout=2 * LOOK):
+                reason += f": {why}"
         lost = RunEnded(run=run, outcome="crash", failure="lost", seconds={} if begun else NEVER, excerpt=reason)
         self.table.put(name, "ended", lost.model_dump_json().encode(), overwrite=False)
         self.table.drop(name, "begun")
@@ -107,11 +133,11 @@ class Cluster:
 
     def in_use(self) -> list[Use]:
         waiting: dict[str, int] = {}
-        for name in self._names():
-            if name.startswith(RUN) and self.table.get(name, "begun") is None:
-                ordered = self.table.get(name, "order")
-                for kind in pickle.loads(ordered).wanted if ordered else ():
-                    waiting[kind] = waiting.get(kind, 0) + 1
+        names = {name for name in self._actors() if name.startswith(RUN) and self.table.get(name, "begun") is None}
+        for name in names | set(self.table.entries(WAITING)):
+            ordered = self.table.get(name, "order")
+            for kind in Order.read(ordered).wanted if ordered else ():
+                waiting[kind] = waiting.get(kind, 0) + 1
         return uses(self.used(), waiting)
 
     def used(self) -> dict[str, tuple[float, float]]:
@@ -121,7 +147,7 @@ class Cluster:
 
     def _actor(self, name: str) -> Any:
         """The process that holds a run, placed or waiting for room; None where there is none, or none any more."""
-        if name not in self._names():  # asked first, for get_actor answers from memory though the head has forgotten all
+        if name not in self._actors():  # asked first, for get_actor answers from memory though the head has forgotten all
             return None
         try:
             return self.ray.get_actor(name, namespace=NAMESPACE)
@@ -132,8 +158,8 @@ class Cluster:
         """Whether a job that is on is this cluster's."""
         return any(actor["name"].endswith(job) for actor in self.ray.util.list_named_actors(all_namespaces=True))
 
-    def _names(self) -> set[str]:
-        """Of all actors of ours that there are."""
+    def _actors(self) -> set[str]:
+        """The names of all actors of ours that there are."""
         there = self.ray.util.list_named_actors(all_namespaces=True)
         return {actor["name"] for actor in there if actor["namespace"] == NAMESPACE}
 

@@ -8,7 +8,6 @@ job has told of its result counts.
 import importlib
 import json
 import os
-import pickle
 import tempfile
 import time
 from collections.abc import Mapping
@@ -97,7 +96,7 @@ class Jobs:
 
     def _submit(self, order: Order, job: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, ORDER).write_bytes(pickle.dumps(order))
+            Path(folder, ORDER).write_bytes(order.written())
             environment: dict[str, Any] = {"working_dir": folder}
             if order.folder is not None:
                 environment["py_modules"] = [str(order.folder)]  # sent once, by its content; the job finds it on its path

@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from secrets import token_hex
 from pydantic import ValidationError
 
 from autoresearch_mcp.errors import WorkspaceError
+from autoresearch_mcp.executors import nursery
 from autoresearch_mcp.files import is_locked, sha256, try_lock, write_atomic
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import outputs, places, slots, users
@@ -28,6 +28,9 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Run
 
 HOST = "autoresearch_mcp.executors.host"
+HOSTS = frozenset((HOST, nursery.PROGRAM))
+"""Of these every host of a run has one in its command line."""
+NURSERY = nursery.Nursery()
 IDLE = 900.0  # seconds that a host waits for a run
 LEAVING = 2.0  # seconds that one has to end by itself
 ANSWER = 20.0  # seconds that a waiting host has to take a run
@@ -85,7 +88,8 @@ class LocalExecutor:
             assert lock is not None, "a new run's folder is ours alone"
             try:
                 _lay_out(spec, files)
-                _start_host(spec, lock)
+                if not NURSERY.start(spec, lock):
+                    _start_host(spec, lock)
             finally:
                 os.close(lock)
         except OSError as error:
@@ -237,13 +241,5 @@ def _write(spec: RunSpec, files: Mapping[str, bytes]) -> None:
 
 def _start_host(spec: RunSpec, lock: int, *sockets: int) -> subprocess.Popen[bytes]:
     with open(spec.host_log, "ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", HOST, str(spec.folder), *(str(word) for one in sockets for word in (one, IDLE))],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=spec.folder,
-            env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"},
-            pass_fds=(lock, *sockets),
-            start_new_session=True,
-        )
+        words = [str(spec.folder), *(str(word) for one in sockets for word in (one, IDLE))]
+        return nursery.begin([HOST, *words], log, spec.folder, lock, *sockets)

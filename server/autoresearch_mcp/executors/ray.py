@@ -8,6 +8,7 @@ about its runs, so they stay on record as being on.
 
 import importlib.util
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -38,6 +39,8 @@ GLANCE, ANSWER, START = 2.0, 20.0, 60.0  # seconds that somebody waits who only 
 REST = 5.0  # seconds in which a cluster that was slow is not waited for by those who only look
 ERRORS = 5  # answers in a row that are errors, after which the connection is made anew
 KNOCK = 5.0  # seconds for a connection
+SILENT = {"PYTHONDONTWRITEBYTECODE": "1", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
+"""Without the last Ray starts a cluster of its own where the one that it was connected to is gone."""
 AGAIN, AT_MOST = 10.0, 120.0  # seconds before a cluster that could not be reached is tried again, twice as long each time
 CUT = b"\n[...]\n"  # in a log, where something is left out
 
@@ -146,7 +149,8 @@ class RayExecutor:
                 names = [*data.public, *data.train, *data.sealed]
                 manifest = self._manifests[key] = Manifest.of(spec.data, names)
         text, wants = spec.model_dump_json(), _wants(spec.task.run)
-        return Order(_name(spec), spec.run, text, dict(files), versions(), wants, data=manifest, folder=spec.data)
+        line = f"{platform.node()}:{spec.line}"
+        return Order(_name(spec), spec.run, text, dict(files), versions(), wants, data=manifest, folder=spec.data, line=line)
 
 
 class Link:
@@ -241,7 +245,8 @@ class Link:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+                env=os.environ | SILENT,
+                cwd="/",  # Ray has all that is placed from there import from its folder
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )

@@ -11,7 +11,6 @@ end its result. It decides nothing: the result is in the cluster's table whether
 
 import json
 import os
-import pickle
 import signal
 import sys
 import time
@@ -76,7 +75,7 @@ def main(what: str, name: str = "", run: str = "0") -> None:
     if what == "--follow":
         follow(cluster, name, int(run))
         return
-    order: Order = pickle.loads(given)
+    order = Order.read(given)
     if order.folder is not None:
         order = replace(order, folder=_data(order))
     cluster.start(order)

@@ -7,7 +7,6 @@ its score; it ends when the host has ended, and its room is free. Where the acto
 
 import json
 import os
-import pickle
 import platform
 import sys
 import threading
@@ -51,13 +50,12 @@ def versions() -> dict[str, str]:
 class Remote:
     """The actor."""
 
-    def __init__(self, name: str, held: Any):
-        """`held` is the actor that holds the run's data."""
+    def __init__(self, name: str):
         import ray
 
         self._ray: Any = ray
         self._node = ray.get_runtime_context().get_node_id()
-        self._name, self._held, self._table = name, held, Table()
+        self._name, self._table = name, Table()
         self._executor = LocalExecutor()
         self._spec: RunSpec | None = None
         threading.Thread(target=self._hold, daemon=True).start()
@@ -74,9 +72,12 @@ class Remote:
         try:
             self._again(lambda: self._table.put(self._name, "begun", b"1"))
             if self._again(lambda: self._table.get(self._name, "ended")) is None:  # else it was stopped in the queue
-                order: Order = pickle.loads(self._again(lambda: self._table.get(self._name, "order")))
+                order = Order.read(self._again(lambda: self._table.get(self._name, "order")))
                 try:
-                    self._run(order)
+                    if self._again(lambda: self._table.get(self._name, "stop")) is None:
+                        self._run(order)
+                    else:
+                        self._carry(stopped_before(order.run))
                 except Exception as error:
                     told = str(error) if isinstance(error, AutoresearchError | OSError) else traceback.format_exc(limit=-3)
                     self._carry(self._failed(order, "crash", "lost", f"it could not be run on {platform.node()}: {told}"))
@@ -111,9 +112,11 @@ class Remote:
         assert lock is not None, "a run is on one node, once"
         try:
             data = None
-            if order.data is not None and (data := carrying.fetch(self._ray, self._held, order.data, self._stopped)) is None:
-                self._carry(stopped_before(order.run))
-                return
+            if order.data is not None:
+                held = carrying.library(self._ray, order.data)
+                if (data := carrying.fetch(self._ray, held, order.data, self._stopped)) is None:
+                    self._carry(stopped_before(order.run))
+                    return
             here = {"folder": folder, "place": None, "ledger": None, "carrier": carrier, "data": data, "enforcement": level}
             run = given.task.run.model_copy(update={"cpus": self._cores(given, order, offered)})
             spec = given.model_copy(update=here | {"task": given.task.model_copy(update={"run": run})})

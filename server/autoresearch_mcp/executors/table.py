@@ -1,23 +1,26 @@
 """What of a run is kept in a Ray cluster, and under which names: what was ordered, and the table of what has become of it.
 
 The cluster's table is a part of its head. In it, under a run's name: its order, that it has begun, that it shall stop, its result,
-its logs. The first result that is written there is the run's, whoever writes another.
+its logs; and, while it waits for room, its ticket. The first result that is written there is the run's, whoever writes another.
 """
 
 import base64
 import importlib
 import math
+import pickle
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from autoresearch_mcp import __version__
 from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run.slots import Use
 
 NAMESPACE = "autoresearch"
 RUN = "run-"  # how the names of runs begin
+WAITING = f"waiting-{__version__}"  # under this name the table has an entry for each run that waits for room
 KINDS = {"CPU": "core", "GPU": "gpu"}
 """What we call what Ray names otherwise."""
 NO_SLOTS = ("node:", "accelerator_type:", "memory", "object_store_memory", "bundle_group")
@@ -69,6 +72,16 @@ class Order:
     data: Manifest | None = None
     folder: Path | None = None
     """Of the data, here."""
+    line: str = ""
+    """The session that it belongs to."""
+
+    def written(self) -> bytes:
+        return pickle.dumps(self)
+
+    @staticmethod
+    def read(content: bytes) -> "Order":
+        order: Order = pickle.loads(content)
+        return order
 
 
 class Table:
@@ -79,6 +92,12 @@ class Table:
 
     def get(self, name: str, entry: str) -> bytes | None:
         return self._table._internal_kv_get(f"{name}:{entry}".encode(), namespace=NAMESPACE.encode())
+
+    def entries(self, name: str) -> list[str]:
+        """All that there is under a name."""
+        prefix = f"{name}:"
+        keys = self._table._internal_kv_list(prefix.encode(), namespace=NAMESPACE.encode())
+        return [key.decode().removeprefix(prefix) for key in keys]
 
     def put(self, name: str, entry: str, value: bytes, overwrite: bool = True) -> None:
         self._table._internal_kv_put(f"{name}:{entry}".encode(), value, overwrite=overwrite, namespace=NAMESPACE.encode())
@@ -95,6 +114,11 @@ def packed(content: bytes) -> str:
 
 def unpacked(content: str) -> bytes:
     return zlib.decompress(base64.b64decode(content))
+
+
+def never_begun(run: int, reason: str) -> RunEnded:
+    """The result of a run that its cluster does not take."""
+    return RunEnded(run=run, outcome="refused", failure="refused", seconds=NEVER, excerpt=reason)
 
 
 def stopped_before(run: int) -> RunEnded:

@@ -17,7 +17,7 @@ import anyio
 import psutil
 
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.executors.local import HOST
+from autoresearch_mcp.executors.local import HOSTS
 from autoresearch_mcp.run.processes import become_subreaper, die_with_parent
 from autoresearch_mcp.text import plain
 
@@ -145,7 +145,7 @@ class Agent:
 def _tree(root: psutil.Process) -> list[psutil.Process]:
     """A process and its descendants that live, but for hosts and what is below them."""
     try:
-        if root.status() == psutil.STATUS_ZOMBIE or HOST in root.cmdline():
+        if root.status() == psutil.STATUS_ZOMBIE or not HOSTS.isdisjoint(root.cmdline()):
             return []
         return [root, *(process for child in root.children() for process in _tree(child))]
     except psutil.Error:  # it ended meanwhile; what it left falls to us, and is found at the next look

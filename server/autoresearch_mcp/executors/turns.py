@@ -1,0 +1,229 @@
+"""The actor by which runs get into a Ray cluster: in turn by session, and no more of them than there is room for.
+
+Which of the actors that wait is next, Ray says nothing about, and of sixteen sessions one may get nothing all night. So a run waits
+in the cluster's table, and is given to Ray when a node has room: in turn is the session that was served longest ago, and of one
+session the run that came first. What has no room holds back whatever comes after it and wants some of the same, or it would never
+have any. One run that has no room yet is with Ray all the same, so that a cluster grows that can. What this actor must know is in
+the table: where it dies, Ray starts it anew.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autoresearch_mcp import __version__
+from autoresearch_mcp.executors.remote import Remote
+from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, WAITING, Order, Table, never_begun
+from autoresearch_mcp.text import one_line
+
+NAME = f"queue-{__version__}"
+EVERY, IDLE, PAUSE = 0.2, 5.0, 0.1  # seconds between looks for room: while runs wait, while none does, and at least
+LAG = 1.0  # seconds until what a run has been given is missing from what Ray says is free
+SETTLED = 15.0  # and after which one that has not begun had no room after all
+LOOK = 3.0  # seconds that Ray has to tell how a run ended
+REASON = 300  # characters of that
+REMEMBERED = 1000  # runs of which it can be asked
+LITTLE = 1e-4  # what Ray counts resources by
+
+Room = Mapping[str, float]
+"""Of a node, by kind; or what a run wants of one."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A run that waits."""
+
+    run: int
+    line: str
+    """The session whose turn it is to be."""
+    since: float
+    wanted: dict[str, float]
+
+    def written(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def read(cls, content: bytes) -> "Ticket":
+        return cls(**json.loads(content))
+
+
+@dataclass
+class Given:
+    """A run that Ray has and that has not begun."""
+
+    wanted: Room
+    at: float = 0.0
+    """When it was given; 0 where that was before this process."""
+    early: bool = True
+    """Whether there was no room for it then."""
+
+
+class Turns:
+    """Which of the runs that wait is given to Ray next."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, int] = {}
+        """Of each session the number of the turn in which it was served last."""
+        self._turn = 0
+
+    def next(
+        self, waiting: Mapping[str, Ticket], given: Sequence[Given], there: Sequence[Room], free: Sequence[Room], now: float
+    ) -> tuple[str, bool] | None:
+        """The run in turn that can be given, and whether there is no room for it yet; None where there is none.
+
+        `there` and `free` are all of each node, and what Ray says is free of it.
+        """
+        left = [dict(room) for room in free]
+        for one in given:
+            if not one.early and now - one.at < LAG and (node := _place(one.wanted, left)) is not None:
+                for kind, count in one.wanted.items():
+                    left[node][kind] -= count
+        early = [one.wanted for one in given if one.early or now - one.at > SETTLED]
+        early = [wanted for wanted in early if _place(wanted, there) is not None]
+        held: set[str] = set()
+
+        def turn(name: str) -> tuple[int, float, str]:
+            return self._served.get(waiting[name].line, -1), waiting[name].since, name
+
+        for name in sorted(waiting, key=turn):
+            wanted = waiting[name].wanted
+            unlike = [other for other in early if other != wanted and other.keys() & wanted.keys()]
+            if _place(wanted, there) is None:  # no node is large enough, and none may ever be
+                if all(one.wanted != wanted for one in given):
+                    return self._serve(name, waiting[name]), True
+                continue
+            if not unlike and not held & wanted.keys():
+                if _place(wanted, left) is not None:
+                    return self._serve(name, waiting[name]), False
+                if wanted not in early:
+                    return self._serve(name, waiting[name]), True
+            held |= wanted.keys()
+        return None
+
+    def _serve(self, name: str, ticket: Ticket) -> str:
+        self._turn += 1
+        self._served[ticket.line] = self._turn
+        return name
+
+
+def _place(wanted: Room, nodes: Sequence[Room]) -> int | None:
+    """The first node that has room for a run."""
+    for index, node in enumerate(nodes):
+        if all(node.get(kind, 0.0) > count - LITTLE for kind, count in wanted.items()):
+            return index
+    return None
+
+
+class Queue:
+    """The actor."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._ray: Any = ray
+        self._table, self._turns, self._asked = Table(), Turns(), threading.Event()
+        self._waiting: dict[str, Ticket] = {}
+        self._given: dict[str, Given] | None = None
+        """None: not known yet."""
+        self._handles: dict[str, Any] = {}
+        """By these Ray tells why a run has ended."""
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    def come(self) -> None:
+        """A run has come, or somebody asks whether this actor is there."""
+        self._asked.set()
+
+    def why(self, name: str) -> str:
+        """Ray's own account of how a run ended; nothing where it has none."""
+        if (handle := self._handles.get(name)) is not None:
+            try:
+                self._ray.get(handle.look.remote({}), timeout=LOOK)
+            except Exception as error:
+                return one_line(str(error), REASON)
+        return ""
+
+    def _keep(self) -> None:
+        while True:
+            try:
+                self._look()
+            except Exception as error:  # the head is away: all of it is seen again
+                print(f"no run was placed: {type(error).__name__}: {error}", file=sys.stderr)
+            time.sleep(PAUSE)
+            self._asked.wait(EVERY if self._waiting else IDLE)
+            self._asked.clear()
+
+    def _look(self) -> None:
+        """Gives Ray the runs that wait and for which there is room."""
+        found = {name: self._waiting.get(name) or self._ticket(name) for name in self._table.entries(WAITING)}
+        self._waiting = {name: ticket for name, ticket in found.items() if ticket is not None}
+        if not self._waiting:
+            return
+        self._given = self._not_begun()
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        free = list(self._ray._private.state.available_resources_per_node().values())
+        while True:
+            now = time.monotonic()
+            turn = self._turns.next(self._waiting, list(self._given.values()), there, free, now)
+            if turn is None:
+                return
+            name, early = turn
+            ticket = self._waiting.pop(name)
+            self._give(name, ticket)
+            self._given[name] = Given(ticket.wanted, now, early)
+
+    def _ticket(self, name: str) -> Ticket | None:
+        """None where it has been taken out meanwhile, or cannot be read: such a run is lost."""
+        content = self._table.get(WAITING, name)
+        try:
+            return None if content is None else Ticket.read(content)
+        except (ValueError, TypeError) as error:
+            print(f"{name} has no ticket that can be read: {error}", file=sys.stderr)
+            self._table.drop(WAITING, name)
+            return None
+
+    def _not_begun(self) -> dict[str, Given]:
+        """The runs that Ray has and that have not begun."""
+        named = self._ray.util.list_named_actors(all_namespaces=True)
+        there = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
+        if self._given is None:
+            self._given = {}
+            for name in there:
+                if name.startswith(RUN) and (order := self._table.get(name, "order")) is not None:
+                    with suppress(Exception):  # an order of another version, which has a queue of its own
+                        self._given[name] = Given(Order.read(order).wanted)
+        return {name: one for name, one in self._given.items() if name in there and self._table.get(name, "begun") is None}
+
+    def _give(self, name: str, ticket: Ticket) -> None:
+        wanted = ticket.wanted
+        options: dict[str, Any] = {
+            "name": name,
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "max_restarts": 0,
+            "max_concurrency": 4,
+            "scheduling_strategy": "SPREAD",
+            "num_cpus": wanted.get("CPU", 0),
+            "num_gpus": wanted.get("GPU", 0),
+            "resources": {kind: count for kind, count in wanted.items() if kind not in KINDS},
+        }
+        try:
+            self._handles[name] = self._ray.remote(Remote).options(**options).remote(name)
+        except self._ray.exceptions.ActorAlreadyExistsError:  # it was given, and this actor died
+            pass
+        except ValueError as error:  # no order that Ray takes: a resource with a name of Ray's own
+            refused = never_begun(ticket.run, f"Ray does not take it: {one_line(str(error), REASON)}")
+            self._table.put(name, "ended", refused.model_dump_json().encode(), overwrite=False)
+        self._table.drop(WAITING, name)  # last, so that it is there at every moment
+        while len(self._handles) > REMEMBERED:
+            self._handles.pop(next(iter(self._handles)))
+
+
+def queue(ray: Any) -> Any:
+    """The actor of a cluster, new or as it is there."""
+    options = {"name": NAME, "namespace": NAMESPACE, "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
+    return ray.remote(Queue).options(**options, max_restarts=-1, max_concurrency=8).remote()
