@@ -131,10 +131,11 @@ def page(session: Session, preset: str, minutes: float) -> str:
         rows.append(f"{said} {reason.replace('|', '/')} |")
     return f"""# A night, replayed
 
-What a night looks like: {len(state.experiments)} experiments in {minutes:.0f} minutes, {kept} kept, {runs} runs of the preset
-`{preset}` on {last.hardware}, {date.today()}. A script played the agent (`docs/replay.py`, no AI in it): it began with plain
-settings and tried the ideas by which train.py was made, and some that did not help, one after the other. Verdicts and repeats are
-the server's. The record as the server wrote it: [replay-results.tsv](replay-results.tsv).
+For whoever wants to see a night before having one: {len(state.experiments)} experiments in {minutes:.0f} minutes, {kept} kept,
+{runs} runs of the preset `{preset}` on {last.hardware}, {date.today()}. A script played the agent
+(`docs/replay.py`, no AI in it): it began with plain settings and tried the ideas by which train.py was made, and some that did not
+help, one after the other. Verdicts and repeats are the server's. The record as the server wrote it:
+[replay-results.tsv](replay-results.tsv).
 
 ![Every experiment, the kept ones named, and the running best](pictures/replay.png)
 

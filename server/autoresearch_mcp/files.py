@@ -18,14 +18,17 @@ from typing import Any, cast
 from autoresearch_mcp.errors import WorkspaceError
 
 
-def write_atomic(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Replaces a file so that a reader, or a death at any moment, sees the old content or the new, never a part."""
+def write_atomic(path: Path, content: bytes, mode: int = 0o644, lasting: bool = True) -> None:
+    """Replaces a file so that a reader, or a death at any moment, sees the old content or the new, never a part. What is not to be
+    `lasting` may be lost when the machine goes down.
+    """
     descriptor, temporary = tempfile.mkstemp(prefix=".autoresearch-", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:

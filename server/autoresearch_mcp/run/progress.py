@@ -36,4 +36,4 @@ class Progress(BaseModel):
 
     def write(self, path: Path) -> None:
         """Raises OSError."""
-        write_atomic(path, self.model_dump_json().encode())
+        write_atomic(path, self.model_dump_json().encode(), lasting=False)

@@ -222,7 +222,7 @@ async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[],
         os.pwrite(ticket, json.dumps({"session": session, "wanted": wanted}).encode(), 0)
         path.with_suffix(".new").rename(path)  # locked before anybody can see it: else it would look like a dead one's
         while True:
-            if (held := await anyio.to_thread.run_sync(_look, folder, path, session)) is not None:
+            if (held := await anyio.to_thread.run_sync(_look, folder, path, session, wanted)) is not None:
                 return held
             if given_up():
                 return None
@@ -236,12 +236,13 @@ async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[],
         os.close(ticket)
 
 
-def _look(folder: Path, ours: Path, session: str) -> Held | None:
+def _look(folder: Path, ours: Path, session: str, wanted: Mapping[str, int]) -> Held | None:
     """The slots for a ticket, if it is its turn and they are free. One at a time of all who wait looks."""
     with locked(folder / "turn.lock", "slots"):
-        tickets = waiting(folder, ours)
         free = {kind: [name for name in names if not is_locked(folder / f"{name}.lock")] for kind, names in offered().items()}
-        for ticket in tickets:
+        if any(len(free.get(kind, [])) < count for kind, count in wanted.items()):  # whoever's turn it is, and most of the time
+            return None
+        for ticket in waiting(folder, ours):
             chosen = {kind: free.get(kind, [])[:count] for kind, count in ticket.wanted.items()}
             enough = all(len(chosen[kind]) == count for kind, count in ticket.wanted.items())
             if ticket.path == ours:

@@ -1,5 +1,6 @@
 """What a session tells the host of a run: one JSON file in the run's folder, and the one table of its neighbours."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -11,7 +12,7 @@ from autoresearch_mcp.task import Task
 SPEC = "spec.json"
 
 
-class RunSpec(BaseModel):
+class RunSpec(BaseModel, frozen=True):
     run: int
     token: str = ""
     """Of the run's row in the ledger."""
@@ -45,12 +46,12 @@ class RunSpec(BaseModel):
         """The spec in a run's folder, as it lies now: a workspace may have been moved. None where there is none, or one that this
         version cannot read.
         """
+        path = folder / SPEC
         try:
-            spec = cls.model_validate_json((folder / SPEC).read_bytes())
+            status = path.stat()
+            return _read(path, status.st_ino, status.st_mtime_ns)
         except (OSError, ValidationError):
             return None
-        spec.folder = folder
-        return spec
 
     def where_it_lies_now(self) -> "RunSpec":
         """The same with the places as they are after a move of the workspace: a host works in the run's folder, and moves along."""
@@ -159,3 +160,9 @@ class RunSpec(BaseModel):
     @property
     def path(self) -> Path:
         return self.folder / SPEC
+
+
+@lru_cache(maxsize=256)  # of runs that are on it is read again and again
+def _read(path: Path, inode: int, changed: int) -> RunSpec:
+    """A spec as it was written then. Raises OSError, ValidationError."""
+    return RunSpec.model_validate_json(path.read_bytes()).model_copy(update={"folder": path.parent})
