@@ -16,6 +16,8 @@ from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
 
 EXCERPT = 1600  # characters of a failed run's output that go into its row
 REASON = 3000  # characters of why it failed
+LINES = 90  # of its output that are looked at
+BY_CURVE, LAST = ("pruned", "diverged", "nan"), 3  # of runs that their curve condemned: the reason says it all
 PATIENCE = 1.0  # seconds for a pattern
 
 
@@ -79,7 +81,8 @@ def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
 
 def excerpt(spec: RunSpec, failed: RunFailedError, note: str = "") -> str:
     """What a row says of a run without a score: why, a note of ours, and the end of what it printed, made fit to show."""
-    output = short_tracebacks(tail(spec.log, 6000, 90)).replace(f"{spec.work}/", "")[-EXCERPT:]
+    lines = LAST if failed.failure in BY_CURVE else LINES
+    output = short_tracebacks(tail(spec.log, 6000, lines)).replace(f"{spec.work}/", "")[-EXCERPT:]
     return "\n".join(part for part in (plain(sound(failed.reason[:REASON])), note, output) if part)
 
 
