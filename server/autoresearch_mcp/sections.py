@@ -32,6 +32,7 @@ FAILURES = [
 EXECUTORS = ("local", "ray")  # where runs take place
 LEVELS = ("none", "seatbelt", "landlock", "bubblewrap")  # of sandbox enforcement, weakest first
 
+MOST = 4096  # cores, GPUs or other slots of one kind that a run may ask for, or a machine has
 ENVIRONMENT = r"^[A-Za-z_][A-Za-z0-9_]*$"
 RESERVED = "AUTORESEARCH_"  # how the names begin that the server sets itself
 
@@ -130,12 +131,12 @@ class Run(Section):
     in the server's environment, or `serve --executor`, counts more."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """What a run takes: `auto` a GPU where there is one, else the CPU; `gpu` nothing else, and no run where there is none."""
-    gpus: int = Field(default=1, ge=1)
+    gpus: int = Field(default=1, ge=1, le=MOST)
     """How many GPUs a run takes, if it takes any."""
-    cpus: int | None = Field(default=None, ge=0)
+    cpus: int | None = Field(default=None, ge=0, le=MOST)
     """How many physical cores a run is held to, so that several run side by side without timing each other; 0 for one that hardly
     computes and shares them. Left out, a run on the CPU takes all of them, and one on a GPU shares them."""
-    resources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")], Annotated[int, Field(ge=1)]] = {}
+    resources: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$")], Annotated[int, Field(ge=1, le=MOST)]] = {}
     """What else of the machine a run takes for itself, by name; AUTORESEARCH_RESOURCES says how much of it there is."""
     packages: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]] = []
     """Distributions that a run may import, with what they need, besides torch, numpy, tiktoken and safetensors with theirs; any
@@ -155,6 +156,15 @@ class Run(Section):
     """Pattern with groups x and y that finds points of a learning curve in the log."""
     prune: bool = True
     """End a first run early whose curve, as `progress` finds it, has diverged or is far below every plausible end."""
+
+    @field_validator("resources")
+    @classmethod
+    def _others(cls, resources: dict[str, int]) -> dict[str, int]:
+        if ours := [name for name in resources if name.lower() in ("cpu", "gpu", "core", "memory", "object_store_memory")]:
+            raise ValueError(
+                f"{ours[0]} is no name for a resource of your own: say cpus = N or gpus = N, sandbox.memory_mb for memory"
+            )
+        return resources
 
     @field_validator("declares", "compiled")
     @classmethod

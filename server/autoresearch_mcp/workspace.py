@@ -176,6 +176,7 @@ class Workspace:
         try:
             return self.run("cat_file", "blob", f"{commit}:{path}", stdout_as_string=False, strip_newline_in_stdout=False)
         except WorkspaceError as error:
+            self.require_root()
             raise WorkspaceError(
                 f"{path} is not in commit {commit[:7]} of {self.root}. Commit it and start a new session."
             ) from error

@@ -37,6 +37,7 @@ from autoresearch_mcp.run import places
 from autoresearch_mcp.run.hardware import Granted
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.sections import Run
+from autoresearch_mcp.views import build
 from conftest import (
     PATIENCE,
     TOY,
@@ -569,6 +570,27 @@ def test_a_run_that_waits_for_room_is_queued_and_can_be_stopped(machine: OneMach
     session.stop()
     wait_for(lambda: is_over(session, 1))
     assert ended(session).failure == "killed"
+
+
+def test_a_run_that_no_node_can_take_says_so_and_never_began(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    session = toy(WORK, TOY.replace("[run]", "[run]\ncpus = 0\nresources = { nothing = 2 }"))
+    session.run_experiment("baseline")
+    wait_for(lambda: build.result(session).note)
+    told = build.result(session)
+    assert "no node of the cluster has 2 nothing (status shows what there is)" in told.body() and told.phase == "queued"
+    wait_for(lambda: (build.result(session).elapsed or 0) > 0.5)
+    session.stop()
+    wait_for(lambda: is_over(session, 1))
+    assert ended(session).failure == "killed" and ended(session).seconds["queued"] > 0.5
+    assert build.result(session).enforcement is None
+
+
+def test_an_order_that_never_arrived_is_lost_by_that_name(machine: OneMachine, choose: Callable[[str], None], toy: Make):
+    choose(machine.address)
+    link = chosen.on_cluster(machine.address)._link  # pyright: ignore[reportPrivateUsage]
+    ended_by = RunEnded.model_validate_json(link.call("collect", "run-that-never-came", 7))
+    assert (ended_by.run, ended_by.failure) == (7, "lost") and "its order did not reach the cluster" in ended_by.excerpt
 
 
 def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callable[[str], None], toy: Make):

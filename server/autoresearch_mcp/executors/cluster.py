@@ -14,9 +14,22 @@ from typing import Any
 from autoresearch_mcp.executors import carrying
 from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.executors.remote import LOGS
-from autoresearch_mcp.executors.table import NAMESPACE, RUN, WAITING, Order, Table, Wants, stopped_before, unpacked, uses
+from autoresearch_mcp.executors.table import (
+    KINDS,
+    NAMESPACE,
+    RUN,
+    WAITING,
+    Order,
+    Table,
+    Wants,
+    fits,
+    stopped_before,
+    unpacked,
+    uses,
+)
 from autoresearch_mcp.executors.turns import NAME, Ticket, queue
 from autoresearch_mcp.record.events import NEVER, RunEnded
+from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.slots import Use
 
 Kept = tuple[bytes, bool]  # the end of a log, and whether anything before it is left out
@@ -41,11 +54,11 @@ class Cluster:
     def start(self, order: Order) -> None:
         self._find_queue()  # first, so that nothing of a run is left where it cannot be placed
         held = carrying.library(self.ray, order.data) if order.data is not None else None
-        order = replace(order, wanted=order.wants.of(self.nodes()))
+        order = replace(order, wanted=order.wants.of(self.nodes()), since=time.time())
         # in the table, for an argument that is large would belong to this process, and be lost with it
         self.table.put(order.name, "order", replace(order, folder=None).written())
         try:
-            self.table.put(WAITING, order.name, Ticket(order.run, order.line, time.time(), order.wanted).written())
+            self.table.put(WAITING, order.name, Ticket(order.run, order.line, order.since, order.wanted).written())
         except Exception:  # it may be there all the same, and is the ticket of a run that is lost now
             with suppress(Exception):
                 self.stop(order.name, order.run)
@@ -92,7 +105,8 @@ class Cluster:
         self.table.put(name, "stop", b"1")
         waits, actor = self._waits(name), self._actor(name)
         if self.table.get(name, "begun") is None and (waits or actor is not None):
-            self.table.put(name, "ended", stopped_before(run).model_dump_json().encode(), overwrite=False)
+            waited = time.time() - order.since if (order := self._order(name)) is not None else 0.0
+            self.table.put(name, "ended", stopped_before(run, waited).model_dump_json().encode(), overwrite=False)
             self.table.drop(WAITING, name)
             if actor is not None:
                 self.ray.kill(actor)
@@ -102,30 +116,48 @@ class Cluster:
         return self.table.get(WAITING, name) is not None
 
     def look(self, name: str, sizes: dict[str, int]) -> dict[str, Any] | None:
-        """Where the run is, and what its logs have beyond these sizes; None while it waits for room."""
-        actor = self._actor(name)
-        if actor is None or self.table.get(name, "begun") is None:
+        """Where the run is, and what its logs have beyond these sizes; None where it is not there."""
+        if self.table.get(name, "begun") is None:
+            return self._queued(name)
+        if (actor := self._actor(name)) is None:
             return None
         return self.ray.get(actor.look.remote(sizes), timeout=LOOK)
+
+    def _queued(self, name: str) -> dict[str, Any] | None:
+        """What is to be said of a run that has not begun."""
+        if (order := self._order(name)) is None:
+            return None
+        note = ""
+        if not fits(order.wanted, self.nodes()):
+            wanted = ", ".join(f"{count:g} {KINDS.get(kind, kind)}" for kind, count in order.wanted.items())
+            note = f"no node of the cluster has {wanted} (status shows what there is): it waits until one joins, or is stopped"
+        return {"progress": Progress(elapsed=time.time() - order.since, note=note).model_dump_json(), "logs": {}}
+
+    def _order(self, name: str) -> Order | None:
+        content = self.table.get(name, "order")
+        return None if content is None else Order.read(content)
 
     def collect(self, name: str, run: int) -> bytes:
         """The result of a run that is not alive: if there is none yet, that it is lost, for good."""
         if (kept := self.table.get(name, "ended")) is not None:
+            self.table.drop(name, "order")
             return kept
         begun = self.table.get(name, "begun") is not None
         reason = "its node of the cluster, or what held it there, was lost before there was a result"
+        if not begun and self.table.get(name, "order") is None:
+            reason = "its order did not reach the cluster: the connection broke before"
         with suppress(Exception):  # it is the reason alone that is missing then
             if why := self.ray.get(queue(self.ray).why.remote(name), timeout=2 * LOOK):
                 reason += f": {why}"
         lost = RunEnded(run=run, outcome="crash", failure="lost", seconds={} if begun else NEVER, excerpt=reason)
         self.table.put(name, "ended", lost.model_dump_json().encode(), overwrite=False)
-        self.table.drop(name, "begun")
+        self.table.drop(name, "begun", "order")
         return self.table.get(name, "ended") or b""
 
     def finish(self, name: str) -> dict[str, Kept]:
         """The logs of a run that is not alive; then only what `collect` needs stays behind."""
         logs = json.loads(self.table.get(name, "logs") or b"{}")
-        self.table.drop(name, "logs", "stop", "order")
+        self.table.drop(name, "logs", "stop")
         return {log: (unpacked(content), cut) for log, (content, cut) in logs.items() if log in LOGS}
 
     def capacity(self, wants: Wants) -> int:
@@ -135,8 +167,8 @@ class Cluster:
         waiting: dict[str, int] = {}
         names = {name for name in self._actors() if name.startswith(RUN) and self.table.get(name, "begun") is None}
         for name in names | set(self.table.entries(WAITING)):
-            ordered = self.table.get(name, "order")
-            for kind in Order.read(ordered).wanted if ordered else ():
+            order = self._order(name)
+            for kind in order.wanted if order else ():
                 waiting[kind] = waiting.get(kind, 0) + 1
         return uses(self.used(), waiting)
 

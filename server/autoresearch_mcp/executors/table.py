@@ -74,6 +74,8 @@ class Order:
     """Of the data, here."""
     line: str = ""
     """The session that it belongs to."""
+    since: float = 0.0
+    """When the cluster was given it."""
 
     def written(self) -> bytes:
         return pickle.dumps(self)
@@ -121,10 +123,15 @@ def never_begun(run: int, reason: str) -> RunEnded:
     return RunEnded(run=run, outcome="refused", failure="refused", seconds=NEVER, excerpt=reason)
 
 
-def stopped_before(run: int) -> RunEnded:
+def stopped_before(run: int, waited: float = 0.0) -> RunEnded:
     """The result of a run that was stopped before it began."""
-    reason = "the run was stopped on request"
-    return RunEnded(run=run, outcome="crash", failure="killed", stopped=True, seconds=NEVER, excerpt=reason)
+    reason = "the run was stopped on request, before it began"
+    return RunEnded(run=run, outcome="crash", failure="killed", stopped=True, seconds={"queued": waited}, excerpt=reason)
+
+
+def fits(wanted: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> bool:
+    """Whether any node is large enough for a run."""
+    return any(all(there.get(kind, 0.0) >= count for kind, count in wanted.items()) for there in nodes)
 
 
 def uses(resources: Mapping[str, tuple[float, float]], waiting: Mapping[str, int]) -> list[Use]:

@@ -20,6 +20,8 @@ class Progress(BaseModel):
     pid: int | None = None
     """Of the process that hosts the run."""
     slot: str = ""
+    note: str = ""
+    """Why it waits, where that is not just its turn."""
 
     @classmethod
     def of(cls, clock: Clock, slot: str) -> "Progress":

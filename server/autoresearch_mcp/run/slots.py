@@ -29,14 +29,13 @@ from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.errors import RunFailedError, WorkspaceError
 from autoresearch_mcp.files import is_locked, locked, read_json, try_lock
 from autoresearch_mcp.run.hardware import Granted, granted
-from autoresearch_mcp.sections import Run
+from autoresearch_mcp.sections import MOST, Run
 
 DEVICES = Path("/dev")
 SETTING = "AUTORESEARCH_RESOURCES"  # what else there is on this machine: "simulator=2 board=1"
 POLL = 0.2  # seconds
 READY = ":ready"  # ends the name of a session for which something is only made ready: it comes last
 KINDS = ("gpu", "core")
-MOST = 4096  # slots of one kind: each is a file
 
 
 def slots_folder() -> Path:

@@ -172,13 +172,15 @@ def _result(session: Session, number: int | None, note: str | None) -> Result:
     if answer.status == "running":
         progress = session.progress(experiment.number)
         answer.phase, answer.elapsed, answer.limit = progress.phase, progress.elapsed, progress.limit
+        answer.note = progress.note or answer.note
     elif last is not None:
         answer.seconds = last.seconds
         answer.marks, answer.disturbed = last.marks, last.disturbed
         answer.checks, answer.limits = checks_in_words(experiment), limits_in_words(session.task, experiment)
         answer.details = last.details
         answer.checks_excerpt = checks_excerpt(experiment)
-        answer.peak_memory_mb, answer.peak_vram_mb, answer.enforcement = last.peak_memory_mb, last.peak_vram_mb, last.enforcement
+        answer.peak_memory_mb, answer.peak_vram_mb = last.peak_memory_mb, last.peak_vram_mb
+        answer.enforcement = None if last.seconds.keys() == {"queued"} else last.enforcement  # it never began
         if experiment.score is None:
             answer.failure, answer.log_excerpt = last.failure, last.excerpt
     if experiment.score is not None and experiment.verdict is None:
