@@ -27,7 +27,11 @@ def test_tool_names_follow_the_file_and_the_metric():
         (('goal = "Raise', 'gaol = "Raise'), 3, "no such key"),
         (("budget_seconds = 20", 'budget_seconds = "long"'), 12, "valid number"),
         (("budget_seconds = 20", "budget_seconds = -1"), 12, "greater than 0"),
-        (("budget_seconds = 20", "budget_seconds = 20\nresources = { CPU = 1 }"), 13, "no name for a resource of your own: say cpus = N"),
+        (
+            ("budget_seconds = 20", "budget_seconds = 20\nresources = { CPU = 1 }"),
+            13,
+            "no name for a resource of your own: say cpus = N",
+        ),
         (("budget_seconds = 20", "budget_seconds = 20\nresources = { seat = 5000 }"), 13, "less than or equal to 4096"),
         (('direction = "maximize"', 'direction = "up"'), 18, "'minimize' or 'maximize'"),
         (('editable = "work.py"', 'editable = "../work.py"'), 6, "inside the task's folder"),
