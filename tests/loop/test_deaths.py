@@ -137,7 +137,7 @@ def test_a_daemon_of_a_lost_run_is_ended_too(toy: Make):
     children = supervisor.children(recursive=True)
     supervisor.kill()
     session = open_session(session.workspace.root)
-    assert session.experiment(number).failure == "lost"
+    wait_for(lambda: (session.refresh(), session.experiment(number).failure == "lost")[1])
     wait_for(lambda: not any(child.is_running() and child.status() != "zombie" for child in children))
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -71,14 +72,14 @@ class Hooks:
 def _run(event: Event, command: list[str], said: str, root: Path, log: Path, seconds: float) -> None:
     try:
         full = log.exists() and log.stat().st_size > LOG_BYTES
-        with open(log, "w" if full else "a", encoding="utf-8") as file:
+        with open(log, "w" if full else "a", encoding="utf-8") as file, tempfile.TemporaryFile() as given:
+            given.write(said.encode())  # no pipe: whoever writes to it may be ended meanwhile
+            given.seek(0)
             file.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} {event}\n")
             file.flush()
-            process = subprocess.Popen(
-                command, cwd=root, stdin=subprocess.PIPE, stdout=file, stderr=file, text=True, start_new_session=True
-            )
+            process = subprocess.Popen(command, cwd=root, stdin=given, stdout=file, stderr=file, start_new_session=True)
             try:
-                process.communicate(said, timeout=seconds)
+                process.wait(seconds)
                 note = f"exit status {process.returncode}\n" if process.returncode else ""
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
