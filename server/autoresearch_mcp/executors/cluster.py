@@ -22,7 +22,9 @@ from autoresearch_mcp.executors.table import (
     Order,
     Table,
     Wants,
-    fits,
+    actors_of,
+    nodes_of,
+    place,
     stopped_before,
     unpacked,
     uses,
@@ -78,7 +80,7 @@ class Cluster:
             except self.ray.exceptions.RayActorError:
                 if time.monotonic() > deadline:
                     raise
-            if NAME not in self._actors():  # the head was restarted and has forgotten it, and this process has not
+            if NAME not in actors_of(self.ray):  # the head was restarted and has forgotten it, and this process has not
                 self.ray.shutdown()
                 try:
                     self._connect()
@@ -128,7 +130,7 @@ class Cluster:
         if (order := self._order(name)) is None:
             return None
         note = ""
-        if not fits(order.wanted, self.nodes()):
+        if place(order.wanted, self.nodes()) is None:
             wanted = ", ".join(f"{count:g} {KINDS.get(kind, kind)}" for kind, count in order.wanted.items())
             note = f"no node of the cluster has {wanted} (status shows what there is): it waits until one joins, or is stopped"
         return {"progress": Progress(elapsed=time.time() - order.since, note=note).model_dump_json(), "logs": {}}
@@ -165,7 +167,7 @@ class Cluster:
 
     def in_use(self) -> list[Use]:
         waiting: dict[str, int] = {}
-        names = {name for name in self._actors() if name.startswith(RUN) and self.table.get(name, "begun") is None}
+        names = {name for name in actors_of(self.ray) if name.startswith(RUN) and self.table.get(name, "begun") is None}
         for name in names | set(self.table.entries(WAITING)):
             order = self._order(name)
             for kind in order.wanted if order else ():
@@ -179,7 +181,7 @@ class Cluster:
 
     def _actor(self, name: str) -> Any:
         """The process that holds a run, placed or waiting for room; None where there is none, or none any more."""
-        if name not in self._actors():  # asked first, for get_actor answers from memory though the head has forgotten all
+        if name not in actors_of(self.ray):  # asked first, for get_actor answers from memory though the head has forgotten all
             return None
         try:
             return self.ray.get_actor(name, namespace=NAMESPACE)
@@ -190,11 +192,6 @@ class Cluster:
         """Whether a job that is on is this cluster's."""
         return any(actor["name"].endswith(job) for actor in self.ray.util.list_named_actors(all_namespaces=True))
 
-    def _actors(self) -> set[str]:
-        """The names of all actors of ours that there are."""
-        there = self.ray.util.list_named_actors(all_namespaces=True)
-        return {actor["name"] for actor in there if actor["namespace"] == NAMESPACE}
-
     def nodes(self) -> list[dict[str, float]]:
         """What each living node offers."""
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return nodes_of(self.ray)

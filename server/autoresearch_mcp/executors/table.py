@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.executors.carrying import Manifest
@@ -21,6 +22,7 @@ from autoresearch_mcp.run.slots import Use
 NAMESPACE = "autoresearch"
 RUN = "run-"  # how the names of runs begin
 WAITING = f"waiting-{__version__}"  # under this name the table has an entry for each run that waits for room
+LITTLE = 1e-4  # what Ray counts resources by
 KINDS = {"CPU": "core", "GPU": "gpu"}
 """What we call what Ray names otherwise."""
 NO_SLOTS = ("node:", "accelerator_type:", "memory", "object_store_memory", "bundle_group")
@@ -129,9 +131,23 @@ def stopped_before(run: int, waited: float = 0.0) -> RunEnded:
     return RunEnded(run=run, outcome="crash", failure="killed", stopped=True, seconds={"queued": waited}, excerpt=reason)
 
 
-def fits(wanted: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> bool:
-    """Whether any node is large enough for a run."""
-    return any(all(there.get(kind, 0.0) >= count for kind, count in wanted.items()) for there in nodes)
+def place(wanted: Mapping[str, float], nodes: Sequence[Mapping[str, float]]) -> int | None:
+    """The first node that has room for a run."""
+    for index, node in enumerate(nodes):
+        if all(node.get(kind, 0.0) > count - LITTLE for kind, count in wanted.items()):
+            return index
+    return None
+
+
+def nodes_of(ray: Any) -> list[dict[str, float]]:
+    """What each living node of a cluster offers."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def actors_of(ray: Any) -> set[str]:
+    """The names of all actors of ours that a cluster has."""
+    there = ray.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in there if actor["namespace"] == NAMESPACE}
 
 
 def uses(resources: Mapping[str, tuple[float, float]], waiting: Mapping[str, int]) -> list[Use]:

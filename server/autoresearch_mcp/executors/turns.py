@@ -18,7 +18,7 @@ from typing import Any
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.executors.remote import Remote
-from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, WAITING, Order, Table, never_begun
+from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, WAITING, Order, Table, actors_of, never_begun, nodes_of, place
 from autoresearch_mcp.text import one_line
 
 NAME = f"queue-{__version__}"
@@ -28,7 +28,6 @@ SETTLED = 15.0  # and after which one that has not begun had no room after all
 LOOK = 3.0  # seconds that Ray has to tell how a run ended
 REASON = 300  # characters of that
 REMEMBERED = 1000  # runs of which it can be asked
-LITTLE = 1e-4  # what Ray counts resources by
 
 Room = Mapping[str, float]
 """Of a node, by kind; or what a run wants of one."""
@@ -80,11 +79,11 @@ class Turns:
         """
         left = [dict(room) for room in free]
         for one in given:
-            if not one.early and now - one.at < LAG and (node := _place(one.wanted, left)) is not None:
+            if not one.early and now - one.at < LAG and (node := place(one.wanted, left)) is not None:
                 for kind, count in one.wanted.items():
                     left[node][kind] -= count
         early = [one.wanted for one in given if one.early or now - one.at > SETTLED]
-        early = [wanted for wanted in early if _place(wanted, there) is not None]
+        early = [wanted for wanted in early if place(wanted, there) is not None]
         held: set[str] = set()
 
         def turn(name: str) -> tuple[int, float, str]:
@@ -93,12 +92,12 @@ class Turns:
         for name in sorted(waiting, key=turn):
             wanted = waiting[name].wanted
             unlike = [other for other in early if other != wanted and other.keys() & wanted.keys()]
-            if _place(wanted, there) is None:  # no node is large enough, and none may ever be
+            if place(wanted, there) is None:  # no node is large enough, and none may ever be
                 if all(one.wanted != wanted for one in given):
                     return self._serve(name, waiting[name]), True
                 continue
             if not unlike and not held & wanted.keys():
-                if _place(wanted, left) is not None:
+                if place(wanted, left) is not None:
                     return self._serve(name, waiting[name]), False
                 if wanted not in early:
                     return self._serve(name, waiting[name]), True
@@ -109,14 +108,6 @@ class Turns:
         self._turn += 1
         self._served[ticket.line] = self._turn
         return name
-
-
-def _place(wanted: Room, nodes: Sequence[Room]) -> int | None:
-    """The first node that has room for a run."""
-    for index, node in enumerate(nodes):
-        if all(node.get(kind, 0.0) > count - LITTLE for kind, count in wanted.items()):
-            return index
-    return None
 
 
 class Queue:
@@ -164,7 +155,7 @@ class Queue:
         if not self._waiting:
             return
         self._given = self._not_begun()
-        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        there = nodes_of(self._ray)
         free = list(self._ray._private.state.available_resources_per_node().values())
         while True:
             now = time.monotonic()
@@ -188,8 +179,7 @@ class Queue:
 
     def _not_begun(self) -> dict[str, Given]:
         """The runs that Ray has and that have not begun."""
-        named = self._ray.util.list_named_actors(all_namespaces=True)
-        there = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
+        there = actors_of(self._ray)
         if self._given is None:
             self._given = {}
             for name in there:

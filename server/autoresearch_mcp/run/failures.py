@@ -17,7 +17,7 @@ from autoresearch_mcp.text import plain, short_tracebacks, sound, tail
 EXCERPT = 1600  # characters of a failed run's output that go into its row
 REASON = 3000  # characters of why it failed
 LINES = 90  # of its output that are looked at
-BY_CURVE, LAST = ("pruned", "diverged", "nan"), 3  # of runs that their curve condemned: the reason says it all
+LAST = 3  # of one that was pruned: the reason says it all
 PATIENCE = 1.0  # seconds for a pattern
 
 
@@ -81,7 +81,7 @@ def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
 
 def excerpt(spec: RunSpec, failed: RunFailedError, note: str = "") -> str:
     """What a row says of a run without a score: why, a note of ours, and the end of what it printed, made fit to show."""
-    lines = LAST if failed.failure in BY_CURVE else LINES
+    lines = LAST if failed.failure == "pruned" else LINES
     output = short_tracebacks(tail(spec.log, 6000, lines)).replace(f"{spec.work}/", "")[-EXCERPT:]
     return "\n".join(part for part in (plain(sound(failed.reason[:REASON])), note, output) if part)
 
