@@ -8,7 +8,8 @@ file has, WITH puts in what it has not.
 
 A budget is seconds, and a machine that others share gives now more steps for them and now fewer, by more than most ideas are worth.
 So both are taken apart. First, how many steps an idea makes in the time of one as it is: two processes that train on made-up tokens
-take turns of a second and a half (nothing else should run). Then each is trained for the steps that the budget would buy at its
+take short turns (nothing else should run), and each is as fast as it is in its better turns, since others can only make it slower.
+Then each is trained for the steps that the budget would buy at its
 speed, however long that takes, and scored by the server's own executor. `--kept` is a file of what was found, from which a later
 call goes on. `--times` is for a machine that is so many times as fast.
 
@@ -25,7 +26,7 @@ import tempfile
 from contextlib import ExitStack
 from math import sqrt
 from pathlib import Path
-from statistics import mean, median, variance
+from statistics import geometric_mean, mean, median, variance
 from typing import Any
 
 from baseline import HARNESS, conditions, options, run
@@ -34,7 +35,8 @@ from autoresearch_mcp.loop.trial import read_folder
 from autoresearch_mcp.run import sandbox
 from autoresearch_mcp.run.hardware import granted
 
-BURST, PAIRS, STARTS = 1.5, 4, 2  # seconds of a turn, turns that each of two files has, and how often both are started anew
+BURST, PAIRS, STARTS = 0.4, 25, 2  # seconds of a turn, turns that each of two files has, and how often both are started anew
+BETTER = 0.85  # the share of turns that are slower than what a file's speed is taken from
 CLOCK = "elapsed() / TIME_BUDGET"  # how train.py tells how far it is
 PHASE = "elapsed() < TIME_BUDGET / 3"  # how an idea tells a first phase; its speed is that of the phase
 STEP = "step, pass_in_step = step + 1, 0\n"
@@ -211,6 +213,16 @@ class Bursts:
         sys.exit("train.py ended before it had made a step: run it by hand")
 
 
+def _ordered(start: int, base: str, idea: str) -> list[tuple[str, str]]:
+    """Both files by name, now one first and now the other."""
+    return [("base", base), ("idea", idea)][:: 1 if start % 2 == 0 else -1]
+
+
+def better(speeds: list[float]) -> float:
+    """The speed of the better turns."""
+    return sorted(speeds)[int(BETTER * len(speeds))]
+
+
 def speeds(files: dict[str, str], preset: str) -> dict[str, float]:
     """Steps a second of each file; of those with an idea from the ratio to the file as it is, which takes turns with each."""
     ratios: dict[str, float] = {name: 1.0 for name in files if name in SAME_COST}
@@ -218,17 +230,19 @@ def speeds(files: dict[str, str], preset: str) -> dict[str, float]:
     for name, text in files.items():
         if name == BASE or name in SAME_COST:
             continue
-        turns: list[tuple[float, float]] = []
-        for _ in range(STARTS):  # how fast a process is depends on where its memory has come to lie
+        found: list[float] = []
+        for start in range(STARTS):  # how fast a process is depends on where its memory has come to lie, and on who comes first
             with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-                base = Bursts(Path(folder, "base"), files[BASE], preset, stack)
-                idea = Bursts(Path(folder, "idea"), text, preset, stack)
-                turns += [(base.burst(), idea.burst()) for _ in range(PAIRS)]
-        found = [other / own for own, other in turns]
-        ratios[name] = median(found)
-        alone += [own for own, _ in turns]
-        told = f"{ratios[name]:.3f} of the steps, between {min(found):.3f} and {max(found):.3f}"
-        print(f"{name}: {told} ({median(own for own, _ in turns):.2f} a second)", file=sys.stderr, flush=True)
+                pair = [
+                    Bursts(Path(folder, which), content, preset, stack) for which, content in _ordered(start, files[BASE], text)
+                ]
+                turns = [[one.burst() for one in pair] for _ in range(PAIRS)]
+            own, other = [better(list(made)) for made in zip(*turns, strict=True)][:: 1 if start % 2 == 0 else -1]
+            found.append(other / own)
+            alone.append(own)
+        ratios[name] = geometric_mean(found)
+        told = f"{ratios[name]:.3f} of the steps, {' and '.join(f'{ratio:.3f}' for ratio in found)}"
+        print(f"{name}: {told} ({alone[-1]:.2f} a second)", file=sys.stderr, flush=True)
     return {BASE: median(alone)} | {name: ratio * median(alone) for name, ratio in ratios.items()}
 
 

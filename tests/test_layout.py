@@ -12,9 +12,10 @@ from conftest import ROOT
 PACKAGE = ROOT / "server" / "autoresearch_mcp"
 FLOORS = (
     ("cli",),
-    ("serving",),
+    ("serving", "looking"),
     ("app", "demo", "morning", "night", "writing", "unavailable"),
-    ("calls", "doctor", "web", "subscriptions", "connect", "options"),
+    ("calls", "doctor", "web", "dashboard", "subscriptions", "connect", "options"),
+    ("links",),
     ("views",),
     ("loop",),
     ("executors",),

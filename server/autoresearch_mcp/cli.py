@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -11,6 +10,7 @@ import typer
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
+from autoresearch_mcp.looking import card, dashboard, plot, watch
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
 from autoresearch_mcp.options import (
     JsonOption,
@@ -223,49 +223,10 @@ def log(
         say(f"scoring:\n{references.output_of_scoring(opened, opened.experiment(experiment))}")
 
 
-@app.command()
-def watch(
-    workspace: WorkspaceOption = Path(),
-    session: SessionOption = None,
-    rows: Annotated[int, typer.Option(help="Experiments shown.")] = 15,
-    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
-) -> None:
-    """Follow the loop live. Ctrl-C ends it."""
-    from rich.console import Group
-    from rich.live import Live
-    from rich.text import Text
-
-    from autoresearch_mcp.views.terminal import experiments_table, progress_line
-
-    opened = open_session(workspace, session)
-    ends = None if seconds is None else time.monotonic() + seconds
-
-    def screen() -> Group:
-        opened.refresh()
-        return Group(experiments_table(opened, rows), Text(progress_line(opened)))
-
-    try:
-        with Live(screen(), refresh_per_second=2) as live:
-            while ends is None or time.monotonic() < ends:
-                time.sleep(0.5)
-                live.update(screen())
-    except KeyboardInterrupt:
-        pass
-
-
-@app.command()
-def plot(
-    workspace: WorkspaceOption = Path(),
-    session: SessionOption = None,
-    output: Annotated[Path | None, typer.Option(help="PNG, SVG or PDF; progress.png in the workspace if left out.")] = None,
-) -> None:
-    """Draw the progress picture: all experiments, the kept ones marked, the running best."""
-    from autoresearch_mcp.views.plot import draw
-
-    opened = open_session(workspace, session)
-    target = output or opened.workspace.root / "progress.png"
-    draw(opened.state, target)
-    say(f"picture:    {target}")
+app.command()(dashboard)
+app.command()(watch)
+app.command()(plot)
+app.command()(card)
 
 
 @app.command()

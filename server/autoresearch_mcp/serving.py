@@ -64,14 +64,19 @@ def serve(
     if not over_http:
         server.run("stdio")
         return
-    from autoresearch_mcp import web
+    from autoresearch_mcp import dashboard, web
+    from autoresearch_mcp.links import Links
 
     listening = web.listen(host, port, allow_remote)
-    address = f"[{host}]" if ":" in host else host
-    names = [*web.LOOPBACK, address, *(allow_host or [])]
-    say(f"serving:    http://{address}:{listening.getsockname()[1]}{web.PATH}", file=sys.stderr)
-    say(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr, flush=True)
-    web.serve(by_session(started, server), started.tag, opened.bearer_token(), listening, names)
+    address, names = web.address_of(host, listening), web.names_of(host, allow_host or [])
+    token, links = opened.bearer_token(), Links(opened)
+    links.serve_at(address)
+    say(f"serving:    {address}{web.PATH}", file=sys.stderr)
+    say(f"token:      in {opened.token_path}; `autoresearch-mcp status` shows it", file=sys.stderr)
+    say(f"page:       {links.to(address)}", file=sys.stderr)
+    say("            It works once; for another link: autoresearch-mcp dashboard --link", file=sys.stderr, flush=True)
+    page = dashboard.build_page(opened, dashboard.Access(names, links, token))
+    web.serve(web.build_app(by_session(started, server), started.tag, token, names, page), listening)
 
 
 def _serve_unavailable(error: AutoresearchError, attempt: Callable[[], object]) -> NoReturn:

@@ -126,13 +126,28 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def build_app(make: Make, first: str, token: str, names: list[str]) -> ASGIApp:
-    """The ASGI application. `names` are the hosts that requests may name in Host and Origin."""
+def build_app(make: Make, first: str, token: str, names: list[str], page: ASGIApp | None = None) -> ASGIApp:
+    """The ASGI application: the tools and the page. `names` are the hosts that requests may name in Host and Origin."""
     security = TransportSecuritySettings(
         allowed_hosts=[host for name in names for host in (name, f"{name}:*")],
         allowed_origins=[f"{scheme}://{name}{port}" for name in names for scheme in ("http", "https") for port in ("", ":*")],
     )
-    return BearerToken(BySession(make, first, security), token)
+    tools = BearerToken(BySession(make, first, security), token)
+
+    async def either(scope: Scope, receive: Receive, send: Send) -> None:
+        of_tools = page is None or scope["type"] != "http" or f"{scope['path']}/".startswith(f"{PATH}/")
+        await (tools if of_tools or page is None else page)(scope, receive, send)
+
+    return either
+
+
+def names_of(host: str, more: list[str]) -> list[str]:
+    """What requests to a server at `host` may name in Host and Origin."""
+    return [*LOOPBACK, f"[{host}]" if ":" in host else host, *more]
+
+
+def address_of(host: str, listening: socket.socket) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
 
 
 def listen(host: str, port: int, remote: bool) -> socket.socket:
@@ -149,9 +164,8 @@ def listen(host: str, port: int, remote: bool) -> socket.socket:
         raise AutoresearchError(f"{host}:{port} cannot be bound: {error}. Choose another port with --port.") from error
 
 
-def serve(make: Make, first: str, token: str, listening: socket.socket, names: list[str]) -> None:
+def serve(app: ASGIApp, listening: socket.socket) -> None:
     """Serves until a signal ends it."""
-    app = build_app(make, first, token, names)
     config = uvicorn.Config(
         app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE, server_header=False
     )

@@ -84,6 +84,10 @@ def experiment_ref(number: int) -> str:
     return f"{EXPERIMENTS}/{number}"
 
 
+def _read_secret(path: Path) -> str | None:
+    return path.read_text(encoding="ascii").strip() if path.exists() else None
+
+
 class Workspace:
     """An open workspace. Raises WorkspaceError where the folder cannot be one; every failure of git is a WorkspaceError too."""
 
@@ -147,15 +151,22 @@ class Workspace:
 
     def bearer_token(self) -> str:
         """The token of HTTP clients, made on first use: 256 random bits, readable by the owner alone."""
-        with locked(self.state_dir / "http-token.lock", "make the token"):
-            if (token := self.known_token()) is None:
-                token = secrets.token_urlsafe(32)
-                write_atomic(self.token_path, token.encode("ascii"), 0o600)
-            return token
+        return self._secret(self.token_path)
+
+    def page_secret(self) -> str:
+        """What links to the page and its cookies are made from. Another than the token, which agents' clients have."""
+        return self._secret(self.state_dir / "page-secret")
 
     def known_token(self) -> str | None:
         """The token of HTTP clients, where one was made."""
-        return self.token_path.read_text(encoding="ascii").strip() if self.token_path.exists() else None
+        return _read_secret(self.token_path)
+
+    def _secret(self, path: Path) -> str:
+        with locked(path.with_name(f"{path.name}.lock"), "make a secret"):
+            if (known := _read_secret(path)) is None:
+                known = secrets.token_urlsafe(32)
+                write_atomic(path, known.encode("ascii"), 0o600)
+            return known
 
     def _exclude(self) -> None:
         """Keeps our state out of the user's `git status` without touching a tracked file."""

@@ -1,6 +1,5 @@
 """From a session's state to what is shown of it: each function makes one answer."""
 
-from contextlib import suppress
 from heapq import nlargest
 from itertools import islice
 from typing import TypeVar
@@ -8,7 +7,6 @@ from typing import TypeVar
 from autoresearch_mcp.loop import batch, limits, waves
 from autoresearch_mcp.loop.session import Judgement, Session
 from autoresearch_mcp.loop.verdicts import Verdict, verdict
-from autoresearch_mcp.patterns import LINE, matches
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.sandbox import detect
@@ -41,10 +39,10 @@ from autoresearch_mcp.views.figures import (
     startups,
 )
 from autoresearch_mcp.views.paging import Page, page
-from autoresearch_mcp.views.references import diff_of_best, is_hidden, log_path, reference_page, references
+from autoresearch_mcp.views.printed import printed
+from autoresearch_mcp.views.references import diff_of_best, is_hidden, reference_page, references
 
 CURVE_POINTS = 3
-CURVE_BYTES, CURVE_SECONDS = 2 << 20, 1.0  # of the log's end that are searched for them, and how long
 LATEST, BEST = 16, 10  # rows of history
 DESCRIPTION = 60  # characters of a description in history
 LEARNED, SENTENCE = 6, 160  # lessons shown, and the characters of one
@@ -194,17 +192,8 @@ def _result(session: Session, number: int | None, note: str | None) -> Result:
 
 def curve(session: Session, experiment: ExperimentState) -> str:
     """A few points of the learning curve that the run printed."""
-    pattern = session.task.run.progress
-    path = log_path(session, experiment)
-    if pattern is None or path is None or not path.exists():
-        return ""
-    points: list[tuple[float, float]] = []
-    with open(path, "rb") as log:
-        log.seek(max(0, log.seek(0, 2) - CURVE_BYTES))
-        lines = (line[:LINE] for line in log.read().decode("utf-8", errors="replace").splitlines())
-        for found in matches(pattern, lines, CURVE_SECONDS):
-            with suppress(TypeError, ValueError):
-                points.append((float(found["x"]), float(found["y"])))
+    read = printed(session, experiment)
+    points = read.look() if read else []
     if len(points) > CURVE_POINTS:
         points = [points[round(i * (len(points) - 1) / CURVE_POINTS)] for i in range(1, CURVE_POINTS + 1)]
     return " ".join(f"{x:g}:{y:.4g}" for x, y in points)
@@ -281,10 +270,10 @@ def rules_text(task: Task, greedy: bool) -> str:
     )
 
 
-def themes(state: SessionState) -> list[Theme]:
+def themes(state: SessionState, count: int = THEMES) -> list[Theme]:
     """What was tried by place in the file, the most tried first."""
     found: list[Theme] = []
-    for name, place in nlargest(THEMES, state.places.items(), key=lambda item: item[1].tried):
+    for name, place in nlargest(count, state.places.items(), key=lambda item: item[1].tried):
         theme = Theme(place=plain(name), tried=place.tried, kept=place.kept)
         if place.nearest is not None:
             theme.best_experiment, theme.best_score = place.nearest.number, place.nearest.score

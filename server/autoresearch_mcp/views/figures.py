@@ -1,6 +1,7 @@
 """Figures of runs as they are shown, in a few words: gains and their intervals, noise, start-up, repeats. Pure."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 from autoresearch_mcp.loop.bars import failed_checks, figure
 from autoresearch_mcp.loop.verdicts import plus_minus
@@ -49,6 +50,15 @@ def noise_in_words(state: SessionState) -> str:
         where += f", {machines} machines and what differs between them"
     degrees = f"{noise.degrees:.0f} degree{'s' if round(noise.degrees) != 1 else ''} of freedom"
     return f"{format_score(shown_difference(noise.deviation, score))} a run ({degrees}){where}"
+
+
+def reach(state: SessionState, experiment: ExperimentState) -> float:
+    """Half of the 95 % interval of its mean, by the noise at its level; 0 where that is not known."""
+    noise = state.noise_near(experiment)
+    if not noise.deviation or len(experiment.scores) < 2:
+        return 0.0
+    found = Estimate(0.0, noise.deviation / len(experiment.scores) ** 0.5, noise.degrees).interval()[1]
+    return found if isfinite(found) else 0.0
 
 
 def checks_in_words(experiment: ExperimentState) -> dict[str, str]:
