@@ -50,9 +50,9 @@ def installs_programs() -> bool:
     return (programs.folder() / "done").exists() or succeeds(*programs.NPM, "view", "@openai/codex", "name", "--fetch-retries=0")
 
 
-def has_ray() -> bool:
-    """Whether Ray and its dashboard, which takes jobs, can be imported."""
-    return succeeds(sys.executable, "-c", "import ray, ray.job_submission, aiohttp, grpc")
+def imports(*names: str) -> Callable[[], bool]:
+    """Whether these modules can be imported, in a process of their own."""
+    return lambda: succeeds(sys.executable, "-c", f"import {', '.join(names)}")
 
 
 def browses() -> bool:
@@ -82,7 +82,14 @@ TOOLS = {
         enforces("landlock"), "use Linux 5.13 or later, with landlock in the kernel's list of security modules (lsm=)"
     ),
     "seatbelt": Tool(enforces("seatbelt"), "use macOS, where /usr/bin/sandbox-exec is part of the system"),
-    "ray": Tool(has_ray, "install it: .venv/bin/pip install -c constraints.txt -e '.[ray]'"),
+    "ray": Tool(
+        imports("ray", "ray.job_submission", "aiohttp", "grpc"), "install it: .venv/bin/pip install -c constraints.txt -e '.[ray]'"
+    ),
+    "mlflow": Tool(
+        imports("mlflow.tracking", "sqlalchemy", "alembic"), "install it: .venv/bin/pip install -c constraints.txt -e '.[mlflow]'"
+    ),
+    "wandb": Tool(imports("wandb"), "install it: .venv/bin/pip install -c constraints.txt -e '.[wandb]'"),
+    "tensorboard": Tool(imports("tensorboard"), "install it: .venv/bin/pip install -c constraints.txt -e '.[tensorboard]'"),
     "npm": Tool(installs_programs, "let npm reach its registry, or name a mirror: npm config set registry URL"),
     "pip": Tool(installs_packages, "let pip reach its index, or name a mirror: pip config set global.index-url URL"),
 }

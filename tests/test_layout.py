@@ -13,7 +13,7 @@ PACKAGE = ROOT / "server" / "autoresearch_mcp"
 FLOORS = (
     ("cli",),
     ("serving", "looking"),
-    ("app", "demo", "morning", "night", "writing", "unavailable"),
+    ("app", "demo", "morning", "sending", "night", "writing", "unavailable"),
     ("calls", "doctor", "web", "dashboard", "subscriptions", "connect", "options"),
     ("links",),
     ("views",),

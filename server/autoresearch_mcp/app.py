@@ -7,7 +7,9 @@ from functools import partial
 from typing import Annotated, Any
 
 import anyio
+from mcp.server.apps import APP_MIME_TYPE, Apps
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.resources import FunctionResource
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import Field, WithJsonSchema
 
@@ -24,6 +26,7 @@ from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.subscriptions import Subscribers, announcing
 from autoresearch_mcp.task import PROGRAM, Task
 from autoresearch_mcp.views import answers, build, prompt, references
+from autoresearch_mcp.views.page import panel
 
 ADVANCE_EVERY = 2.0  # seconds between looks whether a verdict waits for another run while no call does
 CATCH_UP_AFTER, HEAL_AFTER = 0.5, 10.0  # seconds after the start: the answer to tools/list comes first
@@ -83,6 +86,9 @@ DESTROY = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempoten
 
 # Claude Code otherwise shows the model the tools' names alone, and it must look each up before the first call.
 ALWAYS_LOAD = {"anthropic/alwaysLoad": True}
+PANEL = "ui://autoresearch/night.html"
+SHOWN: dict[str, Any] = ALWAYS_LOAD | {"ui": {"resourceUri": PANEL}}
+"""Of a tool whose answer a host that knows MCP Apps shows as a panel. Models never see it."""
 
 
 def instructions(task: Task) -> str:
@@ -99,8 +105,20 @@ def instructions(task: Task) -> str:
 def build_server(session: Session) -> AnsweringServer:
     """An MCP server for one session; tool names follow the task."""
     subscribers = Subscribers()
+    apps = Apps()
+    apps.add_resource(
+        FunctionResource(
+            uri=PANEL,
+            name="panel",
+            title="The night",
+            mime_type=APP_MIME_TYPE,
+            fn=panel.panel,
+            meta={"ui": {"prefersBorder": False}},
+        )
+    )
     server = AnsweringServer(
         "autoresearch",
+        extensions=[apps],
         title="autoresearch-mcp",
         version=__version__,
         instructions=instructions(session.task),
@@ -129,8 +147,10 @@ def by_session(first: Session, server: AnsweringServer) -> Callable[[str | None]
 def _add_tools(server: AnsweringServer, session: Session) -> None:
     task, file, metric = session.task, session.task.files.editable, session.task.metric.name
 
-    def tool(name: str, annotations: ToolAnnotations, description: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        return server.tool(name=name, description=description, annotations=annotations, meta=ALWAYS_LOAD)
+    def tool(
+        name: str, annotations: ToolAnnotations, description: str, meta: dict[str, Any] = ALWAYS_LOAD
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        return server.tool(name=name, description=description, annotations=annotations, meta=meta)
 
     @tool(task.read_tool, READ, f"Text of {file} with its revision and line count; optionally a range of lines.")
     async def read(start_line: First = None, end_line: Last = None) -> Annotated[CallToolResult, answers.FileView]:
@@ -182,6 +202,7 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         READ,
         f"State of an experiment; when it is done: {metric}, how it compares with the best, the suggested verdict, where the "
         "time went; on a failure its name and the end of the log.",
+        SHOWN,
     )
     async def get_metric(
         ctx: Context, experiment: Number = None, wait_seconds: Wait = None
@@ -203,7 +224,7 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
     async def discard(learned: Learned = None) -> Annotated[CallToolResult, answers.Judged]:
         return await calls.answer(partial(build.discarded, session, learned))
 
-    @tool("status", READ, "Where the loop stands: goal, best score, what is allowed now. Call it first.")
+    @tool("status", READ, "Where the loop stands: goal, best score, what is allowed now. Call it first.", SHOWN)
     async def status() -> Annotated[CallToolResult, answers.Status]:
         return await calls.answer(partial(build.status, session))
 
@@ -240,6 +261,11 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
     async def results() -> str:
         """All experiments: commit, metric, memory, status, description."""
         return await blocking(session.results.text)
+
+    @server.resource("autoresearch://night", mime_type="application/json")
+    async def night() -> str:
+        """What the panel draws."""
+        return await blocking(partial(panel.night, session))
 
     @server.resource("autoresearch://experiments/{number}/log", mime_type="text/plain")
     async def experiment_log(number: int) -> str:

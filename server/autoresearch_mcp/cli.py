@@ -10,7 +10,7 @@ import typer
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
-from autoresearch_mcp.looking import card, dashboard, plot, watch
+from autoresearch_mcp.looking import card, dashboard, export, follow, plot, watch
 from autoresearch_mcp.morning import ablate, calibrate, finalize, reproduce, verify
 from autoresearch_mcp.options import (
     JsonOption,
@@ -23,6 +23,7 @@ from autoresearch_mcp.options import (
     preset_for,
     say,
 )
+from autoresearch_mcp.sending import notify
 from autoresearch_mcp.serving import serve
 from autoresearch_mcp.task import PROGRAM
 from autoresearch_mcp.text import format_score
@@ -227,6 +228,9 @@ app.command()(dashboard)
 app.command()(watch)
 app.command()(plot)
 app.command()(card)
+app.command()(export)
+app.command()(follow)
+app.command()(notify)
 
 
 @app.command()

@@ -1,6 +1,7 @@
-"""Commands for whoever looks: the page, the pictures, the terminal. They read, and write the file they are asked for."""
+"""Commands for whoever looks: the page, the pictures, the terminal, the trackers. They read, and write what they are asked for."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.options import SessionOption, WorkspaceOption, open_session, say
 
+FOLLOW_EVERY = 2.0  # seconds between looks
 OutputOption = Annotated[Path | None, typer.Option(help="PNG, SVG or PDF; a PNG in the workspace if left out.")]
 
 
@@ -110,3 +112,67 @@ def card(workspace: WorkspaceOption = Path(), session: SessionOption = None, out
     target = output or opened.workspace.root / "card.png"
     draw_card(opened, target)
     say(f"card:       {target}")
+
+
+# --- trackers ---------------------------------------------------------------------------------------------------------
+
+ToOption = Annotated[str, typer.Option("--to", help="mlflow, wandb, tensorboard, csv or json.")]
+WhereOption = Annotated[
+    str | None, typer.Option("--where", help="A tracking URI, a folder or a file; in the workspace if left out.")
+]
+SealedOption = Annotated[bool, typer.Option("--sealed", help="With the sealed holdout. Each choice by it wears it out.")]
+
+
+def export(
+    to: ToOption,
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    where: WhereOption = None,
+    sealed: SealedOption = False,
+) -> None:
+    """Put all experiments into MLflow, W&B, TensorBoard, CSV or JSON; again takes the place of what was there."""
+    from autoresearch_mcp.views.trackers import told, tracker
+
+    opened = open_session(workspace, session)
+    target, count = tracker(to, opened, where), len(opened.state.experiments)
+    for done, experiment in enumerate(opened.state.experiments, 1):
+        target.send(told(opened, experiment, sealed))
+        _progress(f"{to}: {done} of {count}")
+    target.close()
+    say(f"{to}:".ljust(12) + f"{count} experiments of {opened.tag}")
+
+
+def follow(
+    to: ToOption,
+    workspace: WorkspaceOption = Path(),
+    session: SessionOption = None,
+    where: WhereOption = None,
+    sealed: SealedOption = False,
+    seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
+) -> None:
+    """Keep MLflow, W&B, TensorBoard, CSV or JSON up to date while the loop goes on. Ctrl-C ends it."""
+    from autoresearch_mcp.views.trackers import told, tracker
+
+    opened = open_session(workspace, session)
+    target, sent = tracker(to, opened, where), dict[int, int]()
+    ends = None if seconds is None else time.monotonic() + seconds
+    say(f"{to}:".ljust(12) + f"following {opened.tag}; Ctrl-C ends it", flush=True)
+    try:
+        while True:
+            new = [experiment for experiment in opened.state.experiments if sent.get(experiment.number) != experiment.version]
+            for experiment in new:
+                sent[experiment.number] = experiment.version  # before it is read: what comes meanwhile is sent the next time
+                target.send(told(opened, experiment, sealed))
+                say(f"experiment {experiment.number}: {experiment.label}", flush=True)
+            if new:
+                target.close()
+            if ends is not None and time.monotonic() >= ends:
+                return
+            time.sleep(FOLLOW_EVERY)
+    except KeyboardInterrupt:
+        target.close()
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        say(f"{text:<40}", end="\r", file=sys.stderr, flush=True)

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     import git
 
 STATE = ".autoresearch"
-EXCLUDED = (f"/{STATE}/", "/results.tsv", "/progress.png", "/report/", "__pycache__/")
+PICTURES = ("/progress.png", "/curves.png", "/card.png", "/report/")
+EXPORTS = ("/results.tsv", "/experiments.csv", "/experiments.json", "/mlflow.db", "/mlartifacts/", "/wandb/", "/tensorboard/")
+EXCLUDED = (f"/{STATE}/", *EXPORTS, *PICTURES, "__pycache__/")
 EXPERIMENTS = "refs/autoresearch/experiments"
 STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own
 # What another git process may have left in our environment would point our commands at its repository.

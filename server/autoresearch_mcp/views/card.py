@@ -73,19 +73,13 @@ def _words(figure: "Figure", session: Session) -> None:
     if first:
         end = write(end, 0.755, first, 30, SOFT) + 0.012
         end = write(end, 0.755, "→", 30, SOFT) + 0.012
-    end = write(end, 0.755, best or "no best yet", 44, INK, weight="bold")
+    end = write(end, 0.755, best or "no best yet", 42, INK, weight="bold")
     write(end + 0.012, 0.755, f"± {reach}" if reach else "", 17, SOFT)
     gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0))
     if gain:
-        write(0.95, 0.785, gain, 21, KEPT_INK, weight="bold", ha="right")
-        write(0.95, 0.735, "gain, 95 %" if "±" in gain else "gain", 13, SOFT, ha="right")
-    write(
-        0.05,
-        0.665,
-        f"{_count(len(state.experiments), 'experiment')}, {len(state.kept)} kept, {_count(limits.runs(state), 'run')}",
-        14,
-        SOFT,
-    )
+        write(0.95, 0.665, f"gain {gain}" + (", 95 %" if "±" in gain else ""), 16, KEPT_INK, ha="right", weight="bold")
+    tried = [_count(len(state.experiments), "experiment"), f"{len(state.kept)} kept", _count(limits.runs(state), "run")]
+    write(0.05, 0.665, ", ".join(tried), 14, SOFT)
     _marks(figure, session)
     write(0.95, 0.052, "autoresearch-mcp", 13, INK, weight="bold", ha="right")
 

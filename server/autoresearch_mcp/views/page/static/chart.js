@@ -9,8 +9,9 @@ const LINES = 8; // sessions whose best has a line of its own
 const LUCK = 1.96; // deviations on either side that hold 95 % of single runs
 
 export class Progress {
-  constructor(choose) {
+  constructor(choose, tall = HEIGHT) {
     this.choose = choose;
+    this.tall = tall;
     this.tip = h("div", { class: "tip", hidden: true });
     this.box = h("div", { class: "chart", tabIndex: 0, role: "group", "aria-roledescription": "chart" }, this.tip);
     this.box.addEventListener("keydown", (event) => this.key(event));
@@ -30,7 +31,7 @@ export class Progress {
     this.plot.setSize({ width, height: this.height() });
   }
 
-  height() { return this.box.clientWidth < NARROW ? 320 : HEIGHT; }
+  height() { return this.box.clientWidth < NARROW ? Math.min(320, this.tall) : this.tall; }
 
   update(store) {
     this.head = store.head;

@@ -50,8 +50,8 @@ export class Experiments {
   }
 
   by(name) {
-    this.sort = [name, this.sort[0] === name ? -this.sort[1] : name === "description" || name === "status" ? 1 : -1];
-    if (this.sort[0] === name && name === "score" && this.sort[1] === -1 && !this.flipped) { this.flipped = true; this.sort[1] = this.store.head.direction === "minimize" ? 1 : -1; }
+    const first = name === "score" && this.store.head.direction === "minimize" ? 1 : { description: 1, status: 1 }[name] ?? -1; // the best first
+    this.sort = [name, this.sort[0] === name ? -this.sort[1] : first];
     this.arrange();
   }
 
