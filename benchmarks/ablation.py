@@ -323,9 +323,11 @@ def main() -> None:
     differences = {
         name: [value - own for value, own in zip(scores[name], scores[BASE], strict=True)] for name in files if name != BASE
     }
-    error = sqrt(mean(variance(values) for values in differences.values()) / arguments.seeds)
+    error = "not known from one seed"
+    if arguments.seeds > 1:
+        error = f"{sqrt(mean(variance(values) for values in differences.values()) / arguments.seeds):.4f}"
     print(conditions(kept.hardware, arguments.preset, arguments.seeds))
-    print(f"As it is: {mean(scores[BASE]):.4f}, {steps[BASE]:.0f} steps. Standard error of a difference: {error:.4f}.")
+    print(f"As it is: {mean(scores[BASE]):.4f}, {steps[BASE]:.0f} steps. Standard error of a difference: {error}.")
     for kind, ideas in tables.items():
         print(f"\n| {kind} | val_bpb | worse by | steps |\n|---|---|---|---|")
         for name in ideas:

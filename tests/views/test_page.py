@@ -128,7 +128,7 @@ def test_experiments_are_filtered_sorted_and_opened_by_keyboard(toy: Make, visit
     expect(page.locator("#experiment-title")).to_contain_text("try")
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
-    assert page.url.endswith("#/experiments")
+    expect(page).to_have_url(re.compile("#/experiments$"))
 
 
 def test_one_experiment_shows_its_change(toy: Make, visit: Callable[..., Page]):

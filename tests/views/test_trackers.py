@@ -4,7 +4,7 @@ import csv
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,10 @@ def export(session: Session, *options: str, command: str = "export") -> Result:
 def test_parameters_are_what_the_file_sets():
     python = "import os\nRATE = 0.5  # of learning\nSIZE: int = 3\nlower = 1\ndef f():\n    INNER = 2\n"
     assert parameters(python, "") == {"RATE": "0.5", "SIZE": "3"}
-    assert parameters("body { color: red;\n  margin: 2px }\nwidth: 3px;\n", "body { color: red;\nwidth: 1px;\n") == {"width": "3px"}
+    assert parameters("body { color: red;\n  margin: 2px }\nwidth: 3px;\n", "body { color: red;\nwidth: 1px;\n") == {
+        "margin": "2px",
+        "width": "3px",
+    }
     assert parameters("just words\n", "other words\n") == {}
 
 
@@ -144,25 +147,42 @@ def test_wandb_has_runs_offline(night: Session, tmp_path: Path, monkeypatch: pyt
 
 
 def read_wandb(path: Path) -> dict[str, Any]:
-    """What a file of an offline run holds, by W&B's own reader."""
+    """What a file of an offline run holds, in W&B's own records."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
-    store, found = DataStore(), {"config": {}, "history": [], "summary": {}}
-    store.open_for_scan(str(path))
-    while (data := store.scan_data()) is not None:
+    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}}
+    for data in records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
-        for kind, items in (("run", record.run.config.update), ("config", record.config.update)):
-            if record.WhichOneof("record_type") == kind:
-                found["config"] |= {item.key: json.loads(item.value_json) for item in items}
-        if record.WhichOneof("record_type") == "history":
-            found["history"].append({(item.key or item.nested_key[0]): json.loads(item.value_json) for item in record.history.item})
-        if record.WhichOneof("record_type") == "summary":
-            found["summary"] |= {
-                (item.key or "/".join(item.nested_key)): json.loads(item.value_json) for item in record.summary.update
-            }
+        match record.WhichOneof("record_type"):
+            case "run":
+                found["config"] |= {item.key: json.loads(item.value_json) for item in record.run.config.update}
+            case "config":
+                found["config"] |= {item.key: json.loads(item.value_json) for item in record.config.update}
+            case "history":
+                found["history"].append(
+                    {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                )
+            case "summary":
+                found["summary"] |= {
+                    item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.summary.update
+                }
     return found
+
+
+def records(content: bytes) -> Iterator[bytes]:
+    """Of a log as LevelDB writes them, after a header of seven bytes: blocks of 32 KiB, pieces that say whether they begin or end one."""
+    place, whole = 7, b""
+    while place + 7 <= len(content):
+        if 32768 - place % 32768 < 7:
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(content[place + 4 : place + 6], "little"), content[place + 6]
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield whole
+            whole = b""
 
 
 @pytest.mark.needs("tensorboard")

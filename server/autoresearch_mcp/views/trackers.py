@@ -28,7 +28,7 @@ from autoresearch_mcp.views.build import mean_holdout
 from autoresearch_mcp.views.printed import Point, printed, recorded
 
 CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*)(?::[^=\n]+)? = (.+?)(?:  #.*)?$", re.MULTILINE)
-SETTING = re.compile(r"^[ \t]*([A-Za-z_][\w.-]*)[ \t]*[:=][ \t]*(\S.*?)[ \t;,]*$", re.MULTILINE)
+SETTING = re.compile(r"^[ \t]*([A-Za-z_][\w.-]*)[ \t]*[:=][ \t]*(\S.*?)[ \t;,}]*$", re.MULTILINE)
 PARAMETERS, CHARACTERS = 100, 500  # of one experiment, and of a value
 STEPS = 1000  # by which a share of the budget becomes a whole number, where there is no log any more
 
