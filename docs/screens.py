@@ -7,6 +7,8 @@ the settings in the file and noise that the run's seed decides, so that it is kn
 """
 
 import shutil
+import subprocess
+import sys
 import tempfile
 import textwrap
 import time
@@ -34,7 +36,8 @@ read_only = ["score.py"]
 [run]
 command = ["{python}", "train.py"]
 outputs = ["settings.json"]
-budget_seconds = 10
+budget_seconds = 40
+progress = 'step +(?P<x>[0-9]+) loss (?P<y>[0-9.]+)'
 
 [metric]
 name = "val_bpb"
@@ -43,7 +46,9 @@ command = ["{python}", "score.py"]
 """
 TRAIN = """import json
 import os
+import time
 
+PACE = 0.0
 LEARNING_RATE = 0.02
 WIDTH = 128
 WARMDOWN = 0.5
@@ -55,6 +60,10 @@ settings = {name: value for name, value in globals().items() if name.isupper()}
 settings["seed"] = int(os.environ["AUTORESEARCH_SEED"])
 with open("settings.json", "w") as file:
     json.dump(settings, file)
+for step in range(0, 400, 4):
+    time.sleep(PACE)
+    loss = 1.6 + 3.4 / (1 + LEARNING_RATE * step) + 0.02 * (step * 7919 % 13) / (1 + step / 40)
+    print(f"step {step:4} loss {loss:.4f}", flush=True)
 """
 SCORE = """import json
 from math import log
@@ -84,6 +93,14 @@ CHANGES = (  # what stands there, what comes, and what is said of it
     ("WINDOW = 64", "WINDOW = 48", "three quarters of the window"),
     ("WIDTH = 176", "WIDTH = 160", "somewhat narrower again"),
     ("MOMENTUM = 0.9", "MOMENTUM = 0.92", "momentum 0.92"),
+)
+LOOKED_AT = ("PACE = 0.0", "PACE = 0.39", "the same at a slower pace, to be looked at")
+PAGES = (  # picture, view, size, theme
+    ("page-night", "night", (1360, 1010), "light"),
+    ("page-night-dark", "night", (1360, 1010), "dark"),
+    ("page-experiment", "experiment/6", (1360, 900), "light"),
+    ("page-morning", "morning", (1360, 900), "light"),
+    ("page-phone", "night", (390, 844), "dark"),
 )
 
 HEAD = """\
@@ -129,6 +146,44 @@ def shown(command: str, folder: Path) -> str:
     return "\n".join(line.rstrip() for line in said.stdout.replace(str(folder), "~/research").splitlines())
 
 
+def pictures(session: Session, folder: Path) -> None:
+    """The page in Chromium while a run is on, and the card."""
+    from playwright.sync_api import sync_playwright
+
+    before, after, told = LOOKED_AT
+    session.apply_patch(f"<<<<<<< SEARCH\n{before}\n=======\n{after}\n>>>>>>> REPLACE\n")
+    number, _ = session.run_experiment(told)
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "autoresearch_mcp.cli",
+        "dashboard",
+        "--workspace",
+        str(folder),
+        "--port",
+        "0",
+        "--without-link",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server, sync_playwright() as playwright:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[1]
+        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        time.sleep(9)  # until there is a curve to be seen
+        for name, view, (width, height), theme in PAGES:
+            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=theme, device_scale_factor=1.5)
+            page.goto(f"{address}/#/{view}")
+            page.wait_for_selector("dialog[open] .diff" if "/" in view else ".stats, .morning h1")
+            page.wait_for_timeout(1200)
+            page.screenshot(path=PICTURES / f"{name}.png")
+            page.close()
+        browser.close()
+        server.terminate()
+    session.stop(for_human=True, number=number)
+    shown("card", folder)
+    shutil.copy(folder / "card.png", PICTURES / "card.png")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         task, folder = Path(made) / "task", Path(made) / "research"
@@ -145,6 +200,10 @@ def main() -> None:
         shutil.copy(folder / "report" / "progress.png", PICTURES / "progress.png")
         report = (folder / "report" / "report.md").read_text().replace("(progress.png)", "(pictures/progress.png)")
         lines += ["## The report", "", textwrap.indent(report.rstrip(), "> ", lambda line: True).replace("> \n", ">\n"), ""]
+        pictures(session, folder)
+        lines += ["## The page", "", "`autoresearch-mcp dashboard`, while a run is on ([dashboard.md](dashboard.md)):", ""]
+        lines += [line for name, *_ in PAGES for line in (f"![{name}](pictures/{name}.png)", "")]
+        lines += ["And its card, to share:", "", "![card](pictures/card.png)", ""]
         PAGE.write_text("\n".join(lines).rstrip() + "\n")
 
 

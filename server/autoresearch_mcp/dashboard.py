@@ -36,6 +36,7 @@ from autoresearch_mcp.workspace import Workspace
 
 FILES = Path(content.__file__).parent
 LOOK_EVERY = 1.0  # seconds between looks at the ledger and at the run that is on
+GRACE = 1.0  # seconds that a stream has to end when the server does
 STREAMS = 64  # open pages of one server
 PICTURES = {"card": "card", "progress": "plot"}
 """By name: the command that draws it."""
@@ -230,11 +231,13 @@ class Page:
             return JSONResponse({"error": f"{STREAMS} pages are open. Close some."}, 503)
         tag, everyone = request.query_params.get("session"), request.query_params.get("everyone") == "1"
 
+        ended = anyio.Event()
+
         async def stream() -> AsyncGenerator[ServerSentEvent]:
             seen, said = Seen(), ""
             self._streams += 1
             try:
-                while True:
+                while not ended.is_set():
                     try:
                         for event in await self._look(lambda watched: watched.changes(tag, everyone, seen)):
                             yield event
@@ -242,11 +245,12 @@ class Page:
                     except AutoresearchError as error:
                         if str(error) != said:
                             yield _event("trouble", {"words": (said := str(error))})
-                    await anyio.sleep(LOOK_EVERY)
+                    with anyio.move_on_after(LOOK_EVERY):
+                        await ended.wait()
             finally:
                 self._streams -= 1
 
-        return EventSourceResponse(stream(), ping=15, send_timeout=30)
+        return EventSourceResponse(stream(), ping=15, send_timeout=30, shutdown_event=ended, shutdown_grace_period=GRACE)
 
     async def experiment(self, request: Request) -> Response:
         number = request.path_params["number"]
@@ -272,6 +276,10 @@ class Page:
         """Does blocking work in a thread, after whatever is on."""
         return await anyio.to_thread.run_sync(partial(self._with_watched, work), limiter=self._turns)
 
+    def get_ready(self) -> None:
+        """Reads the ledger and makes its rows, which takes its time in a long night."""
+        self._with_watched(lambda watched: watched.changes(None, False, Seen()))
+
     def _with_watched(self, work: Callable[[Watched], T]) -> T:
         if self._watched is None:
             self._watched = Watched(self._workspace, self._sealed)
@@ -282,9 +290,11 @@ async def _explained(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 404)
 
 
-def build_page(workspace: Workspace, access: Access) -> ASGIApp:
-    """The ASGI application of the page."""
+def build_page(workspace: Workspace, access: Access, ready: bool = False) -> ASGIApp:
+    """The ASGI application of the page; with `ready` the ledger is read before the first visit."""
     page = Page(workspace, access)
+    if ready:
+        page.get_ready()
     routes = [
         Route("/", page.page),
         Route("/events", page.events),

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import secrets
 import stat
 import sys
 import tempfile
@@ -139,3 +140,16 @@ def _holder(path: Path) -> str:
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def made_secret(path: Path) -> str:
+    """What the file holds, made on first use: 256 random bits, readable by its owner alone."""
+    with locked(path.with_name(f"{path.name}.lock"), "make a secret"):
+        if (known := known_secret(path)) is None:
+            known = secrets.token_urlsafe(32)
+            write_atomic(path, known.encode("ascii"), 0o600)
+        return known
+
+
+def known_secret(path: Path) -> str | None:
+    return path.read_text(encoding="ascii").strip() if path.exists() else None

@@ -42,12 +42,13 @@ def dashboard(
     listening = web.listen(host, port, allow_remote)
     address = web.address_of(host, listening)
     access = dashboard.Access(web.names_of(host, allow_host or []), links, opened.known_token(), without_link, sealed)
+    page = dashboard.build_page(opened, access, ready=True)
     links.serve_at(address)
     say(f"page:       {address if without_link else links.to(address)}")
     if not without_link:
         say("            It works once, for a quarter of an hour; for another: autoresearch-mcp dashboard --link")
     say("            Ctrl-C ends it.", flush=True)
-    web.serve(dashboard.build_page(opened, access), listening)
+    web.serve(page, listening)
 
 
 def _require_owner(root: Path, host: str, sealed: bool) -> None:

@@ -10,7 +10,6 @@ removed after STALE seconds. In the user's part of it nothing is; there the mess
 
 import os
 import re
-import secrets
 import shutil
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import WorkspaceError
-from autoresearch_mcp.files import locked, sha256, write_atomic
+from autoresearch_mcp.files import known_secret, made_secret, sha256, write_atomic
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task, with_read_only
 
 if TYPE_CHECKING:
@@ -84,10 +83,6 @@ def cause_of(error: Exception) -> str:
 
 def experiment_ref(number: int) -> str:
     return f"{EXPERIMENTS}/{number}"
-
-
-def _read_secret(path: Path) -> str | None:
-    return path.read_text(encoding="ascii").strip() if path.exists() else None
 
 
 class Workspace:
@@ -153,22 +148,15 @@ class Workspace:
 
     def bearer_token(self) -> str:
         """The token of HTTP clients, made on first use: 256 random bits, readable by the owner alone."""
-        return self._secret(self.token_path)
+        return made_secret(self.token_path)
 
     def page_secret(self) -> str:
         """What links to the page and its cookies are made from. Another than the token, which agents' clients have."""
-        return self._secret(self.state_dir / "page-secret")
+        return made_secret(self.state_dir / "page-secret")
 
     def known_token(self) -> str | None:
         """The token of HTTP clients, where one was made."""
-        return _read_secret(self.token_path)
-
-    def _secret(self, path: Path) -> str:
-        with locked(path.with_name(f"{path.name}.lock"), "make a secret"):
-            if (known := _read_secret(path)) is None:
-                known = secrets.token_urlsafe(32)
-                write_atomic(path, known.encode("ascii"), 0o600)
-            return known
+        return known_secret(self.token_path)
 
     def _exclude(self) -> None:
         """Keeps our state out of the user's `git status` without touching a tracked file."""

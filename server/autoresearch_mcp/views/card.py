@@ -10,7 +10,7 @@ from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.text import format_score, one_line
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, shown_gain
-from autoresearch_mcp.views.page.content import real, weakest
+from autoresearch_mcp.views.page.gains import real, weakest
 from autoresearch_mcp.views.plot import save, scored, window
 
 if TYPE_CHECKING:

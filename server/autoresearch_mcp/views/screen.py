@@ -73,11 +73,11 @@ def _running(now: Json, width: int, with_curve: bool) -> RenderableType:
         whole = run["budget"] if run["phase"] == "training" else run["limit"]
         told = f"{run['phase']}, {run['elapsed']:.0f} s" + (f" of {whole:.0f}" if whole else "")
         line = Table.grid(padding=(0, 1), expand=True)
-        line.add_column(width=12)
+        line.add_column(no_wrap=True)
         line.add_column(width=24)
         line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         bar = ProgressBar(total=whole, completed=min(run["elapsed"], whole), width=24) if whole else Text("")
-        line.add_row(f"experiment {run['number']}", bar, Text(f"{told}   {one_line(run['description'], 200)}"))
+        line.add_row(Text(f"experiment {run['number']}"), bar, Text(f"{told}   {one_line(run['description'], 200)}"))
         parts.append(line)
         if run["note"]:
             parts.append(Text(visible(run["note"])))

@@ -4,21 +4,18 @@ Everything that an agent or a run wrote is a value here, with nothing in it that
 alone. What a whole night costs is paid once: rows are kept by the version of their experiment.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from math import isfinite
+from math import hypot, isfinite
 from typing import Any
 
 from autoresearch_mcp.loop import batch, limits
-from autoresearch_mcp.loop.finalize import gain_of
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.loop.verify import holdout_looks
-from autoresearch_mcp.record.events import RunEnded, Verified
 from autoresearch_mcp.record.experiments import ExperimentState, RunState
+from autoresearch_mcp.record.noise import Estimate
 from autoresearch_mcp.record.state import LedgerState, SessionState
 from autoresearch_mcp.run.progress import Progress
-from autoresearch_mcp.text import format_score, one_line, shown_score, tail, visible, visible_json
+from autoresearch_mcp.text import format_score, one_line, shown_difference, shown_score, tail, visible, visible_json
 from autoresearch_mcp.views import build, references
 from autoresearch_mcp.views.figures import (
     best_in_words,
@@ -31,6 +28,7 @@ from autoresearch_mcp.views.figures import (
     shown,
     shown_gain,
 )
+from autoresearch_mcp.views.page.gains import morning
 from autoresearch_mcp.views.printed import Point, Printed, printed, recorded
 
 FIELDS = ("number", "session", "status", "score", "reach", "runs", "gain", "seconds", "at", "known", "description")
@@ -38,7 +36,6 @@ FIELDS = ("number", "session", "status", "score", "reach", "runs", "gain", "seco
 THEMES, LESSONS = 40, 12
 LOG, LOG_LINES, LIVE_LINES = 40_000, 600, 40  # characters and lines of a log, and lines of the one that is on
 CURVE = 400  # points sent of a curve
-LEVEL = {"none": 0, "seatbelt": 1, "landlock": 2, "bubblewrap": 3}
 
 Row = list[Any]
 Json = dict[str, Any]
@@ -140,22 +137,29 @@ def head(session: Session, everyone: bool = False, sealed: bool = False) -> Json
 
 
 def noise(state: SessionState) -> Json:
-    """How much a score is luck, and what that means for whoever looks at the chart."""
-    deviation, score = state.standing.noise.deviation, state.best_score
-    told: Json = {"words": noise_in_words(state), "deviation": deviation, "interval": None, "means": ""}
-    if deviation is None or score is None:
+    """How much a score is luck, and what that means for whoever looks at the chart. `interval`: half of the best's; `luck`: how far
+    from it 19 of 20 further runs of the best would fall, with what is not known of it and of the noise.
+    """
+    found, score, known = state.standing.noise, state.best_score, state.standing.score
+    deviation = found.deviation
+    told: Json = {"words": noise_in_words(state), "deviation": deviation, "interval": None, "luck": None, "means": ""}
+    if deviation is None or score is None or known is None:
         told["means"] = "Nothing has been repeated yet, so nobody knows how much of a score is luck."
         return told
-    known = state.standing.score
-    if known is not None and known.error and isfinite(half := (known.interval()[1] - known.interval()[0]) / 2):
-        told["interval"] = half
     if deviation == 0:
         told["means"] = "Repeated runs gave the very same score: any difference is one."
         return told
-    two = format_score(2 * 2**0.5 * deviation)
+
+    def half(error: float) -> float | None:
+        width = Estimate(0.0, error, found.degrees).interval()[1]
+        return width if isfinite(width) else None
+
+    told |= {"interval": half(known.error) if known.error else None, "luck": half(hypot(deviation, known.error))}
+    two = format_score(shown_difference(half(2**0.5 * deviation) or 0.0, score))
     told["means"] = (
-        f"Two runs of the very same file may differ by {two} through luck alone. What looks better by less than that in a single "
-        "run is not known to be; that is why promising files are run again before they are kept."
+        f"Two runs of the very same file may differ by {two} through luck alone (95 %). "
+        "What looks better by less than that in a single run is not known to be; that is why promising files are run again before "
+        "they are kept."
     )
     return told
 
@@ -176,101 +180,6 @@ def machines(session: Session) -> Json:
             for (hardware, machine, level), (runs, disturbed) in of.items()
         ],
         "told": [f"Hopeless runs: {saved}"] if (saved := saved_in_words(session.state)) else [],
-    }
-
-
-# --- the morning ------------------------------------------------------------------------------------------------------
-
-
-def morning(session: Session, sealed: bool) -> Json:
-    """What the night has brought: was it gained, is it real, what is each change worth, how does one take it."""
-    state, where = session.state, f"--workspace {session.workspace.root} --session {session.tag}"
-    ended = [run.ended for experiment in state.experiments for run in experiment.runs if run.ended]
-    begun = [run.started_at for experiment in state.experiments[:1] for run in experiment.runs[:1]]
-    last = max((experiment.at for experiment in state.experiments[-1:]), default=state.at)
-    told: Json = {
-        "hours": round((max(last, time.time() if state.running else last) - begun[0]) / 3600, 2) if begun else 0.0,
-        "saved": saved_in_words(state),
-        "sandbox": weakest(ended),
-        "disturbed": sum(bool(run.disturbed) for run in ended),
-        "real": real(session, sealed, where),
-        "changes": [change(experiment) for experiment in state.kept[1:]],
-        "merge": [],
-        "done": session.done(),
-    }
-    if len(state.kept) > 1:
-        told["merge"] = [
-            {"does": "one commit a kept change on a branch for a pull request, and a report", "command": f"finalize {where}"},
-            {"does": "what each change is worth alone, by runs without it", "command": f"ablate {where}"},
-            {"does": "the branch as it is", "command": f"git -C {session.workspace.root} merge {state.started.branch}"},
-        ]
-        for step in told["merge"][:2]:
-            step["command"] = f"autoresearch-mcp {step['command']}"
-    if sealed:
-        first, best = build.mean_holdout(state.baseline), build.mean_holdout(state.best)
-        told["holdout"] = {
-            "baseline": None if first is None else format_score(first),
-            "best": None if best is None else format_score(best),
-            "looks": holdout_looks(session),
-        }
-    return told
-
-
-def weakest(ended: list[RunEnded]) -> str:
-    """The least that held any of the runs that began."""
-    levels = {run.enforcement for run in ended if run.seconds.keys() != {"queued"}}
-    return min(levels, key=lambda level: LEVEL.get(level, 0), default="")
-
-
-def real(session: Session, sealed: bool, where: str) -> Json:
-    """What fresh runs said of the best. `state`: yes, no, unclear, spoilt, or not asked."""
-    state, score = session.state, session.state.best_score or 0.0
-    command = f"autoresearch-mcp verify {where}"
-    ours = [one for one in state.verified if state.best is not None and one.best == state.best.number]
-    if len(state.kept) < 2:
-        return {
-            "state": "nothing",
-            "words": "Nothing but the baseline was kept, so there is no gain to verify.",
-            "command": "",
-        }
-    if not ours:
-        words = "Nobody has asked yet: this runs the baseline and the best again, side by side, and counts the new runs alone."
-        return {"state": "not asked", "words": words, "command": command}
-    last = ours[-1]
-    if last.gain is None:
-        words = f"{len(last.failed)} of {len(last.runs)} fresh runs gave no score, or the machine was another. It says nothing."
-        return {"state": "spoilt", "words": words, "command": command}
-    figures = [figure for figure in (last.gain, last.gain_low, last.gain_high) if figure is not None]
-    words = f"{len(last.runs) // 2} fresh runs of each gained {gain_of(figures, score)}."
-    if last.disturbed:
-        words += f" {len(last.disturbed)} of them were disturbed."
-    if len(ours) > 1:
-        words += f" It was asked {len(ours)} times; this is the last answer."
-    if sealed and last.holdout_gain is not None:
-        held = [figure for figure in (last.holdout_gain, last.holdout_low, last.holdout_high) if figure is not None]
-        words += f" On the sealed holdout: {gain_of(held, score)}."
-    return {"state": conclusion(last), "words": words, "command": command}
-
-
-def conclusion(one: Verified) -> str:
-    assert one.gain is not None
-    low = one.gain if one.gain_low is None else one.gain_low
-    high = one.gain if one.gain_high is None else one.gain_high
-    return "yes" if low > 0 else "no" if high < 0 else "unclear"
-
-
-def change(experiment: ExperimentState) -> Json:
-    verdict, committed = experiment.verdict, experiment.committed
-    gain = shown(verdict.gain, experiment.score or 0.0) if verdict else []
-    return {
-        "number": experiment.number,
-        "description": one_line(committed.description, 300),
-        "worth": "shorter, no worse" if verdict and verdict.simpler else gain_in_words(gain),
-        "gain": gain,
-        "learned": verdict.learned if verdict else None,
-        "runs": len(experiment.scores),
-        "added": committed.added,
-        "removed": committed.removed,
     }
 
 

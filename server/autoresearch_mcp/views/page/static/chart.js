@@ -6,7 +6,6 @@ const HEIGHT = 420, NARROW = 620; // pixels
 const WHISKERS = 600; // experiments in view beyond which intervals are not drawn
 const LABELS = 24; // kept experiments that are named
 const LINES = 8; // sessions whose best has a line of its own
-const LUCK = 1.96; // deviations on either side that hold 95 % of single runs
 
 export class Progress {
   constructor(choose, tall = HEIGHT) {
@@ -79,7 +78,7 @@ export class Progress {
     const lines = this.sessions.map(() => new Array(count));
     const low = new Array(count), high = new Array(count), luckLow = new Array(count), luckHigh = new Array(count);
     const best = new Map();
-    const alone = this.sessions.length === 1, { deviation, interval } = this.head.noise;
+    const alone = this.sessions.length === 1, { luck, interval } = this.head.noise;
     rows.forEach((row, place) => {
       x[place] = row.number;
       const is = kind(row.status);
@@ -92,8 +91,8 @@ export class Progress {
       const reach = now ? (now.number === this.head.best_number ? interval : null) ?? now.reach ?? 0 : 0;
       low[place] = now ? now.known - reach : null;
       high[place] = now ? now.known + reach : null;
-      luckLow[place] = now && deviation ? now.known - LUCK * deviation : null;
-      luckHigh[place] = now && deviation ? now.known + LUCK * deviation : null;
+      luckLow[place] = now && luck ? now.known - luck : null;
+      luckHigh[place] = now && luck ? now.known + luck : null;
     });
     return [x, luckLow, luckHigh, low, high, tried, open, kept, ...lines];
   }
@@ -102,14 +101,14 @@ export class Progress {
     const seen = this.byPlace.filter((row) => row.number >= min && row.number <= max);
     if (!seen.length) return [0, 1];
     const scores = seen.map((row) => row.score), own = seen.filter((row) => row.status === "keep").map((row) => row.score);
-    const of = own.length > 1 ? own : scores, deviation = this.head.noise.deviation ?? 0;
-    const spread = Math.max(...of) - Math.min(...of) || 6 * deviation || Math.abs(of[0]) * 0.01 || 1;
+    const of = own.length > 1 ? own : scores, luck = this.head.noise.luck ?? 0;
+    const spread = Math.max(...of) - Math.min(...of) || 3 * luck || Math.abs(of[0]) * 0.01 || 1;
     let low = Math.min(...of) - 0.25 * spread, high = Math.max(...of) + 0.25 * spread;
     if (own.length > 1) { // a few wild ones must not flatten what was won
       low = Math.max(least(scores), Math.min(...of) - spread) - 0.15 * spread;
       high = Math.min(most(scores), Math.max(...of) + spread) + 0.2 * spread;
     }
-    return [Math.min(low, Math.min(...of) - 2.2 * deviation), Math.max(high, Math.max(...of) + 2.2 * deviation)];
+    return [Math.min(low, Math.min(...of) - 1.1 * luck), Math.max(high, Math.max(...of) + 1.1 * luck)];
   }
 
   // --- drawing ---
@@ -294,7 +293,7 @@ export class Progress {
     if (this.sessions.length > 1) this.sessions.forEach((session, line) => entries.push(entry(`line line-${line}`, `best of ${session}`)));
     else {
       entries.push(entry("line", head.noise.interval ? "best as it is known, 95 %" : "best"));
-      if (head.noise.deviation) entries.push(entry("luck", "where 95 % of single runs of the best would fall"));
+      if (head.noise.luck) entries.push(entry("luck", "where 95 % of single runs of the best would fall"));
     }
     this.caption.replaceChildren(h("span", { class: "axis" }, `${head.metric}, ${better} is better, by experiment`), ...entries);
   }
