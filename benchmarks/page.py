@@ -20,8 +20,8 @@ from playwright.sync_api import Page, sync_playwright  # noqa: E402
 from autoresearch_mcp.create import create  # noqa: E402
 from autoresearch_mcp.loop.session import Session  # noqa: E402
 from conftest import SCORE, TOY, WORK, open_session  # noqa: E402
-from nights import write_night  # noqa: E402
 from test_dashboard import dashboard  # noqa: E402
+from written_night import write_night  # noqa: E402
 
 TIMES, UPDATES = 3, 8
 SCROLL = """async () => {

@@ -18,7 +18,7 @@ from autoresearch_mcp.links import LINK_SECONDS, Links
 from autoresearch_mcp.loop.session import Session
 from clients.served import serving
 from conftest import PATIENCE, UNTIL_TOLD, let_go, open_session, run, wait_for
-from nights import write_night
+from written_night import write_night
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., Session]

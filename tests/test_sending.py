@@ -14,7 +14,7 @@ import pytest
 
 from autoresearch_mcp.loop.session import Session
 from conftest import PATIENCE, TOY, run, wait_for
-from nights import write_night
+from written_night import write_night
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., Session]

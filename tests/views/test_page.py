@@ -11,8 +11,8 @@ from autoresearch_mcp.loop.session import Session
 from clients.programs import installed
 from conftest import PATIENCE, UNTIL_TOLD, let_go, open_session, run
 from needs import require
-from nights import write_night
 from test_dashboard import dashboard
+from written_night import write_night
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("chromium")]
 expect.set_options(timeout=PATIENCE * 1000)

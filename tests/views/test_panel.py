@@ -21,7 +21,7 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.views.page.panel import panel
 from clients.programs import NODE, installed
 from conftest import PATIENCE, ROOT, UNTIL_TOLD, connect, let_go
-from nights import write_night
+from written_night import write_night
 
 pytestmark = pytest.mark.slow
 expect.set_options(timeout=PATIENCE * 1000)

@@ -19,7 +19,7 @@ from autoresearch_mcp.views.plot import draw_curves
 from autoresearch_mcp.views.printed import MOST, Printed
 from autoresearch_mcp.views.screen import Screen
 from conftest import TOY, UNTIL_TOLD, let_go, open_session, run, wait_for
-from nights import write_night
+from written_night import write_night
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., Session]

@@ -15,7 +15,7 @@ from autoresearch_mcp import cli
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.views.trackers import parameters, told
 from conftest import PATIENCE, UNTIL_TOLD, let_go, run, wait_for
-from nights import write_night
+from written_night import write_night
 
 pytestmark = pytest.mark.slow
 Make = Callable[..., Session]
