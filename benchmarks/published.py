@@ -33,7 +33,7 @@ from prepare import (
 
 
 def by_preset(tiny, cpu, gpu):
-    return {"tiny": tiny, "cpu": cpu}.get(PRESET, gpu)
+    return {"tiny": tiny, "cpu": cpu, "cpu-8": cpu}.get(PRESET, gpu)
 
 
 # Model

@@ -23,7 +23,8 @@ import numpy as np
 
 import own_text
 
-EMBEDDED = Path(__file__).parent / "corpus" / "annual_messages.jsonl.xz"  # the tiny and cpu presets' text
+EMBEDDED = Path(__file__).parent / "corpus" / "annual_messages.jsonl.xz"
+OF_EMBEDDED = ("tiny", "cpu", "cpu-8")  # presets whose text that is
 TINY_TRAIN_DOCUMENTS = 48  # the tiny preset prepares in seconds because it uses only these
 
 CLIMBMIX = "karpathy/climbmix-400b-shuffle"  # the gpu preset's: https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle
@@ -38,7 +39,7 @@ def source(preset: str, corpus: Path, train_shards: int, text: Path | None) -> d
     """What tells one text from another: prepared again when this changes."""
     if text is not None:
         return {"source": f"own {own_text.digest(text)}", "shards": 0}
-    if preset not in ("tiny", "cpu"):
+    if preset not in OF_EMBEDDED:
         return {"source": CLIMBMIX, "shards": train_shards}
     return {"source": f"embedded {file_sha256(corpus)}", "shards": 0}
 
@@ -51,7 +52,7 @@ def documents(
     """
     if text is not None:
         return own_text.splits(text, scored)
-    if preset not in ("tiny", "cpu"):
+    if preset not in OF_EMBEDDED:
         return {split: partial(parquet_documents, paths) for split, paths in climbmix(cache, train_shards).items()}
     splits = embedded(corpus)
     if preset == "tiny":

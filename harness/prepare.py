@@ -35,9 +35,11 @@ import corpora
 # GiB of memory it is for, seconds of training, context length, vocabulary, tokens scored, sequences per scored batch
 GPU = dict(memory=80, budget=300, seq_len=2048, vocab=8192, eval_tokens=40 * 524288, eval_batch=16)  # as in autoresearch
 SMALL_GPU = GPU | dict(memory=8, seq_len=1024, eval_tokens=4 * 524288, eval_batch=8)
+LAPTOP = dict(memory=2, budget=60, seq_len=256, vocab=4096, eval_tokens=272 * 256, eval_batch=16)
 PRESETS = {
     "tiny": dict(memory=1, budget=8, seq_len=64, vocab=512, eval_tokens=2**14, eval_batch=32),  # tests and the demo
-    "cpu": dict(memory=2, budget=60, seq_len=256, vocab=4096, eval_tokens=272 * 256, eval_batch=16),  # a laptop
+    "cpu": LAPTOP,
+    "cpu-8": LAPTOP | dict(memory=4),  # eight cores and more
     "mps": SMALL_GPU | dict(seq_len=512),
     "gpu-8": SMALL_GPU,
     "gpu-12": SMALL_GPU | dict(memory=12),

@@ -28,12 +28,12 @@ from prepare import (
 # --- Hyperparameters: of the three columns only the workspace's preset counts; the third is for every GPU ---
 
 
-def by_preset(tiny, cpu, gpu):
-    return {"tiny": tiny, "cpu": cpu}.get(PRESET, gpu)
+def by_preset(tiny, cpu, gpu, cpu_8=None):
+    return {"tiny": tiny, "cpu": cpu, "cpu-8": cpu if cpu_8 is None else cpu_8}.get(PRESET, gpu)
 
 
 # Model
-DEPTH = by_preset(2, 1, 8)  # layers
+DEPTH = by_preset(2, 1, 8, cpu_8=2)  # layers
 MODEL_DIM = by_preset(64, 192, 512)
 HEAD_DIM = by_preset(16, 32, 128)
 HEADS = MODEL_DIM // HEAD_DIM

@@ -48,8 +48,8 @@ IDEAS = (
 --- a/train.py
 +++ b/train.py
 @@ -35 +35 @@
--DEPTH = by_preset(2, 1, 8)  # layers
-+DEPTH = by_preset(1, 1, 8)  # layers
+-DEPTH = by_preset(2, 1, 8, cpu_8=2)  # layers
++DEPTH = by_preset(1, 1, 8, cpu_8=2)  # layers
 @@ -48,3 +48,3 @@
 -DEVICE_BATCH_SIZE = by_preset(128, 16, 2 ** int(math.log2(0.8 * MEMORY_GB * 2048 / MAX_SEQ_LEN)))  # sequences in one forward pass
 -TOTAL_BATCH_SIZE = by_preset(2**13, 2**12, 2 ** min(19, 13 + int(math.log2(MEMORY_GB))))  # tokens in one optimiser step

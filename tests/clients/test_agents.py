@@ -118,6 +118,8 @@ def test_a_whole_loop_at_the_agents_default_settings(agent: str, toy: Make, home
     assert set(model.tools) == TOOLS
     for tool in model.tools.values():
         assert 20 < len(tool["description"]) < 400
+    told = json.dumps(model.requests)
+    assert "ui://" not in told and "autoresearch://night" not in told, "the panel in the chat costs a model nothing"
     state = open_session(session.workspace.root).state
     assert [experiment.status for experiment in state.experiments] == ["keep", "keep", "discard"]
     assert state.experiments[0].last and state.experiments[0].last.seconds["training"] > LONG_RUN

@@ -33,6 +33,13 @@ def test_the_largest_that_the_memory_is_enough_for(gpu: float | None, preset: st
     assert fitting.choose(PRESETS, gpu) == preset
 
 
+@pytest.mark.parametrize(("cores", "preset"), [(1, "cpu"), (7, "cpu"), (8, "cpu-8"), (96, "cpu-8")])
+def test_many_cores_have_a_preset_of_their_own(cores: int, preset: str):
+    assert fitting.choose(PRESETS, None, cores=cores) == preset
+    assert fitting.choose(PRESETS, 79.6, cores=cores) == "gpu"
+    assert fitting.choose(["cpu", "gpu"], None, cores=cores) == "cpu"
+
+
 def test_apples_gpu_has_one_of_its_own_and_tasks_without_have_none():
     assert fitting.choose(PRESETS, None, apple=True) == "mps"
     assert fitting.choose(["cpu", "gpu"], None, apple=True) == "cpu"
@@ -62,4 +69,4 @@ def test_the_smallest_of_several_gpus_counts(monkeypatch: pytest.MonkeyPatch):
 def test_every_size_that_is_promised_is_there():
     sizes = {size for name in PRESETS if (size := fitting.size_of(name, PRESETS))}
     assert sizes == {8, 12, 24, 40, 80, 141} and {"mps", "cpu", "tiny"} < set(PRESETS)
-    assert all(re.fullmatch(r"tiny|cpu|mps|gpu(-\d+)?", name) for name in PRESETS)
+    assert all(re.fullmatch(r"tiny|cpu(-8)?|mps|gpu(-\d+)?", name) for name in PRESETS)
