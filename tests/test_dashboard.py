@@ -122,6 +122,28 @@ def test_a_page_of_somebody_else_is_refused(toy: Make, page: Callable[..., str],
     assert refused.status_code in (400, 421)
 
 
+def test_only_its_own_page_may_show_its_parts(toy: Make, page: Callable[..., str]):
+    """A picture in somebody else's page has no Origin: what the browser says of where it is to be shown decides."""
+    session = toy()
+    write_night(session, 5)
+    address = page(session.workspace.root, "--without-link")
+    for site in ("cross-site", "same-site"):
+        elsewhere = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
+        assert httpx2.get(f"{address}/card.png", headers=elsewhere).status_code == 421
+        assert httpx2.get(f"{address}/", headers=elsewhere).status_code == 421
+        led = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+        assert httpx2.get(f"{address}/", headers=led).status_code == 200
+        assert httpx2.get(f"{address}/experiment/1", headers=led).status_code == 421
+
+
+def test_the_cookie_of_a_plain_page_opens_no_sealed_one(toy: Make):
+    workspace = toy().workspace
+    plain, sealed = Links(workspace), Links(workspace, sealed=True)
+    cookie, other = plain.exchange(plain.make()), sealed.exchange(plain.make())
+    assert cookie and other and plain.knows(cookie) and sealed.knows(other)
+    assert not sealed.knows(cookie) and not plain.knows(other) and plain.cookie_name != sealed.cookie_name
+
+
 def test_it_only_reads(toy: Make, page: Callable[..., str]):
     session = toy()
     run(session)
@@ -265,6 +287,39 @@ def test_all_sessions_at_once(toy: Make, page: Callable[..., str]):
     assert len(all_of_them["rows"]) == 9 and {row[1] for row in all_of_them["rows"]} == {first.tag, "second"}
     assert [one["tag"] for one in all_of_them["head"]["sessions"]] == ["second", first.tag]
     assert events(client, "?session=nothere", until="empty")[0][0] == "empty"
+
+
+def test_a_session_that_begins_takes_the_place_of_the_one_before(toy: Make, page: Callable[..., str]):
+    first = toy()
+    write_night(first, 5)
+    client = let_in(page(first.workspace.root))
+    with client.stream("GET", "/events", timeout=PATIENCE) as answer:
+        lines = (line for line in answer.iter_lines() if line.startswith(("event: ", "data: ")))
+
+        def following(wanted: str) -> Any:
+            while True:
+                name, told = next(lines).removeprefix("event: "), json.loads(next(lines).removeprefix("data: "))
+                if name == wanted:
+                    return told
+
+        assert len(following("night")["rows"]) == 5
+        second = open_session(first.workspace.root, "second")
+        write_night(second, 2, seed=3)
+        told = following("night")
+        while len(told["rows"]) < 2:  # it may be seen before its first experiment is
+            told["rows"] += following("rows")["rows"]
+        assert {row[1] for row in told["rows"]} == {"second"} and told["head"]["session"] == "second"
+
+
+def test_no_score_has_more_digits_than_the_agent_sees(toy: Make, page: Callable[..., str]):
+    session = toy()
+    write_night(session, 45)
+    told = events(let_in(page(session.workspace.root)))[0][1]
+    figures = [row[place] for row in told["rows"] for place in (3, 4, 9)] + [
+        told["head"]["noise"][name] for name in ("deviation", "interval", "luck")
+    ]
+    known = [figure for figure in figures if figure is not None]
+    assert len(known) > 45 and all(round(figure, 6) == figure for figure in known)
 
 
 def test_a_workspace_without_a_session_waits_for_one(

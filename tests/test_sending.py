@@ -1,6 +1,7 @@
 """The ready hook: what ntfy, Slack and a webhook are told, by the real command against a stand-in of each."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -65,7 +66,7 @@ def notify(*arguments: str, event: dict[str, Any] | str, **environment: str) -> 
 def event_of(session: Session, **more: Any) -> dict[str, Any]:
     return {
         "event": "keep", "task": "toy", "metric": "score", "workspace": str(session.workspace.root), "session": session.tag,
-        "experiment": 41, "description": "a *bold* <idea> für alle & @channel", "score": 1.25, "summary": "90 experiments",
+        "experiment": 41, "description": "a *bold* <idea> für alle & @channel http://evil.example/x.png", "score": 1.25, "summary": "90 experiments",
     } | more  # fmt: skip
 
 
@@ -78,7 +79,7 @@ def test_ntfy_is_told_with_the_card(toy: Make, stand_in: StandIn):
     assert path == "/my-topic" and body.startswith(b"\x89PNG") and headers["Filename"] == "card.png"
     assert headers["Title"] == "toy: kept" and headers["Click"] == "https://page.example/"
     said = str(make_header(decode_header(headers["Message"])))
-    assert "a *bold* <idea> für alle & @channel" in said and "1.250000" in said
+    assert "a *bold* <idea> für alle & @channel http://evil.example/x.png" in said and "1.250000" in said
 
 
 def test_ntfy_is_told_in_words_where_there_is_no_score_yet(toy: Make, stand_in: StandIn):
@@ -101,6 +102,7 @@ def test_a_webhook_gets_the_event_and_the_card(toy: Make, stand_in: StandIn):
 def test_slack_takes_words_by_a_webhook_with_nothing_in_them_that_it_obeys(toy: Make, stand_in: StandIn):
     assert notify("slack", f"{stand_in.address}/services/x", event=event_of(toy())).returncode == 0
     text = json.loads(stand_in.asked[0][2])["text"]
+    assert not re.search(r"https?://|\w\.\w", text.partition("\n")[2].replace("1.250000", ""))
     assert "&lt;idea&gt;" in text and "&amp;" in text and "*bold*" not in text and text.startswith("*toy: kept*")
 
 

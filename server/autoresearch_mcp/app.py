@@ -262,10 +262,12 @@ def _add_resources(server: AnsweringServer, session: Session) -> None:
         """All experiments: commit, metric, memory, status, description."""
         return await blocking(session.results.text)
 
+    drawn = panel.Night(session)
+
     @server.resource("autoresearch://night", mime_type="application/json")
     async def night() -> str:
         """What the panel draws."""
-        return await blocking(partial(panel.night, session))
+        return await blocking(drawn.told)
 
     @server.resource("autoresearch://experiments/{number}/log", mime_type="text/plain")
     async def experiment_log(number: int) -> str:

@@ -30,6 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError, NotFoundError
 from autoresearch_mcp.links import COOKIE_SECONDS, Links
+from autoresearch_mcp.loop.rows import latest_tag
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.views.page import content
 from autoresearch_mcp.workspace import Workspace
@@ -40,6 +41,7 @@ GRACE = 1.0  # seconds that a stream has to end when the server does
 STREAMS = 64  # open pages of one server
 PICTURES = {"card": "card", "progress": "plot"}
 """By name: the command that draws it."""
+PICTURES_KEPT, DRAWING = 16, 120.0  # pictures that are kept until the ledger grows, and seconds that one may take
 TYPES = {"svg": "image/svg+xml", "png": "image/png"}
 HEADERS = {
     "content-security-policy": (
@@ -70,10 +72,15 @@ class Access:
     sealed: bool = False
     """Whether the page tells of the holdout."""
 
-    def is_ours(self, headers: Headers) -> bool:
-        """Whether a request names this server, and comes from this page or from nowhere."""
+    def is_ours(self, headers: Headers, path: str) -> bool:
+        """Whether a request names this server, and comes from this page or from nowhere. From elsewhere somebody may be led to the
+        page itself, and nothing else: not a picture in another page.
+        """
         host, origin = headers.getlist("host"), headers.getlist("origin")
         if len(host) != 1 or _without_port(host[0]) not in self.names:
+            return False
+        led = path == "/" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not led:
             return False
         return not origin or (len(origin) == 1 and origin[0] in (f"http://{host[0]}", f"https://{host[0]}"))
 
@@ -112,7 +119,7 @@ class Guard:
         await (refused or self._app)(scope, receive, sent)
 
     def _refusal(self, request: Request) -> Response | None:
-        if not self._access.is_ours(request.headers):
+        if not self._access.is_ours(request.headers, request.url.path):
             return JSONResponse({"error": "This server does not answer to that Host or Origin."}, 421)
         if request.method not in ("GET", "HEAD"):
             return JSONResponse({"error": "The page only reads."}, 405)
@@ -149,6 +156,8 @@ def _told(title: str, text: str, status: int) -> Response:
 class Seen:
     """What one open page has been told."""
 
+    tag: str = ""
+    """The session it is shown."""
     length: int = -1
     versions: dict[int, int] = field(default_factory=dict[int, int])
     now: str = ""
@@ -167,18 +176,33 @@ class Watched:
     def session(self, tag: str | None) -> Session:
         """The latest for None. Raises NotFoundError."""
         self._workspace.require_root()
+        sessions = self._ledger.state().sessions
+        tag = tag or (latest_tag(sessions) if sessions else None)
         if tag is None or tag not in self._sessions:
             opened = Session.open(self._workspace, self._ledger, tag)
             tag = opened.tag
-            self._sessions.setdefault(tag, opened)
+            self._sessions[tag] = opened
         return self._sessions[tag]
+
+    def _chosen(self, tag: str | None, everyone: bool) -> Session:
+        """What a page asks for; of all sessions the one with the best score, whose figures stand for them."""
+        session = self.session(tag)
+        if not everyone:
+            return session
+        scored = [state for state in content.shown_states(session, True) if state.best_score is not None]
+        return (
+            self.session(max(scored, key=lambda state: state.sign * (state.best_score or 0.0)).started.tag) if scored else session
+        )
 
     def changes(self, tag: str | None, everyone: bool, seen: Seen) -> list[ServerSentEvent]:
         """What an open page has not been told: everything at first."""
         try:
-            session = self.session(tag)
+            session = self._chosen(tag, everyone)
         except NotFoundError as error:
             return [] if seen.now else [_event("empty", {"words": str(error)}, seen)]
+        if not everyone and seen.tag not in ("", session.tag):  # a new one has begun: nothing of the last is shown any more
+            seen.length, seen.versions = -1, {}
+        seen.tag = session.tag
         length, events = session.ledger.length, list[ServerSentEvent]()
         if length != seen.length:
             states = content.shown_states(session, everyone)
@@ -221,6 +245,8 @@ class Page:
         self._watched: Watched | None = None
         self._streams = 0
         self._turns = anyio.CapacityLimiter(1)
+        self._drawing = anyio.Lock()
+        self._drawn: dict[tuple[str, str, str], tuple[int, bytes]] = {}
 
     async def page(self, request: Request) -> Response:
         page = _TEMPLATES.get_template("page.html")
@@ -243,6 +269,7 @@ class Page:
                             yield event
                         said = ""
                     except AutoresearchError as error:
+                        seen.now = ""  # so that something is told when it is over
                         if str(error) != said:
                             yield _event("trouble", {"words": (said := str(error))})
                     with anyio.move_on_after(LOOK_EVERY):
@@ -261,16 +288,33 @@ class Page:
         name, form = request.path_params["name"], request.path_params["form"]
         if name not in PICTURES or form not in TYPES:
             return JSONResponse({"error": "There is no such picture: card and progress, as svg or png."}, 404)
-        tag = (await self._look(lambda watched: watched.session(request.query_params.get("session")))).tag
+        session = await self._look(lambda watched: watched.session(request.query_params.get("session")))
+        tag, length = session.tag, await self._look(lambda watched: session.ledger.length)
+        async with self._drawing:  # one at a time, and the same only once
+            known = self._drawn.get((name, form, tag))
+            if known is None or known[0] != length:
+                drawn = await self._draw(name, form, tag)
+                if isinstance(drawn, str):
+                    return JSONResponse({"error": drawn}, 404)
+                self._drawn = {key: one for key, one in self._drawn.items() if len(self._drawn) < PICTURES_KEPT}
+                known = self._drawn[name, form, tag] = (length, drawn)
+        return Response(known[1], media_type=TYPES[form])
+
+    async def _draw(self, name: str, form: str, tag: str) -> bytes | str:
+        """The picture, or why there is none."""
         async with anyio.TemporaryDirectory() as folder:
             path = anyio.Path(folder, f"{name}.{form}")
             command = [sys.executable, "-P", "-m", "autoresearch_mcp.cli", PICTURES[name]]
             where = ["--workspace", str(self._workspace.root), "--session", tag, "--output", str(path)]
-            drawn = await anyio.run_process([*command, *where], check=False)
+            try:
+                with anyio.fail_after(DRAWING):
+                    drawn = await anyio.run_process([*command, *where], check=False)
+            except TimeoutError:
+                return f"Drawing it took longer than {DRAWING:g} s. Draw it by hand: autoresearch-mcp {PICTURES[name]}"
             if drawn.returncode:
                 lines = drawn.stderr.decode(errors="replace").strip().splitlines()
-                return JSONResponse({"error": (lines or ["it could not be drawn"])[-1]}, 404)
-            return Response(await path.read_bytes(), media_type=TYPES[form])
+                return (lines or ["it could not be drawn"])[-1]
+            return await path.read_bytes()
 
     async def _look(self, work: Callable[[Watched], T]) -> T:
         """Does blocking work in a thread, after whatever is on."""

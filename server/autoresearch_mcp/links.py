@@ -24,11 +24,13 @@ USED = "page-links"  # folder of the links that were used and have not yet run o
 class Links:
     """Of one workspace."""
 
-    def __init__(self, workspace: Workspace):
+    def __init__(self, workspace: Workspace, sealed: bool = False):
+        """`sealed`: of a page that tells of the holdout, which another's cookie does not open."""
+        self._cookie = "cookie of what is sealed" if sealed else "cookie"
         self._secret = workspace.page_secret().encode()
         self._used, self._address = workspace.state_dir / USED, workspace.state_dir / ADDRESS
         name = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:8]
-        self.cookie_name = f"autoresearch-{name}"
+        self.cookie_name = f"autoresearch-{name}{'-sealed' if sealed else ''}"
         """Cookies do not know ports: two workspaces served on one machine must not overwrite each other's."""
 
     def make(self) -> str:
@@ -60,10 +62,10 @@ class Links:
             (self._used / key.partition(".")[0]).touch(exist_ok=False)
         except FileExistsError:
             return None
-        return self._signed("cookie", COOKIE_SECONDS)
+        return self._signed(self._cookie, COOKIE_SECONDS)
 
     def knows(self, cookie: str) -> bool:
-        return self._holds("cookie", cookie)
+        return self._holds(self._cookie, cookie)
 
     def _signed(self, kind: str, seconds: int) -> str:
         what = f"{secrets.token_hex(16)}.{int(time.time()) + seconds}"

@@ -33,7 +33,7 @@ def dashboard(
     from autoresearch_mcp.workspace import Workspace
 
     opened = Workspace(workspace)
-    links = Links(opened)
+    links = Links(opened, sealed)
     if link:
         say(links.to(links.served()))
         return
@@ -82,7 +82,8 @@ def watch(
         with Live(screen.look(shown.size), console=shown, auto_refresh=False) as live:
             while ends is None or time.monotonic() < ends:
                 time.sleep(0.5)
-                live.update(screen.look(shown.size), refresh=True)
+                if screen.has_changed(shown.size):
+                    live.update(screen.look(shown.size), refresh=True)
     except KeyboardInterrupt:
         pass
 
@@ -132,12 +133,13 @@ def export(
     sealed: SealedOption = False,
 ) -> None:
     """Put all experiments into MLflow, W&B, TensorBoard, CSV or JSON; again takes the place of what was there."""
-    from autoresearch_mcp.views.trackers import told, tracker
+    from autoresearch_mcp.views.trackers import refusing, told, tracker
 
     opened = open_session(workspace, session)
     target, count = tracker(to, opened, where), len(opened.state.experiments)
     for done, experiment in enumerate(opened.state.experiments, 1):
-        target.send(told(opened, experiment, sealed))
+        with refusing(to):
+            target.send(told(opened, experiment, sealed))
         _progress(f"{to}: {done} of {count}")
     target.close()
     say(f"{to}:".ljust(12) + f"{count} experiments of {opened.tag}")
@@ -152,7 +154,7 @@ def follow(
     seconds: Annotated[float | None, typer.Option(help="Stop after so many seconds.")] = None,
 ) -> None:
     """Keep MLflow, W&B, TensorBoard, CSV or JSON up to date while the loop goes on. Ctrl-C ends it."""
-    from autoresearch_mcp.views.trackers import told, tracker
+    from autoresearch_mcp.views.trackers import refusing, told, tracker
 
     opened = open_session(workspace, session)
     target, sent = tracker(to, opened, where), dict[int, int]()
@@ -163,7 +165,8 @@ def follow(
             new = [experiment for experiment in opened.state.experiments if sent.get(experiment.number) != experiment.version]
             for experiment in new:
                 sent[experiment.number] = experiment.version  # before it is read: what comes meanwhile is sent the next time
-                target.send(told(opened, experiment, sealed))
+                with refusing(to):
+                    target.send(told(opened, experiment, sealed))
                 say(f"experiment {experiment.number}: {experiment.label}", flush=True)
             if new:
                 target.close()

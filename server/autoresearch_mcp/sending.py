@@ -9,6 +9,7 @@ What is sent leaves this machine, and holds nothing of the holdout.
 
 import json
 import os
+import re
 import sys
 import tempfile
 from email.header import Header
@@ -130,7 +131,7 @@ def to_ntfy(address: str, event: dict[str, Any], card: bytes | None, page: str |
     """A message, or the card as its attachment (docs.ntfy.sh/publish)."""
     headers = {
         "Title": _header(headline(event)),
-        "Tags": {"keep": "chart_with_downwards_trend", "end": "checkered_flag"}.get(event.get("event", ""), "bell"),
+        "Tags": {"keep": "white_check_mark", "end": "checkered_flag"}.get(event.get("event", ""), "bell"),
     }
     if page:
         headers["Click"] = page
@@ -149,14 +150,20 @@ def to_slack(address: str, event: dict[str, Any], card: bytes | None, page: str 
     """By an incoming webhook, which takes words alone; by a channel's id as a bot, which may send files as well."""
     words = f"*{_slack(headline(event))}*\n{_slack(body(event))}" + (f"\n<{page}|the page>" if page else "")
     if address.startswith(("http://", "https://")):
-        post(address, json={"text": words, "unfurl_links": False})
+        post(address, json={"text": words, "unfurl_links": False, "unfurl_media": False})
         return
     api, token = os.environ.get("SLACK_API", SLACK), os.environ.get("SLACK_BOT_TOKEN")
     if not token:
         raise AutoresearchError("SLACK_BOT_TOKEN is not set. Set it where the server is started, or give a webhook's address.")
     headers = {"Authorization": f"Bearer {token}"}
     if card is None:
-        _agreed(post(f"{api}/chat.postMessage", json={"channel": address, "text": words}, headers=headers))
+        _agreed(
+            post(
+                f"{api}/chat.postMessage",
+                json={"channel": address, "text": words, "unfurl_links": False, "unfurl_media": False},
+                headers=headers,
+            )
+        )
         return
     where = _agreed(
         post(f"{api}/files.getUploadURLExternal", data={"filename": "card.png", "length": str(len(card))}, headers=headers)
@@ -179,7 +186,8 @@ def _agreed(answer: Any) -> dict[str, Any]:
 def _slack(text: str) -> str:
     """Text in which nothing is a mention, a link or markup to Slack."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return "".join(f"\u200b{letter}" if letter in "*_~`" else letter for letter in text)
+    text = re.sub(r"(?<=\w)([.:])(?=[\w/])", "\u200b\\1", text)  # no address
+    return re.sub(r"([*_~`@#])", "\u200b\\1", text)
 
 
 def to_webhook(address: str, event: dict[str, Any], card: bytes | None, page: str | None) -> None:

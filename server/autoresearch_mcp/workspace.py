@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 STATE = ".autoresearch"
 PICTURES = ("/progress.png", "/curves.png", "/card.png", "/report/")
-EXPORTS = ("/results.tsv", "/experiments.csv", "/experiments.json", "/mlflow.db", "/mlartifacts/", "/wandb/", "/tensorboard/")
+EXPORTS = ("/results.tsv", "/experiments-*.csv", "/experiments-*.json", "/mlflow.db", "/mlartifacts/", "/wandb/", "/tensorboard/")
 EXCLUDED = (f"/{STATE}/", *EXPORTS, *PICTURES, "__pycache__/")
 EXPERIMENTS = "refs/autoresearch/experiments"
 STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own

@@ -103,6 +103,61 @@ def test_a_real_run_is_followed(toy: Make, visit: Callable[..., Page]):
     expect(page.locator(".latest .badge")).to_have_text("kept")
 
 
+AXIS = "() => document.querySelector('.chart').__progress.plot.scales.x"
+
+
+def test_the_chart_follows_what_comes_and_leaves_a_zoom_alone(toy: Make, visit: Callable[..., Page]):
+    session = toy()
+    write_night(session, 30)
+    page = visit(session)
+    for more in range(1, 4):
+        write_night(session, 10, seed=more)
+        expect(page.locator(".stats")).to_contain_text(str(30 + 10 * more))
+        assert page.evaluate(AXIS)["max"] > 30 + 10 * more
+    page.evaluate("document.querySelector('.chart').__progress.plot.setScale('x', {min: 5, max: 15})")
+    write_night(session, 10, seed=9)
+    expect(page.locator(".stats")).to_contain_text("70")
+    assert page.evaluate(AXIS)["max"] == 15
+
+
+def test_the_way_back_opens_nothing_again(toy: Make, visit: Callable[..., Page]):
+    session = toy()
+    write_night(session, 30)
+    page = visit(session)
+    page.get_by_role("link", name="Experiments").click()
+    page.locator("tbody tr").first.click()
+    expect(page.locator("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).not_to_be_visible()
+    page.go_back()
+    page.wait_for_timeout(500)
+    assert not page.locator("dialog").is_visible()
+
+
+def test_the_keyboard_stays_where_it_is_while_rows_come(toy: Make, visit: Callable[..., Page]):
+    session = toy()
+    write_night(session, 45)
+    page = visit(session)
+    page.evaluate("location.hash = '#/morning'")
+    page.locator(".command button").first.focus()
+    write_night(session, 3, seed=4)
+    expect(page).to_have_title(re.compile("."))
+    page.wait_for_function("() => document.querySelector('.morning').textContent.includes('48 experiments')")
+    assert page.evaluate("document.activeElement.tagName") == "BUTTON"
+
+
+def test_a_page_that_lost_its_server_finds_it_again(toy: Make, visit: Callable[..., Page]):
+    session = toy()
+    write_night(session, 5)
+    page = visit(session)
+    expect(page.locator("#link")).to_have_text("live")
+    away = session.workspace.root.with_name("away")
+    session.workspace.root.rename(away)
+    expect(page.locator("#link")).to_contain_text("not there any more")
+    away.rename(session.workspace.root)
+    expect(page.locator("#link")).to_have_text("live")
+
+
 def test_experiments_are_filtered_sorted_and_opened_by_keyboard(toy: Make, visit: Callable[..., Page]):
     session = toy()
     write_night(session, 90)

@@ -143,6 +143,29 @@ def test_watch_draws_the_night_and_the_run_that_is_on(toy: Make):
     let_go(other, number)
 
 
+@pytest.mark.parametrize("size", [(80, 24), (60, 20), (100, 30), (40, 12), (160, 60)])
+def test_watch_is_no_higher_than_the_terminal_and_shows_the_latest(toy: Make, size: tuple[int, int]):
+    session = toy(UNTIL_TOLD)
+    write_night(session, 40, description="a description that is far too long for any terminal " * 4)
+    other = open_session(session.workspace.root, "other")
+    number, _ = other.run_experiment("a description that is far too long for any terminal " * 4)
+    for of, last in ((session, 40), (other, number)):
+        told = drawn(Screen(of, 40), *size)
+        assert len(told.rstrip("\n").split("\n")) <= size[1]
+        assert f" {last} " in told
+    let_go(other, number)
+
+
+def test_watch_draws_nothing_again_that_is_the_same(toy: Make):
+    session = toy()
+    write_night(session, 10)
+    screen, size = Screen(session, 10), ConsoleDimensions(100, 40)
+    screen.look(size)
+    assert not screen.has_changed(size) and screen.has_changed(ConsoleDimensions(90, 40))
+    write_night(session, 1, seed=2)
+    assert screen.has_changed(size)
+
+
 def test_watch_ends_by_itself(toy: Make):
     session = toy()
     write_night(session, 45)

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from autoresearch_mcp import cli
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.views.trackers import parameters, told
+from autoresearch_mcp.views.trackers import _no_formula, parameters, told, tracker
 from conftest import PATIENCE, UNTIL_TOLD, let_go, run, wait_for
 from written_night import write_night
 
@@ -48,12 +49,24 @@ def export(session: Session, *options: str, command: str = "export") -> Result:
 
 def test_parameters_are_what_the_file_sets():
     python = "import os\nRATE = 0.5  # of learning\nSIZE: int = 3\nlower = 1\ndef f():\n    INNER = 2\n"
-    assert parameters(python, "") == {"RATE": "0.5", "SIZE": "3"}
+    assert parameters(python, "") == {"RATE": "0.5", "SIZE": "3", "lower": "1"}
+    assert parameters("rate = 0.5\nSIZES = [\n    1,\n    2,\n]\nBETA = -0.1\n", "") == {
+        "rate": "0.5",
+        "SIZES": "[ 1, 2, ]",
+        "BETA": "-0.1",
+    }
+    assert parameters("RATE = 'é' + \"x\"; SIZE = 3\n", "") == {"RATE": "'é' + \"x\"", "SIZE": "3"}
     assert parameters("body { color: red;\n  margin: 2px }\nwidth: 3px;\n", "body { color: red;\nwidth: 1px;\n") == {
         "margin": "2px",
         "width": "3px",
     }
     assert parameters("just words\n", "other words\n") == {}
+
+
+def test_a_hostile_file_takes_no_time():
+    began = time.monotonic()
+    assert parameters("a: x" + " " * 500_000 + "é\n" + "b: = " * 100_000, "") != {}
+    assert time.monotonic() - began < 5
 
 
 def test_an_experiment_is_told_whole(night: Session):
@@ -78,7 +91,7 @@ def test_the_holdout_only_where_it_is_asked_for(toy: Make, tmp_path: Path):
 
 def test_csv_has_a_column_for_each_parameter_and_metric(night: Session):
     export(night, "--to", "csv")
-    rows = list(csv.DictReader((night.workspace.root / "experiments.csv").open()))
+    rows = list(csv.DictReader((night.workspace.root / f"experiments-{night.tag}.csv").open()))
     assert [row["parameter.RATE"] for row in rows] == ["0.5", "0.25", "1 / 0"]
     assert [row["metric.score"] for row in rows] == ["1.0", "1.0", ""]
     assert [row["tag.verdict"] for row in rows] == ["keep", "discard", "error"]
@@ -89,12 +102,13 @@ def test_no_cell_is_a_formula(toy: Make, tmp_path: Path):
     session = toy()
     write_night(session, 2, description="=HYPERLINK(1)")
     export(session, "--to", "csv", "--where", str(tmp_path / "x.csv"))
+    assert _no_formula("-0.1") == "-0.1" and _no_formula("+1e-3") == "+1e-3" and _no_formula("-x") == "'-x"
     assert "'=HYPERLINK(1)" in (tmp_path / "x.csv").read_text() and ",=HYPER" not in (tmp_path / "x.csv").read_text()
 
 
 def test_json_has_all_of_it(night: Session):
     export(night, "--to", "json")
-    rows = json.loads((night.workspace.root / "experiments.json").read_text())
+    rows = json.loads((night.workspace.root / f"experiments-{night.tag}.json").read_text())
     assert [row["number"] for row in rows] == [1, 2, 3] and rows[0]["curve"] == [[1.0, 3.0], [2.0, 2.0]]
 
 
@@ -131,6 +145,28 @@ def test_mlflow_has_runs_with_parameters_metrics_curve_and_files(night: Session,
     assert [(point.step, point.value) for point in client.get_metric_history(runs[0].info.run_id, "curve")] == [(1, 3.0), (2, 2.0)]
     assert {file.path for file in client.list_artifacts(runs[0].info.run_id)} == {"work.py", "change.diff", "output.log"}
     assert not Path("mlruns").exists()
+
+
+@pytest.mark.needs("mlflow")
+def test_mlflow_takes_any_name_of_a_detail(toy: Make, tmp_path: Path):
+    names = ("acc@1", "loss (%)", "top,5", "a=b", "a//b", "../x", ".", "∑", "fine", "x" * 400)
+    session, store = toy(), f"sqlite:///{tmp_path / 'm.db'}"
+    write_night(session, 1)
+    experiment = session.state.experiments[0]
+    last = experiment.runs[-1]
+    last.ended = last.ended.model_copy(update={"details": {name: 1.5 for name in names}}) if last.ended else None
+    target = tracker("mlflow", session, store)
+    target.send(told(session, experiment))
+    metrics = mlflow_runs(store)[0].data.metrics
+    assert metrics["details/fine"] == 1.5 and metrics["details/acc_1"] == 1.5
+
+
+@pytest.mark.needs("mlflow")
+def test_what_mlflow_refuses_is_said(night: Session, tmp_path: Path):
+    said = CliRunner().invoke(
+        cli.app, ["export", "--to", "mlflow", "--workspace", str(night.workspace.root), "--where", "nonsense://x"]
+    )
+    assert said.exit_code == 1 and "mlflow refuses" in str(said.exception)
 
 
 @pytest.mark.needs("wandb")
@@ -225,7 +261,7 @@ def test_follow_sends_what_comes_as_it_comes(toy: Make):
         str(session.workspace.root),
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    path = session.workspace.root / "experiments.json"
+    path = session.workspace.root / f"experiments-{session.tag}.json"
 
     def status() -> str | None:
         rows = json.loads(path.read_text()) if path.exists() else []

@@ -65,8 +65,8 @@ def _words(figure: "Figure", session: Session) -> None:
         return drawn.get_window_extent().x1 / figure.bbox.width
 
     better = "lower" if task.metric.direction == "minimize" else "higher"
-    write(0.05, 0.905, one_line(task.name, 40), 17, INK, weight="bold")
-    write(0.95, 0.905, f"{task.metric.name}, {better} is better", 13, SOFT, ha="right")
+    write(0.05, 0.905, _within(task.name, 38), 17, INK, weight="bold")
+    write(0.95, 0.905, f"{_within(task.metric.name, 30)}, {better} is better", 13, SOFT, ha="right")
     best, _, reach = best_in_words(state).partition(" ± ")
     first = format_score(state.baseline_score) if state.baseline_score is not None and len(state.kept) > 1 else ""
     end = 0.05
@@ -114,7 +114,7 @@ def _curve(axes: "Axes", state: SessionState) -> None:
     axes.set_facecolor(PAPER)
     axes.scatter([row[0] for row in others], [row[2] for row in others], s=13, c=DOT, linewidths=0, zorder=2)
     if kept:
-        edges = [row[0] for row in kept] + [max(state.experiments[-1].number, kept[-1][0] + 1)]
+        edges = [row[0] for row in kept] + [state.experiments[-1].number + 0.5]
         best = [state.estimates.get(number, score) for number, _, score in kept]
         axes.step(edges, [*best, best[-1]], where="post", c=KEPT, linewidth=2.2, zorder=3)
         axes.scatter([row[0] for row in kept], [row[2] for row in kept], s=52, c=KEPT, edgecolors=PAPER, linewidths=1.4, zorder=4)
@@ -122,6 +122,7 @@ def _curve(axes: "Axes", state: SessionState) -> None:
             low, high = (state.sign * end for end in known.interval())
             axes.fill_between(edges[-2:], [low, low], [high, high], color=KEPT, alpha=0.2, linewidth=0, zorder=1)
     axes.set_ylim(*window(rows))
+    axes.set_xlim(state.experiments[0].number - 0.5, state.experiments[-1].number + 0.5)
     for number, experiment, score in _worth_naming(kept):
         axes.annotate(_short(experiment), (number, score), xytext=(7, 8), **LABEL)
     for side in ("top", "right", "left"):
@@ -144,6 +145,9 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
+def _within(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def _short(experiment: ExperimentState) -> str:
-    text = one_line(experiment.committed.description, 500)
-    return text if len(text) <= 36 else text[:35] + "…"
+    return _within(one_line(experiment.committed.description, 500), 36)

@@ -11,38 +11,50 @@ from rich.table import Table
 from rich.text import Text
 
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.text import one_line, visible
+from autoresearch_mcp.text import one_line
 from autoresearch_mcp.views.page.content import Json, Now
 from autoresearch_mcp.views.plot import scored, window
 from autoresearch_mcp.views.terminal import experiments_table, progress_line
 
 CHART, CURVE = 14, 9  # lines of the two drawings
-LEAST_WIDTH, LEAST_HEIGHT = 60, 30  # of a terminal that has room for them
+TABLE, LEAST_ROWS, LEAST_WIDTH = 6, 4, 60  # lines around the rows, with one to spare; rows and width without which nothing is drawn
 MOST = 2000  # experiments that are drawn, the latest
 
 
 class Screen:
-    """Of one session."""
+    """Of one session, as high as the terminal and no higher: what is cut off would be what is on."""
 
     def __init__(self, session: Session, rows: int):
         self._session, self._rows = session, rows
         self._now = Now()
+        self._drawn: object = None
+
+    def has_changed(self, size: ConsoleDimensions) -> bool:
+        """Whether there is anything new to draw."""
+        self._session.refresh()
+        return self._drawn != self._state(size, self._now.of(self._session, [self._session]))
+
+    def _state(self, size: ConsoleDimensions, now: Json) -> object:
+        return size, self._session.ledger.length, now
 
     def look(self, size: ConsoleDimensions) -> RenderableType:
         session = self._session
         session.refresh()
-        parts: list[RenderableType] = []
-        rows, drawn = self._rows, size.width >= LEAST_WIDTH and size.height >= LEAST_HEIGHT
-        if drawn and scored(session.state):
-            parts.append(Text.from_ansi(_progress(session, size.width)))
-            rows = min(rows, max(4, size.height - CHART - 10))
         now = self._now.of(session, [session])
+        self._drawn = self._state(size, now)
+        left = size.height - TABLE - (len(now["runs"]) + 2 if now["runs"] else 1)
+        drawn = size.width >= LEAST_WIDTH and left - CHART >= LEAST_ROWS and bool(scored(session.state))
+        left -= CHART if drawn else 0
+        with_curve = size.width >= LEAST_WIDTH and left - CURVE >= LEAST_ROWS and len(now["curve"]) > 1
+        left -= CURVE if with_curve else 0
+        parts: list[RenderableType] = [experiments_table(session, max(1, min(self._rows, left)), size.width)]
+        if drawn:
+            parts.append(Text.from_ansi(_progress(session, size.width)))
         if now["runs"]:
-            room = size.height - CHART - rows - 12
-            parts.append(_running(now, size.width, drawn and room >= CURVE))
+            parts.append(_running(now, size.width, with_curve))
         else:
-            parts.append(Text(progress_line(session)))
-        return Group(experiments_table(session, rows), *parts)
+            parts.append(Text(progress_line(session), no_wrap=True, overflow="ellipsis"))
+        return Group(*parts)
 
 
 def _progress(session: Session, width: int) -> str:
@@ -77,11 +89,9 @@ def _running(now: Json, width: int, with_curve: bool) -> RenderableType:
         line.add_column(width=24)
         line.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
         bar = ProgressBar(total=whole, completed=min(run["elapsed"], whole), width=24) if whole else Text("")
-        line.add_row(Text(f"experiment {run['number']}"), bar, Text(f"{told}   {one_line(run['description'], 200)}"))
+        line.add_row(Text(f"experiment {run['number']}"), bar, Text(f"{told}   {one_line(run['note'] or run['description'], 200)}"))
         parts.append(line)
-        if run["note"]:
-            parts.append(Text(visible(run["note"])))
-    if with_curve and len(now["curve"]) > 1:
+    if with_curve:
         parts.append(Text.from_ansi(_curve(now, width - 4)))
     return Panel(Group(*parts), title="now", title_align="left", border_style="dim")
 

@@ -11,6 +11,8 @@ from autoresearch_mcp.text import format_score, one_line, visible
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, shown, shown_gain, startup
 
 WIDTH = 160  # characters
+WHOLE, HALF = 110, 80  # characters of a terminal that has room for all columns, and for most
+SPARE = ("commit", "runs", "gain ± 95 %", "start-up", "seconds")
 STYLES = {"keep": "green", "crash": "red", "timeout": "red", "refused": "red", "pruned": "red", "running": "yellow"}
 
 
@@ -22,20 +24,29 @@ def console() -> Console:
     return made
 
 
-def experiments_table(session: Session, rows: int | None = None) -> Table:
-    """All experiments of a session, or the latest `rows`."""
+def experiments_table(session: Session, rows: int | None = None, width: int | None = None) -> Table:
+    """All experiments of a session, or the latest `rows`. With `width` each is one line, with what has room."""
     state, metric = session.state, session.task.metric.name
     gain = gain_in_words(shown_gain(state.standing.total, state.best_score or 0.0))
     best = f", best {best_in_words(state)}" if state.best else ""
     best += f", gain {gain}" if gain else ""
-    table = Table(title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left")
+    table = Table(
+        title=f"{session.tag}: {len(state.experiments)} experiments{best}", title_justify="left", expand=width is not None
+    )
     numbers = ("#", metric, "runs", "start-up", "seconds")
-    for name in ("#", "commit", metric, "runs", "gain ± 95 %", "status", "start-up", "seconds", "description"):
-        table.add_column(name, justify="right" if name in numbers else "left")
+    left_out = () if width is None or width >= WHOLE else ("commit", "start-up", "seconds") if width >= HALF else SPARE
+    names = ("#", "commit", metric, "runs", "gain ± 95 %", "status", "start-up", "seconds", "description")
+    shown_names = [name for name in names if name not in left_out]
+    for name in shown_names:
+        side = "right" if name in numbers else "left"
+        if width is None:
+            table.add_column(name, justify=side)
+        else:
+            table.add_column(name, justify=side, no_wrap=True, overflow="ellipsis", ratio=1 if name == "description" else None)
     for experiment in state.experiments[-rows:] if rows else state.experiments:
         seconds = sum(experiment.last.seconds.values()) if experiment.last else 0.0
         started = startup(experiment)
-        table.add_row(
+        cells = (
             str(experiment.number),
             experiment.committed.commit[:7],
             format_score(experiment.score) if experiment.score is not None else "-",
@@ -46,6 +57,7 @@ def experiments_table(session: Session, rows: int | None = None) -> Table:
             f"{seconds:.0f}",
             Text(one_line(experiment.committed.description, 500)),
         )
+        table.add_row(*(cell for name, cell in zip(names, cells, strict=True) if name not in left_out))
     return table
 
 

@@ -5,6 +5,7 @@ What is sent again takes the place of what was sent before, so a night can be ex
 holdout goes with it only where a human asked. Each library is an extra, imported when it is asked for.
 """
 
+import ast
 import csv
 import hashlib
 import json
@@ -12,24 +13,26 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.errors import AutoresearchError, NotFoundError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
-from autoresearch_mcp.text import one_line, visible
+from autoresearch_mcp.text import one_line, split_lines, visible
 from autoresearch_mcp.views import references
 from autoresearch_mcp.views.build import mean_holdout
 from autoresearch_mcp.views.printed import Point, printed, recorded
 
-CONSTANT = re.compile(r"^([A-Z][A-Z0-9_]*)(?::[^=\n]+)? = (.+?)(?:  #.*)?$", re.MULTILINE)
-SETTING = re.compile(r"^[ \t]*([A-Za-z_][\w.-]*)[ \t]*[:=][ \t]*(\S.*?)[ \t;,}]*$", re.MULTILINE)
+NUMBER = re.compile(r"[+-]?[0-9][0-9_]*(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+NAME = re.compile(r"[A-Za-z_][\w.-]*")
 PARAMETERS, CHARACTERS = 100, 500  # of one experiment, and of a value
+LINES = 20_000  # of a file that are looked at
 STEPS = 1000  # by which a share of the budget becomes a whole number, where there is no log any more
 
 
@@ -117,12 +120,50 @@ def told(session: Session, experiment: ExperimentState, sealed: bool = False) ->
 
 
 def parameters(text: str, base: str) -> dict[str, str]:
-    """What a file sets: a Python file's constants; of any other what it sets differently from the one that the night began with."""
-    found = dict(CONSTANT.findall(text))
+    """What a file sets: of Python its constants; of any other what it sets differently from the one that the night began with."""
+    found = constants(text)
     if not found:
-        before = dict(SETTING.findall(base))
-        found = {name: value for name, value in SETTING.findall(text) if before.get(name) != value}
-    return {name: visible(value[:CHARACTERS]) for name, value in list(found.items())[:PARAMETERS]}
+        before = settings(base)
+        found = {name: value for name, value in settings(text).items() if before.get(name) != value}
+    return {name: visible(one_line(value, CHARACTERS)) for name, value in list(found.items())[:PARAMETERS]}
+
+
+def constants(text: str) -> dict[str, str]:
+    """Names of a Python file's top level, in capitals or set to a literal; empty for what is no Python."""
+    try:
+        body = ast.parse(text).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    lines = split_lines(text)
+    found: dict[str, str] = {}
+    for node in body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        for target in targets:
+            if isinstance(target, ast.Name) and value is not None and (target.id.isupper() or isinstance(value, ast.Constant)):
+                found[target.id] = _source(lines, value)
+    return found
+
+
+def _source(lines: list[str], node: ast.expr) -> str:
+    """Of an expression, as far as a value is shown."""
+    first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+    parts = [line.encode() for line in lines[first : last + 1][:20]]
+    if last - first < 20:
+        parts[-1] = parts[-1][: node.end_col_offset]
+    parts[0] = parts[0][node.col_offset :]
+    return b"".join(parts).decode("utf-8", errors="replace")
+
+
+def settings(text: str) -> dict[str, str]:
+    """Lines like `name: value` or `name = value`."""
+    found: dict[str, str] = {}
+    for line in text.splitlines()[:LINES]:
+        place = min((at for sign in ":=" if (at := line.find(sign)) > 0), default=0)
+        name, value = line[:place].strip(), line[place + 1 :].strip(" \t;,}")
+        if place and value and NAME.fullmatch(name):
+            found[name] = value
+    return found
 
 
 # --- where they go ----------------------------------------------------------------------------------------------------
@@ -157,6 +198,8 @@ class MLflow:
         self._client = tracking.MlflowClient(place)
         name = f"autoresearch/{session.task.name}"
         known = self._client.get_experiment_by_name(name)
+        if known is not None and known.lifecycle_stage != "active":
+            self._client.restore_experiment(known.experiment_id)
         self._experiment: str = known.experiment_id if known else self._client.create_experiment(name, _beside(place))
         self._workspace = _digest(session)
 
@@ -173,9 +216,9 @@ class MLflow:
         else:
             run = client.create_run(self._experiment, start_time=start, tags=tags, run_name=told.name).info.run_id
         # By the number of runs, so that the latest mean is the latest value; sent again, the same is the same.
-        metrics = [entities.Metric(name, value, start, runs) for name, value in told.metrics.items()]
+        metrics = [entities.Metric(_safe(name), value, start, runs) for name, value in told.metrics.items()]
         metrics += [entities.Metric("curve", y, start, step) for step, y in told.steps]
-        params = [entities.Param(name, value) for name, value in told.parameters.items()]
+        params = [entities.Param(_safe(name), value) for name, value in told.parameters.items()]
         for first in range(0, len(metrics), 1000):  # what one call takes
             client.log_batch(run, metrics[first : first + 1000])
         client.log_batch(run, params=params)
@@ -186,6 +229,12 @@ class MLflow:
 
     def close(self) -> None:
         pass
+
+
+def _safe(name: str) -> str:
+    """A name that trackers take: words of letters, digits and signs that no file system minds, with slashes between them."""
+    words = [re.sub(r"[^A-Za-z0-9_. -]", "_", word).strip(". ") for word in name.split("/")]
+    return "/".join(word for word in words if word)[:200] or "_"
 
 
 def _beside(place: str) -> str | None:
@@ -257,11 +306,13 @@ class TensorBoard:
         for step, y in told.steps:
             writer.add_scalar("curve", y, step)
         for name, value in told.metrics.items():
-            writer.add_scalar(name, value, told.number)
+            writer.add_scalar(_safe(name), value, told.number)
         texts = {"tags": json.dumps(told.tags, indent=1)} | told.artefacts
         for name, text in texts.items():
             writer.add_text(name, "\n".join(f"    {line}" for line in text.splitlines()), told.number)  # Markdown's for: as it is
-        writer.add_hparams(dict(told.parameters), {f"hparam/{name}": told.metrics[name] for name in told.metrics}, run_name=".")
+        writer.add_hparams(
+            dict(told.parameters), {f"hparam/{_safe(name)}": value for name, value in told.metrics.items()}, run_name="."
+        )
         writer.close()
 
     def close(self) -> None:
@@ -272,7 +323,7 @@ class Table:
     """One file for all, rewritten whole: CSV with a column for each parameter and metric, or JSON."""
 
     def __init__(self, session: Session, where: str | None, form: str):
-        self._path = Path(where) if where else session.workspace.root / f"experiments.{form}"
+        self._path = Path(where) if where else session.workspace.root / f"experiments-{session.tag}.{form}"
         self._form = form
         self._rows: dict[int, Told] = {}
 
@@ -282,7 +333,7 @@ class Table:
     def close(self) -> None:
         rows = [told for _, told in sorted(self._rows.items())]
         if self._form == "json":
-            write_atomic(self._path, (json.dumps([asdict(told) for told in rows], indent=1) + "\n").encode())
+            write_atomic(self._path, (json.dumps([asdict(told) for told in rows], indent=1) + "\n").encode(), 0o600)
             return
         flat = [
             {"experiment": told.number, "session": told.session, "status": told.status, "at": told.at}
@@ -297,7 +348,7 @@ class Table:
             writer.writeheader()
             writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in flat)
             file.seek(0)
-            write_atomic(self._path, file.read().encode())
+            write_atomic(self._path, file.read().encode(), 0o600)
 
 
 TRACKERS: dict[str, Callable[[Session, str | None], Tracker]] = {
@@ -310,15 +361,30 @@ TRACKERS: dict[str, Callable[[Session, str | None], Tracker]] = {
 
 
 def tracker(name: str, session: Session, where: str | None) -> Tracker:
-    """Raises NotFoundError for one that there is none of, or whose library is not installed."""
+    """Raises NotFoundError for one that there is none of or whose library is missing, AutoresearchError for what it refuses."""
     if name not in TRACKERS:
         raise NotFoundError(f"There is no tracker {name!r}. Choose one of: {', '.join(TRACKERS)}.")
-    return TRACKERS[name](session, where)
+    with refusing(name):
+        return TRACKERS[name](session, where)
+
+
+@contextmanager
+def refusing(name: str) -> Generator[None]:
+    """What a library raises, as an error of ours."""
+    try:
+        yield
+    except AutoresearchError:
+        raise
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}", 400)
+        raise AutoresearchError(f"{name} refuses: {reason}. Check --where and the settings in its environment.") from error
 
 
 def _no_formula(value: object) -> object:
     """A text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t") else value
+    if not isinstance(value, str) or value[:1] not in ("=", "+", "-", "@", "\t") or NUMBER.fullmatch(value):
+        return value
+    return f"'{value}"
 
 
 def _digest(session: Session) -> str:

@@ -4,6 +4,7 @@ Everything that an agent or a run wrote is a value here, with nothing in it that
 alone. What a whole night costs is paid once: rows are kept by the version of their experiment.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from math import hypot, isfinite
@@ -33,7 +34,7 @@ from autoresearch_mcp.views.printed import Point, Printed, printed, recorded
 
 FIELDS = ("number", "session", "status", "score", "reach", "runs", "gain", "seconds", "at", "known", "description")
 """Of a row: `known` is what a kept one scores as far as is known, by which the line of the best is drawn."""
-THEMES, LESSONS = 40, 12
+THEMES, LESSONS, SESSIONS = 40, 12, 200  # that are told of
 LOG, LOG_LINES, LIVE_LINES = 40_000, 600, 40  # characters and lines of a log, and lines of the one that is on
 CURVE = 400  # points sent of a curve
 
@@ -69,12 +70,12 @@ def row(state: SessionState, experiment: ExperimentState) -> Row:
         experiment.committed.session,
         visible(one_line(experiment.label, 40)),
         None if score is None else shown_score(score),
-        reach(state, experiment) or None,
+        shown_difference(reach(state, experiment), score or 0.0) or None,
         len(experiment.scores),
         shown(experiment.verdict.gain, score or 0.0) if experiment.verdict else [],
         round(sum(last.seconds.values()), 1) if last else None,
         round(experiment.at, 1),
-        known,
+        None if known is None else shown_score(known),
         visible(one_line(experiment.committed.description, 500)),
     ]
 
@@ -92,7 +93,7 @@ def sessions(ledger: LedgerState) -> list[Json]:
             "running": len(state.running),
             "at": max((experiment.at for experiment in state.experiments[-1:]), default=state.at),
         }
-        for tag, state in sorted(ledger.sessions.items(), key=lambda item: -item[1].at)
+        for tag, state in sorted(ledger.sessions.items(), key=lambda item: -item[1].at)[:SESSIONS]
         if state.started.examines is None
     ]
 
@@ -102,7 +103,23 @@ def shown_states(session: Session, everyone: bool) -> list[SessionState]:
 
 
 def head(session: Session, everyone: bool = False, sealed: bool = False) -> Json:
-    """Everything but the rows and what is on now."""
+    """Everything but the rows and what is on now. With `everyone` the counts are those of all sessions, the rest of this one."""
+    states = shown_states(session, everyone)
+    counts = sum((Counter(state.counts) for state in states), Counter[str]())
+    return head_without_morning(session, everyone) | visible_json(
+        {
+            "morning": morning(session, sealed),
+            "sealed": sealed,
+            "experiments": sum(len(state.experiments) for state in states),
+            "kept": sum(len(state.kept) for state in states),
+            "runs": sum(limits.runs(state) for state in states),
+            "counts": dict(counts),
+        }
+    )
+
+
+def head_without_morning(session: Session, everyone: bool = False) -> Json:
+    """The same without what the human's own commands have found out."""
     state, task = session.state, session.task
     content = {
         "session": session.tag,
@@ -130,8 +147,7 @@ def head(session: Session, everyone: bool = False, sealed: bool = False) -> Json
         "places": [theme.model_dump() for theme in build.themes(state, THEMES)],
         "lessons": [{"number": number, "text": text} for text, number in reversed(state.lessons.items())][:LESSONS],
         "machines": machines(session),
-        "morning": morning(session, sealed),
-        "sealed": sealed,
+        "sealed": False,
     }
     return visible_json(content)
 
@@ -152,10 +168,11 @@ def noise(state: SessionState) -> Json:
 
     def half(error: float) -> float | None:
         width = Estimate(0.0, error, found.degrees).interval()[1]
-        return width if isfinite(width) else None
+        return shown_difference(width, score) if isfinite(width) else None
 
+    told |= {"deviation": shown_difference(deviation, score)}
     told |= {"interval": half(known.error) if known.error else None, "luck": half(hypot(deviation, known.error))}
-    two = format_score(shown_difference(half(2**0.5 * deviation) or 0.0, score))
+    two = format_score(half(2**0.5 * deviation) or 0.0)
     told["means"] = (
         f"Two runs of the very same file may differ by {two} through luck alone (95 %). "
         "What looks better by less than that in a single run is not known to be; that is why promising files are run again before "
@@ -194,15 +211,16 @@ class Now:
 
     def of(self, session: Session, among: Iterable[Session]) -> Json:
         """`among`: the sessions whose runs are told of. Cheap: of a log only what is new is read."""
-        state = session.state
-        runs = [self._run(one, experiment, run) for one in among for experiment, run in one.state.running]
+        running = [(one, experiment, run) for one in among for experiment, run in one.state.running]
+        runs = [self._run(*of) for of in running]
         slots = [asdict(use) for use in session.executor.in_use()]
         content: Json = {"runs": runs, "slots": slots, "curve": [], "best_curve": [], "log": ""}
-        if state.running:
-            experiment = state.running[0][0]
-            content["curve"] = thinned(self._curve(session, experiment))
-            content["best_curve"] = thinned(self._curve(session, state.best)) if state.best not in (None, experiment) else []
-            path = references.log_path(session, experiment)
+        if running:
+            followed, experiment, _ = running[0]
+            best = followed.state.best
+            content["curve"] = thinned(self._curve(followed, experiment))
+            content["best_curve"] = thinned(self._curve(followed, best)) if best not in (None, experiment) else []
+            path = references.log_path(followed, experiment)
             content["log"] = tail(path, LOG, LIVE_LINES) if path else ""
         return visible_json(content)
 
@@ -256,6 +274,7 @@ def experiment(session: Session, number: int, sealed: bool = False) -> Json:
     content = {
         "number": number,
         "session": session.tag,
+        "metric": task.metric.name,
         "description": committed.description,
         "hypothesis": committed.hypothesis,
         "learned": verdict.learned if verdict else None,
@@ -309,7 +328,7 @@ def run_of(run: RunState, sealed: bool) -> Json:
         "hardware": ended.hardware,
         "disturbed": ended.disturbed,
         "marks": ended.marks,
-        "details": ended.details,
+        "details": {name: shown_score(value) for name, value in ended.details.items()},
         "saved": ended.saved,
     }
     if sealed and ended.holdout is not None:

@@ -11,7 +11,7 @@ from autoresearch_mcp.views.page import content
 FILES = Path(__file__).parent
 SCRIPTS = ("dom.js", "chart.js", "curves.js", "panel.js")  # each uses those before it
 STYLES = ("vendor/uPlot.min.css", "page.css")
-MOST = 2000  # experiments that it shows, the latest
+MOST = 500  # experiments that it shows beside the kept ones, the latest
 _LINK = re.compile(r"^import .*\n|^export (?=const|function|class|async)", re.MULTILINE)
 
 
@@ -33,9 +33,22 @@ def _joined(names: list[str] | tuple[str, ...]) -> str:
     return "\n".join((FILES / "static" / name).read_text(encoding="utf-8") for name in names)
 
 
-def night(session: Session) -> str:
-    """What the panel draws, as JSON: never with what is sealed."""
-    state = session.state
-    rows = [content.row(state, experiment) for experiment in state.experiments[-MOST:]]
-    told = {"head": content.head(session), "fields": content.FIELDS, "rows": rows, "now": content.Now().of(session, [session])}
-    return json.dumps(told, allow_nan=False)
+class Night:
+    """What the panel draws, of one session. An agent may read it: it holds what tools tell, and nothing that a human has asked."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._now = content.Now()
+        self._made: tuple[int, str] = (-1, "")
+
+    def told(self) -> str:
+        """As JSON. Of what is on only what is new is read, and the rest is made again when the ledger has grown."""
+        session, length = self._session, self._session.ledger.length
+        if self._made[0] != length:
+            state = session.state
+            shown = {experiment.number: experiment for experiment in (*state.kept, *state.experiments[-MOST:])}
+            rows = [content.row(state, shown[number]) for number in sorted(shown)]
+            head = content.head_without_morning(session)
+            self._made = (length, json.dumps({"head": head, "fields": content.FIELDS, "rows": rows}, allow_nan=False))
+        now = json.dumps(self._now.of(session, [session]), allow_nan=False)
+        return f'{self._made[1][:-1]}, "now": {now}}}'

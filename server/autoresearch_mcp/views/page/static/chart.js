@@ -15,6 +15,7 @@ export class Progress {
     this.box = h("div", { class: "chart", tabIndex: 0, role: "group", "aria-roledescription": "chart" }, this.tip);
     this.box.addEventListener("keydown", (event) => this.key(event));
     this.box.addEventListener("blur", () => this.point(null));
+    this.box.__progress = this; // for whoever looks from outside: the drawing says nothing of itself
     this.element = h("figure", { class: "progress" }, this.box, this.caption = h("figcaption", {}));
     this.sizer = new ResizeObserver(() => this.fit());
     this.sizer.observe(this.box);
@@ -42,7 +43,7 @@ export class Progress {
     if (this.plot && this.shape === shape) {
       const zoomed = this.zoomed();
       this.plot.setData(data, false);
-      if (!zoomed) this.plot.setScale("x", this.span()); else this.plot.redraw();
+      if (!zoomed) this.plot.setScale("x", (this.before = this.span())); else this.plot.redraw();
     } else {
       this.shape = shape;
       this.build(data);
@@ -156,7 +157,8 @@ export class Progress {
 
   tick(value, splits) {
     const step = splits.length > 1 ? Math.abs(splits[1] - splits[0]) : 1;
-    return value.toFixed(Math.min(6, Math.max(0, Math.ceil(-Math.log10(step) - 1e-9))));
+    const decimals = Math.max(0, Math.ceil(-Math.log10(step) - 1e-9));
+    return decimals <= 6 ? value.toFixed(decimals) : value.toPrecision(4);
   }
 
   dress() { this.plot?.redraw(false); }
@@ -274,7 +276,7 @@ export class Progress {
   }
 
   key(event) {
-    const place = this.at ? this.rows.indexOf(this.at) : null;
+    const place = this.at ? this.rows.findIndex((row) => row.number === this.at.number) : null;
     const step = { ArrowRight: 1, ArrowLeft: -1, PageDown: 20, PageUp: -20 }[event.key];
     if (step && this.rows.length) {
       const next = place === null ? this.rows.length - 1 : Math.max(0, Math.min(this.rows.length - 1, place + step));

@@ -16,6 +16,14 @@ export function h(name, props = {}, ...children) {
 
 export const put = (element, ...children) => element.replaceChildren(...children.flat().filter(Boolean));
 
+// The same where somebody may stand in it by keyboard: the focus stays where it was.
+export function replace(element, ...children) {
+  const within = () => [...element.querySelectorAll("a, button, select, input, summary, [tabindex]")];
+  const place = element.contains(document.activeElement) ? within().indexOf(document.activeElement) : -1;
+  put(element, ...children);
+  if (place >= 0) within()[place]?.focus({ preventScroll: true });
+}
+
 // Six decimals as in results.tsv, or six digits where those would lose a small or large number.
 export function score(value) {
   if (value === null || value === undefined) return "–";
@@ -40,9 +48,10 @@ export function gain(figures) {
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "–";
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${String(Math.round(seconds % 60)).padStart(2, "0")} s`;
-  return `${Math.floor(seconds / 3600)} h ${String(Math.floor((seconds % 3600) / 60)).padStart(2, "0")} min`;
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${String(whole % 60).padStart(2, "0")} s`;
+  return `${Math.floor(whole / 3600)} h ${String(Math.floor((whole % 3600) / 60)).padStart(2, "0")} min`;
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });

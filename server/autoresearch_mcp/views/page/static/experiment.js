@@ -7,30 +7,37 @@ import { experiment } from "./store.js";
 const dialog = document.getElementById("experiment");
 let shown = null, from = "#/night", curves = null;
 
-dialog.addEventListener("close", () => { shown = null; curves?.close(); curves = null; if (location.hash.startsWith("#/experiment/")) location.hash = from; });
+dialog.addEventListener("close", () => {
+  shown = null;
+  curves?.close();
+  curves = null;
+  if (location.hash.startsWith("#/experiment/")) history.replaceState(null, "", from); // so that back does not open it again
+});
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 dialog.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("pre")) return; // which scrolls
   if (event.key === "ArrowLeft" || event.key === "ArrowRight") step(event.key === "ArrowLeft" ? -1 : 1);
 });
 addEventListener("hashchange", (event) => { const before = new URL(event.oldURL).hash; if (before && !before.startsWith("#/experiment/")) from = before; });
 
-let rows = [];
+let night = null;
 function step(by) {
+  const rows = night?.order ?? [];
   const place = rows.findIndex((row) => row.number === shown) + by;
   if (rows[place]) location.hash = `#/experiment/${rows[place].number}`;
 }
 
-export function closeExperiment() { if (dialog.open) dialog.close(); }
+export function closeExperiment() { shown = null; if (dialog.open) dialog.close(); }
 
 export async function showExperiment(number, store) {
-  rows = store.order;
+  night = store;
   shown = number;
   let told;
   try { told = await experiment(number); } catch (error) { told = { error: String(error.message ?? error) }; }
   if (shown !== number) return;
   curves?.close();
-  put(dialog, ...(told.error ? failed(number, told.error) : page(told, store.head)));
+  put(dialog, ...(told.error ? failed(number, told.error) : page(told)));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   dialog.querySelector(".shut").focus();
@@ -47,13 +54,13 @@ const failed = (number, words) => [bar(`Experiment ${number}`), h("p", { class: 
 const fact = (name, ...value) => (value.some((part) => part !== "" && part !== null && part !== undefined) ? h("div", { class: "fact" }, h("dt", {}, name), h("dd", {}, ...value)) : null);
 const part = (title, ...children) => h("section", {}, h("h3", {}, title), ...children);
 
-function page(told, head) {
+function page(told) {
   curves = new Curves(190);
   const parts = [
     bar(told.description || `Experiment ${told.number}`),
     h("p", { class: "under" }, h("span", { class: `badge ${kind(told.status)}` }, named(told.status)), ` experiment ${told.number} of ${told.session}, ${time(told.at)}, `, h("code", {}, told.commit.slice(0, 12))),
     h("dl", { class: "facts" },
-      fact(head?.metric ?? "score", told.score ? h("strong", {}, told.score) : "no score"), fact("gain ± 95 %", told.simpler ? "shorter, no worse" : told.gain),
+      fact(told.metric, told.score ? h("strong", {}, told.score) : "no score"), fact("gain ± 95 %", told.simpler ? "shorter, no worse" : told.gain),
       fact("lines", `+${told.added} −${told.removed}`), fact("verdict", told.reason), fact("why it should help", told.hypothesis), fact("learned", told.learned),
       fact("in", told.places.join(", ")), fact("like", told.similar ? h("a", { href: `#/experiment/${told.similar}` }, `experiment ${told.similar}`) : null),
       ...Object.entries(told.checks).map(([name, said]) => fact(`check ${name}`, said)), ...Object.entries(told.limits).map(([name, said]) => fact(name, said))),

@@ -18,6 +18,8 @@ const tabs = document.getElementById("tabs");
 const picker = document.getElementById("sessions");
 let shown = null;
 let view = null;
+let chosen = new URLSearchParams(location.search).get("session");
+let everyone = new URLSearchParams(location.search).get("everyone") === "1";
 
 // --- which view ---
 
@@ -46,7 +48,7 @@ function open(name) {
 
 function draw(what) {
   if (!store.head) {
-    if (store.words) put(main, h("p", { class: "waiting" }, store.words));
+    if (store.words) put(main, h("p", { class: "waiting" }, store.words, chosen ? h("span", {}, " ", h("a", { href: location.pathname }, "Show the latest session.")) : ""));
     return;
   }
   if (!view) {
@@ -62,16 +64,14 @@ function draw(what) {
 
 // --- the session ---
 
-let chosen = new URLSearchParams(location.search).get("session");
-let everyone = new URLSearchParams(location.search).get("everyone") === "1";
-
 function sessions() {
   const { head } = store;
   const options = head.sessions.map((one) => h("option", { value: one.tag, selected: !everyone && one.tag === head.session },
     `${one.tag}, ${one.experiments}${one.running ? ", running" : ""}`));
   if (head.sessions.length > 1) options.push(h("option", { value: "*", selected: everyone }, "all sessions"));
-  put(picker, ...options);
-  picker.parentElement.hidden = options.length < 2;
+  const shape = JSON.stringify([head.sessions, head.session, everyone]);
+  if (picker.dataset.shape !== shape && document.activeElement !== picker) { picker.dataset.shape = shape; put(picker, ...options); }
+  picker.parentElement.hidden = options.length < 2 && document.activeElement !== picker;
   document.getElementById("title").textContent = head.task;
   document.title = `${head.best || "no score yet"} · ${head.task}`;
 }
@@ -126,7 +126,8 @@ listen((what) => {
     link.classList.toggle("off", !store.live);
     return;
   }
-  if (what === "trouble") { link.textContent = store.words; link.classList.add("off"); return; }
+  if (what === "trouble") { link.textContent = store.words; link.title = store.words; link.classList.add("off"); return; }
+  if (what !== "empty") { link.textContent = "live"; link.title = ""; link.classList.remove("off"); }
   if (what === "night") sessions();
   draw(what);
 });

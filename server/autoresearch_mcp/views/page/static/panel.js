@@ -9,7 +9,8 @@ const VERSION = "2026-01-26", NIGHT = "autoresearch://night";
 const EVERY_RUNNING = 3000, EVERY = 20000; // milliseconds between looks
 const body = document.getElementById("panel");
 const waiting = new Map();
-let asked = 0, answer = null, reads = false, timer = 0;
+const PATIENCE = 15000, IDLE = 60; // milliseconds for an answer, and looks in a row at which nothing runs, after which it rests
+let asked = 0, answer = null, reads = false, timer = 0, over = false, seen = true, idle = 0;
 
 // --- the host ---
 
@@ -18,9 +19,11 @@ const tell = (method, params = {}) => post({ method, params });
 const ask = (method, params) => new Promise((done, failed) => {
   asked += 1;
   waiting.set(asked, { done, failed });
+  setTimeout(() => failed(new Error("no answer")), PATIENCE);
   post({ id: asked, method, params });
 });
 
+document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
 addEventListener("message", ({ source, data }) => {
   if (source !== parent || data?.jsonrpc !== "2.0") return;
   if (data.method === undefined) {
@@ -30,7 +33,7 @@ addEventListener("message", ({ source, data }) => {
   } else if (data.method === "ui/notifications/tool-result") { answer = data.params; look(); }
   else if (data.method === "ui/notifications/host-context-changed") dress(data.params);
   else if (data.id !== undefined) {
-    if (data.method === "ui/resource-teardown") clearTimeout(timer);
+    if (data.method === "ui/resource-teardown") { over = true; clearTimeout(timer); }
     if (data.method === "ui/resource-teardown" || data.method === "ping") post({ id: data.id, result: {} });
     else post({ id: data.id, error: { code: -32601, message: "not known" } });
   }
@@ -50,14 +53,19 @@ const stats = h("dl", { class: "stats" }), now = h("div", { class: "now" }), wor
 put(body, stats, chart.element, now, curves.element, words);
 const figure = (name, value, more) => h("div", {}, h("dt", {}, name), h("dd", {}, h("strong", {}, value), more ? h("span", {}, more) : ""));
 
+// While it is seen, and something may still happen: a chat keeps the panels of old answers.
+new IntersectionObserver(([entry]) => { const before = seen; seen = entry.isIntersecting; if (seen && !before) look(); }).observe(body);
+
 async function look() {
   clearTimeout(timer);
+  if (over || !seen || document.hidden) return;
   let night = null;
   if (reads) {
     try { night = JSON.parse((await ask("resources/read", { uri: NIGHT })).contents[0].text); } catch { /* the words are there */ }
   }
   if (night) shown(night); else spoken();
-  timer = setTimeout(look, night?.now.runs.length ? EVERY_RUNNING : EVERY);
+  idle = night?.now.runs.length ? 0 : idle + 1;
+  if (!over && idle < IDLE) timer = setTimeout(look, idle ? EVERY : EVERY_RUNNING);
 }
 
 function shown({ head, fields, rows, now: on }) {

@@ -5,16 +5,34 @@ const listeners = new Set();
 export const listen = (act) => listeners.add(act);
 const tell = (what) => listeners.forEach((act) => act(what));
 
-let source = null;
+const AGAIN = 5000, AWAY = 10000; // milliseconds until another try, and until a page that nobody sees lets its connection go
+let source = null, wanted = null, leaving = 0;
+
+// A browser has six connections to one server for all its pages: one that is not seen needs none.
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(leaving);
+  if (document.hidden) leaving = setTimeout(() => { source?.close(); source = null; }, AWAY);
+  else if (!source && wanted) connect(...wanted);
+});
+
+// After an answer that was no stream a browser does not try again by itself.
+async function lost() {
+  if (source?.readyState !== EventSource.CLOSED) return;
+  source = null;
+  const answer = await fetch("/", { method: "HEAD" }).catch(() => null);
+  if (answer?.status === 401) { store.words = "This page needs a new link: autoresearch-mcp dashboard --link"; tell("trouble"); }
+  setTimeout(() => { if (!source && wanted && !document.hidden) connect(...wanted); }, AGAIN);
+}
 
 export function connect(session, everyone) {
+  wanted = [session, everyone];
   source?.close();
   const query = new URLSearchParams();
   if (session) query.set("session", session);
   if (everyone) query.set("everyone", "1");
   source = new EventSource(`/events?${query}`);
   source.addEventListener("open", () => { store.live = true; tell("live"); });
-  source.addEventListener("error", () => { store.live = false; tell("live"); });
+  source.addEventListener("error", () => { store.live = false; tell("live"); lost(); });
   source.addEventListener("night", (event) => { store.rows.clear(); take(JSON.parse(event.data)); });
   source.addEventListener("rows", (event) => take(JSON.parse(event.data)));
   source.addEventListener("now", (event) => { store.now = JSON.parse(event.data); tell("now"); });

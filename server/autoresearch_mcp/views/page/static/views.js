@@ -2,9 +2,16 @@
 
 import { Progress } from "./chart.js";
 import { Curves } from "./curves.js";
-import { duration, h, kind, named, put, score, time } from "./dom.js";
+import { duration, h, kind, named, put, replace, score } from "./dom.js";
 
 const openOne = (number) => { location.hash = `#/experiment/${number}`; };
+// Whether what a view is made of has changed since it was last drawn: what has not is left alone, with whoever stands in it.
+function changed(view, of) {
+  const key = JSON.stringify(of);
+  if (view.drawn === key) return false;
+  view.drawn = key;
+  return true;
+}
 const card = (title, ...children) => h("section", { class: "card" }, h("h2", {}, title), ...children);
 
 // --- the night ---
@@ -33,7 +40,7 @@ export class Night {
     const stat = (name, value, more) => h("div", {}, h("dt", {}, name), h("dd", {}, h("strong", {}, value), more ? h("span", {}, more) : ""));
     const [best, reach] = head.best.split(" ± "), [gained, gainReach] = head.gain.split(" ± ");
     put(this.stats,
-      stat(`best ${head.metric}${reach ? ", 95 %" : ""}`, best || "–", reach ? `± ${reach}` : ""),
+      stat(`best ${head.metric}${head.everyone ? ` (${head.session})` : ""}${reach ? ", 95 %" : ""}`, best || "–", reach ? `± ${reach}` : ""),
       stat(gainReach ? "gain, 95 %" : "gain", gained || "–", gainReach ? `± ${gainReach}` : head.baseline ? `baseline ${head.baseline}` : ""),
       stat("experiments", String(head.experiments), `${head.kept} kept, ${head.runs} runs`),
       stat("luck of one run", head.noise.deviation === null ? "–" : score(head.noise.deviation), head.noise.deviation === null ? "not measured" : "standard deviation"));
@@ -41,7 +48,7 @@ export class Night {
     this.means.textContent = head.noise.means;
     this.others.hidden = !head.everyone;
     if (head.everyone) put(this.others, h("h2", {}, "Sessions"), sessionsTable(head));
-    put(this.latest, h("h2", {}, "Latest"), order.length ? h("ol", { class: "latest" }, order.slice(-8).reverse().map((row) => h("li", {}, h("a", { href: `#/experiment/${row.number}` },
+    replace(this.latest, h("h2", {}, "Latest"), order.length ? h("ol", { class: "latest" }, order.slice(-8).reverse().map((row) => h("li", {}, h("a", { href: `#/experiment/${row.number}` },
       h("span", { class: `badge ${kind(row.status)}` }, named(row.status)), h("span", { class: "what" }, row.description), h("span", { class: "figures" }, row.score === null ? "" : score(row.score)))))) : h("p", { class: "soft" }, "Nothing has run yet. The first run is the baseline."));
   }
 
@@ -54,10 +61,10 @@ export class Night {
     const [first, ...others] = now.runs;
     this.curves.update(now.curve, now.best_curve, `experiment ${first.number}`, "the best");
     if (!this.clock) { this.clock = h("div", {}); this.log = h("pre", { class: "log", tabIndex: 0, role: "region", "aria-label": "What the run prints" }); this.more = h("div", {}); }
-    put(this.clock, clock(first));
+    replace(this.clock, clock(first));
     const said = now.log || "(nothing printed yet)";
     if (this.log.textContent !== said) { this.log.textContent = said; this.log.scrollTop = this.log.scrollHeight; }
-    put(this.more, ...others.map(clock), slots(now.slots ?? []));
+    replace(this.more, ...others.map(clock), slots(now.slots ?? []));
     if (!this.clock.isConnected) put(this.now, h("h2", {}, "Now"), this.clock, this.curves.element, h("details", {}, h("summary", {}, "What it prints"), this.log), this.more);
   }
 }
@@ -92,8 +99,9 @@ export class Morning {
   update(what) {
     if (what !== "night") return;
     const { head } = this.store, { morning } = head, [title, tone] = REAL[morning.real.state];
+    if (!changed(this, [head.best, head.gain, head.experiments, morning, head.lessons, head.session])) return;
     const changes = morning.changes, widest = Math.max(1e-12, ...changes.flatMap((one) => one.gain.map(Math.abs)));
-    put(this.element, h("h1", {}, "Good morning"),
+    replace(this.element, h("h1", {}, "Good morning"), head.sessions.length > 1 ? h("p", { class: "soft" }, `Session ${head.session}${head.everyone ? ", which has the best of all" : ""}`) : null,
       h("p", { class: "lead" }, head.gain ? `${head.metric} went from ${head.baseline} to ${head.best}: a gain of ${head.gain}.` : head.baseline ? `${head.metric} stands at ${head.best || head.baseline}. Nothing better has been found yet.` : "There is no score yet."),
       card("Is it real?", h("p", {}, h("span", { class: `badge ${tone}` }, title), ` ${morning.real.words}`), command(morning.real.command),
         morning.holdout ? h("p", {}, `Sealed holdout: baseline ${morning.holdout.baseline ?? "–"}, best ${morning.holdout.best ?? "–"}; looked at by verify ${morning.holdout.looks} times.`) : null,
@@ -127,7 +135,8 @@ export class Places {
   update(what) {
     if (what !== "night") return;
     const { head } = this.store, most = Math.max(1, ...head.places.map((one) => one.tried));
-    put(this.element, h("h1", {}, "What was tried"),
+    if (!changed(this, [head.places, head.counts])) return;
+    replace(this.element, h("h1", {}, "What was tried"),
       card(`By place in ${head.file}`, head.places.length ? h("ul", { class: "bars" }, head.places.map((one) => h("li", {}, h("code", {}, one.place),
         h("span", { class: "tried-bar", "aria-hidden": "true" }, h("i", { class: "all", style: { width: `${(100 * one.tried) / most}%` } }), h("i", { class: "own", style: { width: `${(100 * one.kept) / most}%` } })),
         h("span", { class: "figures" }, `${one.tried} tried, ${one.kept} kept`),
@@ -146,8 +155,8 @@ export class Machines {
     const { head, now } = this.store;
     if (what === "now") put(this.slots, ...(now?.slots ?? []).map((use) => h("div", { class: "slot" }, h("p", {}, h("b", {}, use.kind), ` ${use.used} of ${use.there} in use${use.waiting ? `, ${use.waiting} waiting` : ""}`),
       h("div", { class: "cells", "aria-hidden": "true" }, Array.from({ length: Math.min(use.there, 64) }, (_, place) => h("i", { class: place < use.used ? "used" : "" }))))));
-    if (what !== "night") return;
-    put(this.element, h("h1", {}, "Machines"), card("Slots", this.slots), card("Noise", h("p", {}, `Deviation of one run: ${head.noise.words}.`), h("p", { class: "soft" }, head.noise.means)),
+    if (what !== "night" || !changed(this, [head.machines, head.noise])) return;
+    replace(this.element, h("h1", {}, "Machines"), card("Slots", this.slots), card("Noise", h("p", {}, `Deviation of one run: ${head.noise.words}.`), h("p", { class: "soft" }, head.noise.means)),
       card("Where runs took place", head.machines.runs.length ? h("div", { class: "scroller", tabIndex: 0, role: "region", "aria-label": "Where runs took place" }, h("table", {}, h("thead", {}, h("tr", {}, ["hardware", "machine", "sandbox", "runs", "disturbed"].map((name) => h("th", { scope: "col" }, name)))),
         h("tbody", {}, head.machines.runs.map((one) => h("tr", {}, h("th", { scope: "row" }, one.hardware), h("td", {}, h("code", {}, one.machine)), h("td", {}, one.sandbox), h("td", {}, String(one.runs)), h("td", {}, String(one.disturbed))))))) : h("p", { class: "soft" }, "Nothing has run yet."),
         ...head.machines.told.map((words) => h("p", { class: "soft" }, words))));
