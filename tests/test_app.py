@@ -151,7 +151,13 @@ def test_resources_and_prompt(notes: Session):
     async def go() -> None:
         async with connect(notes.workspace.root) as client:
             listed = {str(resource.uri) for resource in (await client.list_resources()).resources}
-            assert listed == {"autoresearch://program", "autoresearch://notes", "autoresearch://results.tsv"}
+            assert listed == {
+                "autoresearch://program",
+                "autoresearch://notes",
+                "autoresearch://results.tsv",
+                "autoresearch://night",
+                "ui://autoresearch/night.html",
+            }
             templates = {template.uri_template for template in (await client.list_resource_templates()).resource_templates}
             assert templates == {"autoresearch://experiments/{number}/log", "autoresearch://experiments/{number}/diff"}
             for uri, word in (

@@ -62,7 +62,7 @@ def test_create_refuses_what_is_not_empty_and_names_the_next_step(tmp_path: Path
 def test_unknown_tasks_and_presets_list_what_there_is(tmp_path: Path):
     with pytest.raises(TaskError, match="default, .*notes"):
         create(tmp_path / "w", "nonsense")
-    with pytest.raises(TaskError, match="tiny, cpu, gpu"):
+    with pytest.raises(TaskError, match="tiny, cpu, cpu-8, gpu"):
         create(tmp_path / "w", "default", "huge")
     with pytest.raises(TaskError, match="has no preset 'tiny'"):
         create(tmp_path / "w", "notes", "tiny")
