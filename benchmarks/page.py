@@ -6,6 +6,7 @@ ledger to its point on the chart.
 A night is written into a ledger without a run; server and browser share this machine.
 """
 
+import shutil
 import sys
 import tempfile
 import time
@@ -66,7 +67,7 @@ def main() -> None:
             (task / name).write_text(text)
         session = open_session(create(Path(folder, "workspace"), str(task)).root)
         write_night(session, count)
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         times = [visit(browser.new_context(viewport={"width": 1440, "height": 900}).new_page(), session) for _ in range(TIMES)]
         page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
         with dashboard(session.workspace.root) as link:

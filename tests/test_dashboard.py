@@ -268,12 +268,15 @@ def test_one_experiment_in_full(toy: Make, page: Callable[..., str]):
 def test_the_holdout_only_where_it_was_asked_for(toy: Make, page: Callable[..., str]):
     session = toy()
     write_night(session, 45)
-    told = {}
+    told: dict[bool, str] = {}
+    seen: dict[bool, Any] = {}
     for options in ([], ["--sealed"]):
         client = let_in(page(session.workspace.root, *options))
-        told[bool(options)] = json.dumps([events(client), client.get("/experiment/41").json()])
-    assert '"holdout"' not in told[False]
+        seen[bool(options)] = [events(client), client.get("/experiment/41").json()]
+        told[bool(options)] = json.dumps(seen[bool(options)])
+    assert '"holdout": ' not in told[False]
     assert '"holdout": {"baseline"' in told[True] and told[True].count('"holdout": "') == 2
+    assert [seen[sealed][0][0][1]["rows"][40][10] is not None for sealed in (False, True)] == [False, True]
 
 
 def test_all_sessions_at_once(toy: Make, page: Callable[..., str]):

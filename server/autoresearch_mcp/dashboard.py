@@ -171,7 +171,7 @@ class Watched:
         self._workspace, self._sealed = workspace, sealed
         self._ledger = open_ledger(workspace)
         self._sessions: dict[str, Session] = {}
-        self._rows, self._now = content.Rows(), content.Now()
+        self._rows, self._now = content.Rows(sealed), content.Now()
 
     def session(self, tag: str | None) -> Session:
         """The latest for None. Raises NotFoundError."""

@@ -49,6 +49,8 @@ def test_the_card_says_how_far_it_can_be_trusted(toy: Make, tmp_path: Path, monk
         and "best from 2 runs" in told
     )
     assert "higher is better" in told and "toy" in told
+    picture = xml.fromstring((tmp_path / "card.svg").read_text())
+    assert (picture.get("width"), picture.get("height")) == ("1200", "630")
     session.ledger.append(Verified(session=session.tag, baseline=1, best=81, runs=[1, 2], gain=0.02, gain_low=0.01, gain_high=0.03))
     assert "verified by fresh runs" in words_of(session, tmp_path / "card.svg", monkeypatch)
     session.ledger.append(

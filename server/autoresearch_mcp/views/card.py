@@ -1,5 +1,6 @@
 """One picture to share, 1200 x 630: the night's curve, its figures, and how far they can be trusted. The holdout is never in it."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -54,6 +55,8 @@ def draw_card(session: Session, target: Path) -> None:
     _words(figure, session)
     _curve(figure.add_axes((0.062, 0.175, 0.9, 0.43)), state)
     save(figure, target, figure.dpi)
+    if target.suffix == ".svg":  # which matplotlib gives a size in points
+        target.write_text(re.sub(r'width="[0-9.]+pt" height="[0-9.]+pt"', 'width="1200" height="630"', target.read_text(), count=1))
 
 
 def _words(figure: "Figure", session: Session) -> None:

@@ -32,8 +32,9 @@ from autoresearch_mcp.views.figures import (
 from autoresearch_mcp.views.page.gains import morning
 from autoresearch_mcp.views.printed import Point, Printed, printed, recorded
 
-FIELDS = ("number", "session", "status", "score", "reach", "runs", "gain", "seconds", "at", "known", "description")
-"""Of a row: `known` is what a kept one scores as far as is known, by which the line of the best is drawn."""
+FIELDS = ("number", "session", "status", "score", "reach", "runs", "gain", "seconds", "at", "known", "holdout", "description")
+"""Of a row: `known` is what a kept one scores as far as is known, by which the line of the best is drawn; `holdout` what it scores
+on what is sealed, where a human asked."""
 THEMES, LESSONS, SESSIONS = 40, 12, 200  # that are told of
 LOG, LOG_LINES, LIVE_LINES = 40_000, 600, 40  # characters and lines of a log, and lines of the one that is on
 CURVE = 400  # points sent of a curve
@@ -45,7 +46,8 @@ Json = dict[str, Any]
 class Rows:
     """One row an experiment, made again when something happened to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, sealed: bool = False) -> None:
+        self._sealed = sealed
         self._made: dict[int, tuple[int, Row]] = {}
 
     def of(self, states: Iterable[SessionState]) -> dict[int, tuple[int, Row]]:
@@ -55,13 +57,13 @@ class Rows:
             for experiment in state.experiments:
                 made = self._made.get(experiment.number)
                 if made is None or made[0] != experiment.version or experiment is state.best:
-                    made = (experiment.version, row(state, experiment))
+                    made = (experiment.version, row(state, experiment, self._sealed))
                     self._made[experiment.number] = made
                 found[experiment.number] = made
         return dict(sorted(found.items()))
 
 
-def row(state: SessionState, experiment: ExperimentState) -> Row:
+def row(state: SessionState, experiment: ExperimentState, sealed: bool = False) -> Row:
     """In the order of FIELDS."""
     score, last = experiment.score, experiment.last
     known = state.estimates.get(experiment.number) if experiment.kept else None
@@ -76,6 +78,7 @@ def row(state: SessionState, experiment: ExperimentState) -> Row:
         round(sum(last.seconds.values()), 1) if last else None,
         round(experiment.at, 1),
         None if known is None else shown_score(known),
+        build.mean_holdout(experiment) if sealed and experiment.kept else None,
         visible(one_line(experiment.committed.description, 500)),
     ]
 

@@ -78,7 +78,7 @@ export class Progress {
     const x = new Array(count), tried = new Array(count), kept = new Array(count), open = new Array(count);
     const lines = this.sessions.map(() => new Array(count));
     const low = new Array(count), high = new Array(count), luckLow = new Array(count), luckHigh = new Array(count);
-    const best = new Map();
+    const best = new Map(), sealed = new Array(count);
     const alone = this.sessions.length === 1, { luck, interval } = this.head.noise;
     rows.forEach((row, place) => {
       x[place] = row.number;
@@ -89,21 +89,24 @@ export class Progress {
       if (row.known !== null) best.set(row.session, row);
       this.sessions.forEach((session, line) => { lines[line][place] = best.get(session)?.known ?? null; });
       const now = alone ? best.get(this.sessions[0]) : null;
+      sealed[place] = now?.holdout ?? null;
       const reach = now ? (now.number === this.head.best_number ? interval : null) ?? now.reach ?? 0 : 0;
       low[place] = now ? now.known - reach : null;
       high[place] = now ? now.known + reach : null;
       luckLow[place] = now && luck ? now.known - luck : null;
       luckHigh[place] = now && luck ? now.known + luck : null;
     });
-    return [x, luckLow, luckHigh, low, high, tried, open, kept, ...lines];
+    this.sealed = sealed.some((value) => value !== null);
+    return [x, luckLow, luckHigh, low, high, tried, open, kept, sealed, ...lines];
   }
 
   range(min, max) {
     const seen = this.byPlace.filter((row) => row.number >= min && row.number <= max);
     if (!seen.length) return [0, 1];
     const scores = seen.map((row) => row.score), own = seen.filter((row) => row.status === "keep").map((row) => row.score);
-    const of = own.length > 1 ? own : scores, luck = this.head.noise.luck ?? 0;
+    const of = [...(own.length > 1 ? own : scores)], luck = this.head.noise.luck ?? 0;
     const spread = Math.max(...of) - Math.min(...of) || 3 * luck || Math.abs(of[0]) * 0.01 || 1;
+    for (const row of seen) if (row.holdout !== null) of.push(row.holdout);
     let low = Math.min(...of) - 0.25 * spread, high = Math.max(...of) + 0.25 * spread;
     if (own.length > 1) { // a few wild ones must not flatten what was won
       low = Math.max(least(scores), Math.min(...of) - spread) - 0.15 * spread;
@@ -139,6 +142,7 @@ export class Progress {
       ],
       series: [
         {}, none, none, none, none, dots("dot", size), dots("amber", size + 1), dots("kept", size + 5, "paper"),
+        { paths: stepped, stroke: () => color("own"), width: 2, dash: [6, 5], points: { show: false } },
         ...this.sessions.map((session, line) => ({ paths: stepped, stroke: () => color(line ? `line-${line}` : "kept"), width: 2, points: { show: false } })),
       ],
       bands: [{ series: [2, 1], fill: () => color("luck") }, { series: [4, 3], fill: () => color("band") }],
@@ -295,6 +299,7 @@ export class Progress {
     if (this.sessions.length > 1) this.sessions.forEach((session, line) => entries.push(entry(`line line-${line}`, `best of ${session}`)));
     else {
       entries.push(entry("line", head.noise.interval ? "best as it is known, 95 %" : "best"));
+      if (this.sealed) entries.push(entry("line own", "the best on the sealed holdout"));
       if (head.noise.luck) entries.push(entry("luck", "where 95 % of single runs of the best would fall"));
     }
     this.caption.replaceChildren(h("span", { class: "axis" }, `${head.metric}, ${better} is better, by experiment`), ...entries);
