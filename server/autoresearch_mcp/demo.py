@@ -113,6 +113,7 @@ def run_demo(directory: Path) -> None:
     console.print(f"  git -C {directory} log --oneline {session.state.started.branch}   # what was kept")
     console.print(f"  cat {session.results.path}")
     console.print(f"  {directory / 'progress.png'}   # the picture")
+    console.print(f"  autoresearch-mcp dashboard --workspace {directory}   # all of it, in a browser")
 
 
 async def _drive(directory: Path, console: Console) -> None:
