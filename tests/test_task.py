@@ -60,7 +60,7 @@ def test_a_missing_key_is_named():
 
 def test_an_unknown_preset_lists_the_known_ones():
     text = (ROOT / "harness" / "autoresearch.toml").read_text()
-    with pytest.raises(TaskError, match="tiny, cpu, gpu"):
+    with pytest.raises(TaskError, match="tiny, cpu, cpu-8, gpu"):
         parse_task(text.replace('preset = "cpu"', 'preset = "huge"'))
 
 
