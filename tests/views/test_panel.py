@@ -64,7 +64,8 @@ def test_the_night_it_reads_holds_nothing_sealed(toy: Make):
             return json.loads((await client.read_resource("autoresearch://night")).contents[0].text)
 
     told = anyio.run(ask)
-    assert len(told["rows"]) == 45 and told["head"]["sealed"] is False and '"holdout"' not in json.dumps(told)
+    assert len(told["rows"]) == 45 and told["head"]["sealed"] is False and '"holdout": ' not in json.dumps(told)
+    assert {row[told["fields"].index("holdout")] for row in told["rows"]} == {None}
 
 
 # --- in a host --------------------------------------------------------------------------------------------------------
