@@ -53,20 +53,22 @@ def let_in(link: str) -> httpx2.Client:
     return client
 
 
-def events(client: httpx2.Client, query: str = "", until: str = "now", least: int = 1) -> list[tuple[str, Any]]:
-    """What is told up to the `least`-th event of that name."""
-    found: list[tuple[str, Any]] = []
+@contextmanager
+def told_by(client: httpx2.Client, query: str = "") -> Iterator[Callable[[], tuple[str, Any]]]:
+    """What gives the next event of an open page: its name and what it says."""
     with client.stream("GET", f"/events{query}", timeout=PATIENCE) as answer:
         assert answer.status_code == 200
-        name = ""
-        for line in answer.iter_lines():
-            if line.startswith("event: "):
-                name = line.removeprefix("event: ")
-            elif line.startswith("data: "):
-                found.append((name, json.loads(line.removeprefix("data: "))))
-                if sum(name == until for name, _ in found) >= least:
-                    return found
-    raise AssertionError(f"no {until}: {found}")
+        lines = (line for line in answer.iter_lines() if line.startswith(("event: ", "data: ")))
+        yield lambda: (next(lines).removeprefix("event: "), json.loads(next(lines).removeprefix("data: ")))
+
+
+def events(client: httpx2.Client, query: str = "", until: str = "now") -> list[tuple[str, Any]]:
+    """What is told up to the first event of that name."""
+    found: list[tuple[str, Any]] = []
+    with told_by(client, query) as following:
+        while not found or found[-1][0] != until:
+            found.append(following())
+    return found
 
 
 # --- who is let in ----------------------------------------------------------------------------------------------------
@@ -92,6 +94,17 @@ def test_a_head_request_does_not_use_a_link_up(toy: Make, page: Callable[..., st
     link = page(toy().workspace.root)
     assert httpx2.head(link).status_code == 401
     assert httpx2.get(link).status_code == 303
+
+
+def test_a_link_that_cannot_be_noted_as_used_is_not_used_up(toy: Make, page: Callable[..., str]):
+    session = toy()
+    link, folder = page(session.workspace.root), session.workspace.state_dir / "page-links"
+    folder.write_text("a file where the folder would be")
+    refused = httpx2.get(link)
+    assert refused.status_code == 503 and "cannot be written" in refused.text and "set-cookie" not in refused.headers
+    folder.unlink()
+    assert httpx2.get(link).status_code == 303
+    assert httpx2.get(link).status_code == 401
 
 
 def test_a_link_runs_out(toy: Make, monkeypatch: pytest.MonkeyPatch):
@@ -210,12 +223,7 @@ def test_everything_first_then_only_what_is_new(toy: Make, page: Callable[..., s
     session = toy()
     write_night(session, 60)
     client = let_in(page(session.workspace.root))
-    with client.stream("GET", "/events", timeout=PATIENCE) as answer:
-        lines = (line for line in answer.iter_lines() if line.startswith(("event: ", "data: ")))
-
-        def following() -> tuple[str, Any]:
-            return next(lines).removeprefix("event: "), json.loads(next(lines).removeprefix("data: "))
-
+    with told_by(client) as following:
         name, night = following()
         assert name == "night" and len(night["rows"]) == 60
         row = dict(zip(night["fields"], night["rows"][40], strict=True))
@@ -296,12 +304,11 @@ def test_a_session_that_begins_takes_the_place_of_the_one_before(toy: Make, page
     first = toy()
     write_night(first, 5)
     client = let_in(page(first.workspace.root))
-    with client.stream("GET", "/events", timeout=PATIENCE) as answer:
-        lines = (line for line in answer.iter_lines() if line.startswith(("event: ", "data: ")))
+    with told_by(client) as told_next:
 
         def following(wanted: str) -> Any:
             while True:
-                name, told = next(lines).removeprefix("event: "), json.loads(next(lines).removeprefix("data: "))
+                name, told = told_next()
                 if name == wanted:
                     return told
 

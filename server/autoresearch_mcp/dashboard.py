@@ -11,7 +11,6 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
@@ -33,9 +32,9 @@ from autoresearch_mcp.links import COOKIE_SECONDS, Links
 from autoresearch_mcp.loop.rows import latest_tag
 from autoresearch_mcp.loop.session import Session, open_ledger
 from autoresearch_mcp.views.page import content
+from autoresearch_mcp.views.page.panel import FILES
 from autoresearch_mcp.workspace import Workspace
 
-FILES = Path(content.__file__).parent
 LOOK_EVERY = 1.0  # seconds between looks at the ledger and at the run that is on
 GRACE = 1.0  # seconds that a stream has to end when the server does
 STREAMS = 64  # open pages of one server
@@ -132,7 +131,10 @@ class Guard:
         return _told("This page needs its link", "Run this where the workspace is, and open what it prints:", 401)
 
     def _exchanged(self, key: str) -> Response:
-        cookie = self._access.links.exchange(key)
+        try:
+            cookie = self._access.links.exchange(key)
+        except AutoresearchError as error:
+            return _told("This link cannot be used now", f"{error} It still works then, until it is too old. For another:", 503)
         if cookie is None:
             return _told("This link has been used, or is too old", "A link works once, for a quarter of an hour. For another:", 401)
         response = RedirectResponse("/", 303)
@@ -199,7 +201,8 @@ class Watched:
         try:
             session = self._chosen(tag, everyone)
         except NotFoundError as error:
-            return [] if seen.now else [_event("empty", {"words": str(error)}, seen)]
+            told, seen.now = [] if seen.now else [_event("empty", {"words": str(error)})], "empty"
+            return told
         if not everyone and seen.tag not in ("", session.tag):  # a new one has begun: nothing of the last is shown any more
             seen.length, seen.versions = -1, {}
         seen.tag = session.tag
@@ -227,11 +230,8 @@ class Watched:
         return content.experiment(self.session(found.committed.session), number, self._sealed)
 
 
-def _event(name: str, told: dict[str, Any], seen: Seen | None = None) -> ServerSentEvent:
-    data = json.dumps(told, allow_nan=False)
-    if seen is not None:
-        seen.now = data
-    return ServerSentEvent(data=data, event=name)
+def _event(name: str, told: dict[str, Any]) -> ServerSentEvent:
+    return ServerSentEvent(data=json.dumps(told, allow_nan=False), event=name)
 
 
 # --- the application --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from autoresearch_mcp.errors import NotFoundError
+from autoresearch_mcp.errors import NotFoundError, WorkspaceError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.workspace import Workspace
 
@@ -53,15 +53,20 @@ class Links:
             raise NotFoundError("No page of this workspace has been served. Run: autoresearch-mcp dashboard") from error
 
     def exchange(self, key: str) -> str | None:
-        """A cookie for a link's key; None where the key was used, is too old or is none."""
+        """A cookie for a link's key; None where the key was used, is too old or is none. Raises WorkspaceError where it cannot be
+        noted that it is used: then it is not.
+        """
         if not self._holds("link", key):
             return None
-        self._used.mkdir(mode=0o700, exist_ok=True)
-        _forget_old(self._used)
+        note = self._used / key.partition(".")[0]
         try:
-            (self._used / key.partition(".")[0]).touch(exist_ok=False)
-        except FileExistsError:
-            return None
+            self._used.mkdir(mode=0o700, exist_ok=True)
+            _forget_old(self._used)
+            note.touch(exist_ok=False)
+        except OSError as error:
+            if note.exists():  # it was used, however short ago
+                return None
+            raise WorkspaceError(f"{self._used} cannot be written: {error}. Free disk space, or make the folder yours.") from error
         return self._signed(self._cookie, COOKIE_SECONDS)
 
     def knows(self, cookie: str) -> bool:

@@ -138,6 +138,11 @@ def shown_difference(difference: float, score: float) -> float:
     return float(f"{round(difference, min(decimals, 300)):.6g}")
 
 
+def within(text: str, length: int) -> str:
+    """A text of at most so many characters, with an ellipsis where something was cut."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
 def sound(text: str) -> str:
     """Text without halves of characters (lone surrogates): no encoding takes them, so no file, row or answer can hold one."""
     return text.encode("utf-8", errors="replace").decode("utf-8")

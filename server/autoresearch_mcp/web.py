@@ -135,8 +135,8 @@ def build_app(make: Make, first: str, token: str, names: list[str], page: ASGIAp
     tools = BearerToken(BySession(make, first, security), token)
 
     async def either(scope: Scope, receive: Receive, send: Send) -> None:
-        of_tools = page is None or scope["type"] != "http" or f"{scope['path']}/".startswith(f"{PATH}/")
-        await (tools if of_tools or page is None else page)(scope, receive, send)
+        elsewhere = scope["type"] == "http" and not f"{scope['path']}/".startswith(f"{PATH}/")
+        await (page if page is not None and elsewhere else tools)(scope, receive, send)
 
     return either
 

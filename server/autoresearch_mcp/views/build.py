@@ -11,7 +11,7 @@ from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.run.sandbox import detect
 from autoresearch_mcp.task import Task
-from autoresearch_mcp.text import one_line, plain
+from autoresearch_mcp.text import one_line, plain, within
 from autoresearch_mcp.views.answers import (
     Answer,
     FileView,
@@ -140,7 +140,7 @@ def _member(session: Session, member: ExperimentState, given: Verdict | None) ->
         score=member.score,
         gain=shown_gain(gain, member.score or 0.0),
         status="running" if given is None else given.decision if member.score is not None else member.failure,
-        description=_within(one_line(member.committed.description, 500), DESCRIPTION),
+        description=within(one_line(member.committed.description, 500), DESCRIPTION),
     )
 
 
@@ -286,7 +286,7 @@ def lessons(state: SessionState, count: int) -> list[str]:
     told: dict[str, int] = {}
     for text, number in islice(reversed(state.lessons.items()), 4 * count):
         told.setdefault(plain(text), number)
-    return [f"{number}: {_within(text, SENTENCE)}" for text, number in list(told.items())[:count]]
+    return [f"{number}: {within(text, SENTENCE)}" for text, number in list(told.items())[:count]]
 
 
 def history(session: Session, search: str | None = None, everyone: bool = False) -> History:
@@ -335,7 +335,7 @@ def _row(state: SessionState, experiment: ExperimentState, session: Session | No
         score=experiment.score,
         runs=len(experiment.scores) if len(experiment.scores) > 1 else None,
         status=experiment.status,
-        description=_within(description, DESCRIPTION),
+        description=within(description, DESCRIPTION),
         similar_to=state.descriptions.similar(experiment.number),
         session=state.started.tag if session and state.started.tag != session.tag else None,
     )
@@ -350,10 +350,6 @@ def _placed(answer: A, session: Session, shown: Page | None = None, tool: str = 
     answer.next = shown.then(tool, now.next) if shown else now.next
     answer.allowed, answer.routine = list(now.allowed), now.routine and not (shown and shown.cut)
     return answer
-
-
-def _within(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _bounded_diff(diff: str) -> str:

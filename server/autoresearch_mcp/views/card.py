@@ -9,10 +9,10 @@ from autoresearch_mcp.loop import limits
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.text import format_score, one_line
+from autoresearch_mcp.text import format_score, one_line, within
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, shown_gain
 from autoresearch_mcp.views.page.gains import real, weakest
-from autoresearch_mcp.views.plot import save, scored, window
+from autoresearch_mcp.views.plot import drawing, save, scored, window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,15 +43,10 @@ NAMED = 4  # kept experiments that are named in the curve
 
 def draw_card(session: Session, target: Path) -> None:
     """Writes it; the ending of `target` decides the format. Raises NotFoundError before there is a score."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     state = session.state
     if not scored(state):
         raise NotFoundError("There is no score to show yet. Run an experiment first.")
-    figure = pyplot.figure(figsize=(12, 6.3), dpi=100, facecolor=PAPER)
+    figure = drawing().figure(figsize=(12, 6.3), dpi=100, facecolor=PAPER)
     _words(figure, session)
     _curve(figure.add_axes((0.062, 0.175, 0.9, 0.43)), state)
     save(figure, target, figure.dpi)
@@ -68,8 +63,8 @@ def _words(figure: "Figure", session: Session) -> None:
         return drawn.get_window_extent().x1 / figure.bbox.width
 
     better = "lower" if task.metric.direction == "minimize" else "higher"
-    write(0.05, 0.905, _within(task.name, 38), 17, INK, weight="bold")
-    write(0.95, 0.905, f"{_within(task.metric.name, 30)}, {better} is better", 13, SOFT, ha="right")
+    write(0.05, 0.905, within(task.name, 38), 17, INK, weight="bold")
+    write(0.95, 0.905, f"{within(task.metric.name, 30)}, {better} is better", 13, SOFT, ha="right")
     best, _, reach = best_in_words(state).partition(" ± ")
     first = format_score(state.baseline_score) if state.baseline_score is not None and len(state.kept) > 1 else ""
     end = 0.05
@@ -148,9 +143,5 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' if number != 1 else ''}"
 
 
-def _within(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def _short(experiment: ExperimentState) -> str:
-    return _within(one_line(experiment.committed.description, 500), 36)
+    return within(one_line(experiment.committed.description, 500), 36)

@@ -24,6 +24,11 @@ def shown(figures: list[float], score: float) -> list[float]:
     return [shown_difference(figure, score) for figure in figures]
 
 
+def those_there(*figures: float | None) -> list[float]:
+    """Of figures those that there are: a gain and, where it has one, its interval."""
+    return [figure for figure in figures if figure is not None]
+
+
 def best_in_words(state: SessionState) -> str:
     """What the best scores as far as is known, with half the width of its 95 % interval: 1.6094 ± 0.0033."""
     score, known = state.best_score, state.standing.score

@@ -2,13 +2,13 @@
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoresearch_mcp.errors import NotFoundError
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
-from autoresearch_mcp.text import one_line
+from autoresearch_mcp.text import one_line, within
 from autoresearch_mcp.views.figures import best_in_words, gain_in_words, reach, shown_gain
 from autoresearch_mcp.views.printed import printed, recorded
 
@@ -21,10 +21,6 @@ Scored = tuple[int, ExperimentState, float]
 
 def draw(state: SessionState, target: Path) -> None:
     """Writes the picture; the ending of `target` decides the format. Raises NotFoundError before there is a score."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
     rows = scored(state)
@@ -36,7 +32,7 @@ def draw(state: SessionState, target: Path) -> None:
     metric = state.started.metric
     arrow = "lower is better" if state.started.direction == "minimize" else "higher is better"
 
-    figure, axes = pyplot.subplots(figsize=(12, 6), layout="constrained")
+    figure, axes = drawing().subplots(figsize=(12, 6), layout="constrained")
     axes.scatter([row[0] for row in discarded], [row[2] for row in discarded], s=16, c="#b8b8b8", label="discarded", zorder=2)
     axes.scatter([row[0] for row in kept], [row[2] for row in kept], s=56, c="#2a9d57", edgecolors="black", label="kept", zorder=4)
     repeated = [row for row in rows if len(row[1].scores) > 1]
@@ -53,7 +49,7 @@ def draw(state: SessionState, target: Path) -> None:
         for number, experiment, score in kept[-25:]:
             text = one_line(experiment.committed.description, 500)
             axes.annotate(
-                text if len(text) <= 40 else text[:39] + "…",
+                within(text, 40),
                 (number, score),
                 xytext=(5, 6),
                 textcoords="offset points",
@@ -81,11 +77,6 @@ def draw(state: SessionState, target: Path) -> None:
 
 def draw_curves(session: Session, target: Path) -> None:
     """Writes the learning curves of what was kept, the best's in front. Raises NotFoundError where no run has printed any."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     kept = session.state.kept
     read = [(experiment, curve) for experiment in kept if (curve := printed(session, experiment))]
     found = [(experiment, points) for experiment, curve in read if len(points := curve.look()) > 1]
@@ -97,6 +88,7 @@ def draw_curves(session: Session, target: Path) -> None:
         raise NotFoundError(
             "No run that was kept has printed a curve. A task says by run.progress how its curve is found in what a run prints."
         )
+    pyplot = drawing()
     figure, axes = pyplot.subplots(figsize=(12, 6), layout="constrained")
     colours = pyplot.get_cmap("viridis_r")
     for place, (experiment, points) in enumerate(found[-CURVES:]):
@@ -132,10 +124,18 @@ def window(rows: list[Scored]) -> tuple[float, float]:
     return low - 0.15 * spread, high + 0.35 * spread
 
 
-def save(figure: "Figure", target: Path, dpi: float = 150) -> None:
-    """Raises NotFoundError where it cannot be written."""
+def drawing() -> Any:
+    """matplotlib.pyplot, for files alone. Imported here, since it takes a second and few commands draw."""
+    import matplotlib
+
+    matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def save(figure: "Figure", target: Path, dpi: float = 150) -> None:
+    """Raises NotFoundError where it cannot be written."""
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # what the font lacks is drawn as a box
@@ -143,4 +143,4 @@ def save(figure: "Figure", target: Path, dpi: float = 150) -> None:
     except (ValueError, OSError) as error:
         raise NotFoundError(f"The picture cannot be written to {target}: {error}. Name a .png, .svg or .pdf file.") from error
     finally:
-        pyplot.close(figure)
+        drawing().close(figure)

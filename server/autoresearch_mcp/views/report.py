@@ -9,7 +9,7 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.verify import holdout_looks
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.text import format_score, one_line, quoted, visible
-from autoresearch_mcp.views.figures import best_in_words, gain_in_words, noise_in_words, saved_in_words, shown_gain
+from autoresearch_mcp.views.figures import best_in_words, gain_in_words, noise_in_words, saved_in_words, shown_gain, those_there
 from autoresearch_mcp.views.plot import draw
 
 FOLDER, PICTURE, PAGE = "report", "progress.png", "report.md"
@@ -97,15 +97,15 @@ def _verified(session: Session, final: Final) -> str:
         return f"no{of}. `autoresearch-mcp verify` runs baseline and best again.{times}"
     last, failed = ours[-1], sum(one.gain is None for one in ours)
     spoilt = f" {failed} of {len(ours)} verifications said nothing: a run failed, or was on other hardware." if failed else ""
-    if not (gained := _figures(last.gain, last.gain_low, last.gain_high)):
+    if not (gained := those_there(last.gain, last.gain_low, last.gain_high)):
         return f"no.{spoilt}{times}"
     told = f"{len(last.runs) // 2} fresh runs each gained {gain_of(gained, score)}"
-    before = [_figures(one.gain, one.gain_low, one.gain_high) for one in ours[:-1]]
+    before = [those_there(one.gain, one.gain_low, one.gain_high) for one in ours[:-1]]
     if earlier := [gain_of(figures, score) for figures in before if figures]:
         spoilt = f" Asked before, they gained {'; '.join(earlier)}.{spoilt}"
     if last.disturbed:
         spoilt = f" {len(last.disturbed)} of them were disturbed.{spoilt}"
-    if sealed := _figures(last.holdout_gain, last.holdout_low, last.holdout_high):
+    if sealed := those_there(last.holdout_gain, last.holdout_low, last.holdout_high):
         told += f"; on the sealed holdout {gain_of(sealed, score)}"
     return f"{told}.{spoilt}{times}"
 
@@ -116,8 +116,3 @@ def _worth(experiment: ExperimentState) -> str:
     if verdict is None or not (verdict.gain or verdict.simpler):
         return "-"
     return "shorter, no worse" if verdict.simpler else gain_of(verdict.gain, experiment.score or 0.0)
-
-
-def _figures(*figures: float | None) -> list[float]:
-    """Those that there are: a gain and, where it has one, its interval."""
-    return [figure for figure in figures if figure is not None]

@@ -29,7 +29,7 @@ from autoresearch_mcp.views.figures import (
     shown,
     shown_gain,
 )
-from autoresearch_mcp.views.page.gains import morning
+from autoresearch_mcp.views.page.gains import Json, morning
 from autoresearch_mcp.views.printed import Point, Printed, printed, recorded
 
 FIELDS = ("number", "session", "status", "score", "reach", "runs", "gain", "seconds", "at", "known", "holdout", "description")
@@ -40,7 +40,6 @@ LOG, LOG_LINES, LIVE_LINES = 40_000, 600, 40  # characters and lines of a log, a
 CURVE = 400  # points sent of a curve
 
 Row = list[Any]
-Json = dict[str, Any]
 
 
 class Rows:
@@ -107,23 +106,12 @@ def shown_states(session: Session, everyone: bool) -> list[SessionState]:
 
 def head(session: Session, everyone: bool = False, sealed: bool = False) -> Json:
     """Everything but the rows and what is on now. With `everyone` the counts are those of all sessions, the rest of this one."""
-    states = shown_states(session, everyone)
-    counts = sum((Counter(state.counts) for state in states), Counter[str]())
-    return head_without_morning(session, everyone) | visible_json(
-        {
-            "morning": morning(session, sealed),
-            "sealed": sealed,
-            "experiments": sum(len(state.experiments) for state in states),
-            "kept": sum(len(state.kept) for state in states),
-            "runs": sum(limits.runs(state) for state in states),
-            "counts": dict(counts),
-        }
-    )
+    return head_without_morning(session, everyone) | visible_json({"morning": morning(session, sealed), "sealed": sealed})
 
 
 def head_without_morning(session: Session, everyone: bool = False) -> Json:
     """The same without what the human's own commands have found out."""
-    state, task = session.state, session.task
+    state, task, states = session.state, session.task, shown_states(session, everyone)
     content = {
         "session": session.tag,
         "everyone": everyone,
@@ -136,10 +124,10 @@ def head_without_morning(session: Session, everyone: bool = False) -> Json:
         "budget": task.run.budget_seconds if task.run.command else None,
         "preset": task.preset,
         "sessions": sessions(session.ledger.state()),
-        "experiments": len(state.experiments),
-        "kept": len(state.kept),
-        "runs": limits.runs(state),
-        "counts": state.counts,
+        "experiments": sum(len(one.experiments) for one in states),
+        "kept": sum(len(one.kept) for one in states),
+        "runs": sum(limits.runs(one) for one in states),
+        "counts": dict(sum((Counter(one.counts) for one in states), Counter[str]())),
         "baseline_number": state.baseline.number if state.baseline else None,
         "baseline": None if state.baseline_score is None else format_score(state.baseline_score),
         "best_number": state.best.number if state.best else None,

@@ -8,12 +8,12 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.verify import holdout_looks
 from autoresearch_mcp.record.events import RunEnded, Verified
 from autoresearch_mcp.record.experiments import ExperimentState
+from autoresearch_mcp.sections import LEVELS
 from autoresearch_mcp.text import format_score, one_line
 from autoresearch_mcp.views import build
-from autoresearch_mcp.views.figures import gain_in_words, saved_in_words, shown
+from autoresearch_mcp.views.figures import gain_in_words, saved_in_words, shown, those_there
 
 Json = dict[str, Any]
-LEVEL = {"none": 0, "seatbelt": 1, "landlock": 2, "bubblewrap": 3}
 
 
 def morning(session: Session, sealed: bool) -> Json:
@@ -53,7 +53,7 @@ def morning(session: Session, sealed: bool) -> Json:
 def weakest(ended: list[RunEnded]) -> str:
     """The least that held any of the runs that began."""
     levels = {run.enforcement for run in ended if run.seconds.keys() != {"queued"}}
-    return min(levels, key=lambda level: LEVEL.get(level, 0), default="")
+    return min(levels, key=lambda level: LEVELS.index(level) if level in LEVELS else 0, default="")
 
 
 def real(session: Session, sealed: bool, where: str) -> Json:
@@ -74,14 +74,14 @@ def real(session: Session, sealed: bool, where: str) -> Json:
     if last.gain is None:
         words = f"{len(last.failed)} of {len(last.runs)} fresh runs gave no score, or the machine was another. It says nothing."
         return {"state": "spoilt", "words": words, "command": command}
-    figures = [figure for figure in (last.gain, last.gain_low, last.gain_high) if figure is not None]
+    figures = those_there(last.gain, last.gain_low, last.gain_high)
     words = f"{len(last.runs) // 2} fresh runs of each gained {gain_of(figures, score)}."
     if last.disturbed:
         words += f" {len(last.disturbed)} of them were disturbed."
     if len(ours) > 1:
         words += f" It was asked {len(ours)} times; this is the last answer."
     if sealed and last.holdout_gain is not None:
-        held = [figure for figure in (last.holdout_gain, last.holdout_low, last.holdout_high) if figure is not None]
+        held = those_there(last.holdout_gain, last.holdout_low, last.holdout_high)
         words += f" On the sealed holdout: {gain_of(held, score)}."
     return {"state": conclusion(last), "words": words, "command": command}
 

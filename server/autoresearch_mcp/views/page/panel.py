@@ -4,9 +4,12 @@ import json
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.views.page import content
+
+if TYPE_CHECKING:
+    from autoresearch_mcp.views.page.content import Now
 
 FILES = Path(__file__).parent
 SCRIPTS = ("dom.js", "chart.js", "curves.js", "panel.js")  # each uses those before it
@@ -38,11 +41,14 @@ class Night:
 
     def __init__(self, session: Session):
         self._session = session
-        self._now = content.Now()
+        self._now: Now | None = None
         self._made: tuple[int, str] = (-1, "")
 
     def told(self) -> str:
         """As JSON. Of what is on only what is new is read, and the rest is made again when the ledger has grown."""
+        from autoresearch_mcp.views.page import content  # here, since a server that nobody asks for it starts without
+
+        self._now = self._now or content.Now()
         session, length = self._session, self._session.ledger.length
         if self._made[0] != length:
             state = session.state
