@@ -26,8 +26,8 @@ from autoresearch_mcp.executors.jobs import Jobs, Told
 from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK
 from autoresearch_mcp.executors.remote import Remote
-from autoresearch_mcp.executors.table import Order, Wants, packed, uses
-from autoresearch_mcp.executors.turns import Given, Ticket, Turns
+from autoresearch_mcp.executors.table import Order, Ticket, Wants, packed, uses
+from autoresearch_mcp.executors.turns import Given, Turns
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.batch import Entry
@@ -57,7 +57,7 @@ from conftest import (
 )
 
 Make = Callable[..., Session]
-ASKS = TOY.replace("[run]", "[run]\ncpus = 0\nresources = { seat = 1 }")
+ASKS = TOY.replace("[run]", "[run]\ncpus = 0\nresources = { seat = 1 }").replace("budget_seconds = 20", "budget_seconds = 120")
 SLOW = "import time\nprint('up', flush=True)\ntime.sleep(300)\n"
 ON_UNTIL_TOLD = "import os, time\nprint('up', flush=True)\nwhile not os.path.exists('go'):\n    time.sleep(0.02)\n" + WORK
 SEATS = 4
@@ -159,6 +159,10 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     chosen.on_cluster.cache_clear()
 
 
+def order_of(wanted: dict[str, float]) -> Order:
+    return Order(run=1, name="run-1", spec="", files={}, versions={}, wants=Wants(1, None, None), wanted=wanted)
+
+
 def on_nodes() -> list[Path]:
     """What is left of runs on nodes: they share this machine's folder."""
     return [path for path in places.root().glob("ray-*") if path.is_dir()]
@@ -237,7 +241,7 @@ def test_a_run_that_takes_a_node_is_held_to_as_much_of_a_larger_one(
     monkeypatch: pytest.MonkeyPatch, run: Run, wanted: dict[str, float], offered: dict[str, float], cores: int | None
 ):
     monkeypatch.setattr("autoresearch_mcp.executors.remote.granted", lambda: Granted((), 8.0, 8))
-    order = Order("run-1", 1, "", {}, {}, Wants(1, None, None), wanted)
+    order = order_of(wanted)
     given = SimpleNamespace(task=SimpleNamespace(run=run))
     assert Remote._cores(Remote.__new__(Remote), given, order, offered) == cores  # pyright: ignore[reportPrivateUsage]
 
@@ -250,7 +254,7 @@ def tickets(*given: str) -> dict[str, Ticket]:
     found: dict[str, Ticket] = {}
     for since, word in enumerate(given):
         count, kind = re.fullmatch(r"\w+:?(\d*)(\w*)", word).groups()  # type: ignore[union-attr]
-        found[word] = Ticket(1, word[0], float(since), {kind or "seat": float(count or 1)})
+        found[word] = Ticket(run=1, line=word[0], since=float(since), wanted={kind or "seat": float(count or 1)})
     return found
 
 
@@ -288,7 +292,7 @@ def test_a_session_that_comes_later_does_not_wait_for_all_of_the_first():
     assert room.place(waiting) == ["a1", "a2?"], "one more than there is room for"
     room.begin("a1")
     assert room.place(waiting) == []
-    waiting |= {"b1": Ticket(1, "b", 9.0, {"seat": 1.0})}
+    waiting |= {"b1": Ticket(run=1, line="b", since=9.0, wanted={"seat": 1.0})}
     room.free = [{"seat": 1.0}]
     room.begin("a2")
     assert room.place(waiting) == ["b1?"]
@@ -510,7 +514,7 @@ def test_a_run_is_followed_for_as_long_as_it_may_be_there(jobs: Jobs):
 
 def test_a_job_that_could_not_begin_is_sent_again_with_its_order(jobs: Jobs):
     server: Submitted = jobs._client  # pyright: ignore[reportPrivateUsage]
-    jobs.start(Order("run-1", 1, "", {}, {}, Wants(1, None, None)))
+    jobs.start(order_of({}))
     server.jobs["run-1"] = ("FAILED", "no agent is there yet\n")
     assert jobs.is_alive("run-1", 1)
     server.jobs["run-1-again-2"] = ("FAILED", f'{MARK}{{"here": true}}\n')

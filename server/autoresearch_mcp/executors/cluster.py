@@ -29,7 +29,7 @@ from autoresearch_mcp.executors.table import (
     unpacked,
     uses,
 )
-from autoresearch_mcp.executors.turns import NAME, Ticket, queue
+from autoresearch_mcp.executors.turns import NAME, queue
 from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.slots import Use
@@ -58,9 +58,9 @@ class Cluster:
         held = carrying.library(self.ray, order.data) if order.data is not None else None
         order = replace(order, wanted=order.wants.of(self.nodes()), since=time.time())
         # in the table, for an argument that is large would belong to this process, and be lost with it
-        self.table.put(order.name, "order", replace(order, folder=None).written())
+        self.table.put(order.name, "order", replace(order, folder=None).pickled())
         try:
-            self.table.put(WAITING, order.name, Ticket(order.run, order.line, order.since, order.wanted).written())
+            self.table.put(WAITING, order.name, order.written())
         except Exception:  # it may be there all the same, and is the ticket of a run that is lost now
             with suppress(Exception):
                 self.stop(order.name, order.run)
@@ -137,7 +137,7 @@ class Cluster:
 
     def _order(self, name: str) -> Order | None:
         content = self.table.get(name, "order")
-        return None if content is None else Order.read(content)
+        return None if content is None else Order.unpickled(content)
 
     def collect(self, name: str, run: int) -> bytes:
         """The result of a run that is not alive: if there is none yet, that it is lost, for good."""

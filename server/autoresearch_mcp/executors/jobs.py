@@ -96,7 +96,7 @@ class Jobs:
 
     def _submit(self, order: Order, job: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder, ORDER).write_bytes(order.written())
+            Path(folder, ORDER).write_bytes(order.pickled())
             environment: dict[str, Any] = {"working_dir": folder}
             if order.folder is not None:
                 environment["py_modules"] = [str(order.folder)]  # sent once, by its content; the job finds it on its path

@@ -149,8 +149,17 @@ class RayExecutor:
                 names = [*data.public, *data.train, *data.sealed]
                 manifest = self._manifests[key] = Manifest.of(spec.data, names)
         text, wants = spec.model_dump_json(), _wants(spec.task.run)
-        line = f"{platform.node()}:{spec.line}"
-        return Order(_name(spec), spec.run, text, dict(files), versions(), wants, data=manifest, folder=spec.data, line=line)
+        return Order(
+            run=spec.run,
+            line=f"{platform.node()}:{spec.line}",
+            name=_name(spec),
+            spec=text,
+            files=dict(files),
+            versions=versions(),
+            wants=wants,
+            data=manifest,
+            folder=spec.data,
+        )
 
 
 class Link:

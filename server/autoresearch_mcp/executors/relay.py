@@ -75,7 +75,7 @@ def main(what: str, name: str = "", run: str = "0") -> None:
     if what == "--follow":
         follow(cluster, name, int(run))
         return
-    order = Order.read(given)
+    order = Order.unpickled(given)
     if order.folder is not None:
         order = replace(order, folder=_data(order))
     cluster.start(order)

@@ -72,7 +72,7 @@ class Remote:
         try:
             self._again(lambda: self._table.put(self._name, "begun", b"1"))
             if self._again(lambda: self._table.get(self._name, "ended")) is None:  # else it was stopped in the queue
-                order = Order.read(self._again(lambda: self._table.get(self._name, "order")))
+                order = Order.unpickled(self._again(lambda: self._table.get(self._name, "order")))
                 try:
                     if self._again(lambda: self._table.get(self._name, "stop")) is None:
                         self._run(order)

@@ -6,6 +6,7 @@ its logs; and, while it waits for room, its ticket. The first result that is wri
 
 import base64
 import importlib
+import json
 import math
 import pickle
 import zlib
@@ -57,33 +58,47 @@ class Wants:
         return sum(min(math.floor(there.get(name, 0.0) / count) for name, count in wanted.items()) for there in nodes)
 
 
-@dataclass(frozen=True)
-class Order:
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """What is asked of a run to tell when its turn is."""
+
+    run: int
+    line: str = ""
+    """The session that it belongs to."""
+    since: float = 0.0
+    """When the cluster was given it."""
+    wanted: dict[str, float] = field(default_factory=dict[str, float])
+    """What Ray is asked for it."""
+
+    def written(self) -> bytes:
+        return json.dumps({"run": self.run, "line": self.line, "since": self.since, "wanted": self.wanted}).encode()
+
+    @classmethod
+    def read(cls, content: bytes) -> "Ticket":
+        """Raises ValueError, TypeError."""
+        return Ticket(**json.loads(content))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order(Ticket):
     """A run as it is given to a cluster."""
 
     name: str
-    run: int
     spec: str
     """JSON of the RunSpec."""
     files: dict[str, bytes]
     versions: dict[str, str]
     """Of the packages that its node must have as well."""
     wants: Wants
-    wanted: dict[str, float] = field(default_factory=dict[str, float])
-    """The same, as Ray was asked for it."""
     data: Manifest | None = None
     folder: Path | None = None
     """Of the data, here."""
-    line: str = ""
-    """The session that it belongs to."""
-    since: float = 0.0
-    """When the cluster was given it."""
 
-    def written(self) -> bytes:
+    def pickled(self) -> bytes:
         return pickle.dumps(self)
 
-    @staticmethod
-    def read(content: bytes) -> "Order":
+    @classmethod
+    def unpickled(cls, content: bytes) -> "Order":
         order: Order = pickle.loads(content)
         return order
 

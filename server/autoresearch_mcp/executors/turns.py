@@ -7,18 +7,29 @@ have any. One run that has no room yet is with Ray all the same, so that a clust
 the table: where it dies, Ray starts it anew.
 """
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from autoresearch_mcp import __version__
 from autoresearch_mcp.executors.remote import Remote
-from autoresearch_mcp.executors.table import KINDS, NAMESPACE, RUN, WAITING, Order, Table, actors_of, never_begun, nodes_of, place
+from autoresearch_mcp.executors.table import (
+    KINDS,
+    NAMESPACE,
+    RUN,
+    WAITING,
+    Order,
+    Table,
+    Ticket,
+    actors_of,
+    never_begun,
+    nodes_of,
+    place,
+)
 from autoresearch_mcp.text import one_line
 
 NAME = f"queue-{__version__}"
@@ -31,24 +42,6 @@ REMEMBERED = 1000  # runs of which it can be asked
 
 Room = Mapping[str, float]
 """Of a node, by kind; or what a run wants of one."""
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """A run that waits."""
-
-    run: int
-    line: str
-    """The session whose turn it is to be."""
-    since: float
-    wanted: dict[str, float]
-
-    def written(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def read(cls, content: bytes) -> "Ticket":
-        return cls(**json.loads(content))
 
 
 @dataclass
@@ -185,7 +178,7 @@ class Queue:
             for name in there:
                 if name.startswith(RUN) and (order := self._table.get(name, "order")) is not None:
                     with suppress(Exception):  # an order of another version, which has a queue of its own
-                        self._given[name] = Given(Order.read(order).wanted)
+                        self._given[name] = Given(Order.unpickled(order).wanted)
         return {name: one for name, one in self._given.items() if name in there and self._table.get(name, "begun") is None}
 
     def _give(self, name: str, ticket: Ticket) -> None:
