@@ -1,9 +1,13 @@
 """One child process of the supervisor and its output."""
 
+import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 
 from autoresearch_mcp.run.child import LAST_LINE_BYTES, Child
@@ -11,7 +15,7 @@ from autoresearch_mcp.run.log import BoundedLog
 
 
 def start(folder: Path, code: str) -> Child:
-    return Child([sys.executable, "-c", code], folder, {}, BoundedLog(folder / "log", 1 << 20))
+    return Child([sys.executable, "-c", code], folder, {}, BoundedLog(folder / "log", 1 << 20), stdin=subprocess.PIPE)
 
 
 def test_output_is_pumped_into_the_log_until_the_last_writer_is_gone(tmp_path: Path):
@@ -48,6 +52,25 @@ def test_draining_ends_though_something_still_writes(tmp_path: Path):
     child.end()
     child.end()
     assert child.returncode is not None
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the kernel tells", "nobody tells"])
+def test_one_waits_until_it_has_ended_and_no_longer_than_one_will(tmp_path: Path, told: bool, monkeypatch: pytest.MonkeyPatch):
+    def nobody(_: int) -> int:
+        raise OSError("no such call")
+
+    if not told:
+        monkeypatch.setattr(os, "pidfd_open", nobody, raising=False)
+    child = start(tmp_path, "input()")
+    opened = psutil.Process().num_fds()
+    anyio.run(child.wait)
+    assert child.returncode is None
+    child.process.kill()
+    anyio.run(child.wait, math.inf)
+    assert child.returncode is not None
+    anyio.run(child.wait, math.inf)  # also one that was collected
+    assert psutil.Process().num_fds() == opened
+    child.end()
 
 
 def test_a_command_that_does_not_exist_leaves_nothing_open(tmp_path: Path):

@@ -84,7 +84,7 @@ def test_a_run_that_ends_past_its_limit_is_too_late_also_where_nobody_looked_in_
     limits = spec.task.run.model_copy(update={"budget_seconds": 0.5, "grace_seconds": 0.5})
     late = spec.model_copy(update={"task": spec.task.model_copy(update={"run": limits})})
     late.path.write_text(late.model_dump_json())
-    (one,) = supervise(late, "supervisor.POLL = 3.0")
+    (one,) = supervise(late, "supervisor.Supervisor._until_next_look = lambda self: 3.0")
     assert (one.outcome, one.failure, one.score) == ("timeout", "timeout", None)
 
 

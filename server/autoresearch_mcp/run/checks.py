@@ -17,7 +17,6 @@ from autoresearch_mcp.run.processes import end_tree
 from autoresearch_mcp.sections import Check
 from autoresearch_mcp.text import plain, short_tracebacks, sound
 
-POLL = 0.02  # seconds between looks at the process
 EXCERPT = 1500  # characters of what a failed check printed
 LOG_BYTES = 1 << 20
 
@@ -66,7 +65,7 @@ async def _ended(child: Child, seconds: float, stopped: Callable[[], RunFailedEr
     with anyio.move_on_after(seconds) as patience:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(child.pump)
-            while child.returncode is None and not (stop := stopped()):  # noqa: ASYNC110 (nothing signals it)
-                await anyio.sleep(POLL)
+            while child.returncode is None and not (stop := stopped()):
+                await child.wait()
             tasks.cancel_scope.cancel()
     return stop, patience.cancelled_caught

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,6 +15,8 @@ from autoresearch_mcp.run.processes import die_first, die_with_parent
 
 LAST_LINE_BYTES = 1 << 20
 DEATH = 1.0  # seconds that a killed process has to be gone
+LOOK = 0.1  # seconds that one waits for a process before looking whether anybody wants its result
+POLL = 0.02  # seconds between looks at a process, where the kernel does not tell that it has ended
 BLOCK, PIPE_BYTES = 1 << 16, 1 << 20  # the kernel gives nobody without privileges a larger pipe
 
 
@@ -77,6 +80,25 @@ class Child:
     @property
     def returncode(self) -> int | None:
         return self.process.poll()
+
+    async def wait(self, seconds: float = LOOK) -> None:
+        """Until the process has ended, but no longer than so many seconds. On Linux the kernel says when, so that nobody looks
+        meanwhile: that would take compute from the run.
+        """
+        with anyio.move_on_after(seconds):
+            with suppress(OSError):
+                await self._told()
+            while self.returncode is None:  # noqa: ASYNC110 (nothing else tells)
+                await anyio.sleep(POLL)
+
+    async def _told(self) -> None:
+        """Returns when the kernel says that the process has ended. Raises OSError where it does not say."""
+        if sys.platform == "linux":
+            descriptor = os.pidfd_open(self.pid)
+            try:
+                await anyio.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
 
     async def pump(self) -> None:
         """Takes the output until every writer is gone or the task is cancelled."""

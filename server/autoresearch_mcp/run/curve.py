@@ -18,6 +18,7 @@ from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.sections import Run
 
 TAIL, LINE = 1 << 13, 400  # bytes of the output, and characters of a line, that are searched for a point
+SHORTEST = 0.02  # seconds between looks at it
 SECONDS = 0.1  # that searching may take, at each moment
 
 
@@ -31,6 +32,11 @@ class Curve:
         self._saved = 0.0
         self._lost = 0  # moments in a row at which what was printed was no finite number
         self._closed = False
+
+    @property
+    def every(self) -> float:
+        """Seconds within which a moment may come."""
+        return math.inf if self._pattern is None else max(SHORTEST, self._budget / MOMENTS / 4)
 
     @property
     def row(self) -> dict[str, Any]:

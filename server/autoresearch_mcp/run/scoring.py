@@ -29,7 +29,6 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import FAILURES
 from autoresearch_mcp.text import plain, sound, tail
 
-POLL = 0.02  # seconds between looks at the process
 READY = 60.0  # seconds that a command which starts early has for loading
 CHECK = 120.0  # seconds that it has for a declaration
 ANSWER = ("score", "holdout", "details", "marks", "refused", "failure")
@@ -235,8 +234,8 @@ class Scoring:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self.child.pump)
                     tasks.start_soon(serve, self.calls)
-                    while self.child.returncode is None and not (stop := stopped()):  # noqa: ASYNC110 (nothing signals it)
-                        await anyio.sleep(POLL)
+                    while self.child.returncode is None and not (stop := stopped()):
+                        await self.child.wait()
                     tasks.cancel_scope.cancel()
             self.child.drain()
             if patience.cancelled_caught:

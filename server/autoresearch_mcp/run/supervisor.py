@@ -6,6 +6,7 @@ is told its score cannot choose by it whether it counts. The price is that its r
 """
 
 import json
+import math
 import signal
 import sys
 import time
@@ -21,7 +22,7 @@ from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import compiled, control, failures, nvidia, sandbox, slots
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
-from autoresearch_mcp.run.clock import Clock
+from autoresearch_mcp.run.clock import Clock, Phase
 from autoresearch_mcp.run.curve import Curve
 from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.run.hardware import granted
@@ -34,8 +35,9 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.run.usage import Usage, excess, shares, usage
 from autoresearch_mcp.text import shown_score
 
-POLL = 0.02  # seconds between looks at the process and the clock
+LOOK = 0.25  # seconds between looks at the run, where nothing that is known beforehand or told asks for one
 REPORT = 0.25  # seconds between progress reports and looks at what the run uses
+LEAST = 0.002  # seconds that nobody looks, whatever is due
 WAITING = 1.0  # seconds between reports of one that waits for a slot
 GOODBYE = 10.0  # seconds a run has after its score to print its summary
 TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
@@ -52,7 +54,8 @@ class Supervisor:
         self._cell = cell or Cell(spec)
         self._cell.spec, self._cell.task = spec, spec.task
         self._others = Watch(granted(), spec.task.run.budget_seconds)
-        self.clock = Clock(spec.task.run, self._others.look)
+        self.clock = Clock(spec.task.run, self._leave_phase)
+        self._news = anyio.Event()
         self._curve = Curve(spec.task.run, spec.earlier)
         self._children = self._cell.spare.pids
         self._judging = Judging(self._cell, self._children)
@@ -89,7 +92,7 @@ class Supervisor:
             try:
                 await self._end_processes()
             except Exception as error:
-                self._failed = self._failed or failures.of_error(error)
+                self._fail(failures.of_error(error))
             if self._cell.refusals is not None:
                 with suppress(OSError):
                     self.spec.refused.write_text("\n".join(self._cell.refusals.found), errors="backslashreplace")
@@ -188,6 +191,7 @@ class Supervisor:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(child.pump)
             tasks.start_soon(control.serve, ours, self)
+            tasks.start_soon(self._tell_of_end, child)
             await self._watch(child)
             tasks.cancel_scope.cancel()
         await self._end_processes()
@@ -198,7 +202,9 @@ class Supervisor:
         return child
 
     async def _watch(self, child: Child) -> None:
-        """Until the process has ended and what it submitted is scored, its time is up, or somebody asks to stop."""
+        """Until the process has ended and what it submitted is scored, its time is up, or somebody asks to stop. It sleeps until
+        something of that is told or due: what looks often takes compute from the run.
+        """
         while child.returncode is None or (self._submitted and self._leave_by is None):
             if self._failed is not None or (self._leave_by is not None and time.monotonic() > self._leave_by):
                 return
@@ -208,9 +214,35 @@ class Supervisor:
                 self._failed = failures.overdue(self.clock)
             else:
                 self._failed = self._curve.look(child.tail, self.clock, self._others)
-            await anyio.sleep(POLL)
+            if self._failed is None:
+                self._news = anyio.Event()
+                with anyio.move_on_after(self._until_next_look()):
+                    await self._news.wait()
         if self.clock.overdue:  # it ended between two looks
-            self._failed = self._failed or failures.overdue(self.clock)
+            self._fail(failures.overdue(self.clock))
+
+    async def _tell_of_end(self, child: Child) -> None:
+        await child.wait(math.inf)
+        self._news.set()
+
+    def _until_next_look(self) -> float:
+        """Seconds: not past the moment at which the phase, or the patience with a run that knows its score, is over."""
+        due = [LOOK, self._curve.every]
+        if self.clock.limit is not None:
+            due.append(self.clock.limit - self.clock.elapsed)
+        if self._leave_by is not None:
+            due.append(self._leave_by - time.monotonic())
+        return max(LEAST, min(due))
+
+    def _leave_phase(self, phase: Phase) -> None:
+        self._others.look(phase)
+        self._news.set()
+
+    def _fail(self, failure: RunFailedError | None) -> None:
+        """Ends the run where there is a failure; the first counts."""
+        if failure is not None and self._failed is None:
+            self._failed = failure
+            self._news.set()
 
     # --- what the run may ask for: control.Requests ---
 
@@ -226,7 +258,7 @@ class Supervisor:
             await self._judging.take_over(name)
             marks = await scoring.declared()
         except RunFailedError as failed:
-            self._failed = self._failed or failed
+            self._fail(failed)
             raise
         self._declared = True
         self.clock.enter("startup")
@@ -243,7 +275,7 @@ class Supervisor:
         try:
             descriptors = await self._cell.open_data(self.spec.data)
         except RunFailedError as failed:
-            self._failed = self._failed or failed
+            self._fail(failed)
             raise
         if self._judging.scoring is not None:
             await self._judging.scoring.ready()
@@ -275,6 +307,7 @@ class Supervisor:
             result = self._failed or failed
         recorded = await self._conclude(result)
         self._leave_by = time.monotonic() + (GOODBYE if recorded else 0.0)
+        self._news.set()
         if isinstance(result, RunFailedError):
             raise result
         if not recorded:
@@ -314,6 +347,7 @@ class Supervisor:
             async for received in signals:
                 if received != signal.SIGHUP:  # a closing terminal is no reason to end a run
                     self._ended_from_outside = True
+                    self._news.set()
 
     async def _report(self) -> None:
         """Says where the run is, for whoever waits; ends it where it uses more than it may."""
@@ -324,10 +358,10 @@ class Supervisor:
                 await self._tell(WAITING)
                 continue
             used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
-            self._failed = self._failed or excess(by_scoring, self.task.sandbox, "scoring")
+            self._fail(excess(by_scoring, self.task.sandbox, "scoring"))
             if scoring is self._judging.scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
-                self._failed = self._failed or excess(used, self.task.sandbox)
+                self._fail(excess(used, self.task.sandbox))
             reap_adopted({*self._children, *self._judging.called})
             self._others.look_sometimes(self.clock.phase)
             await self._tell(REPORT)
