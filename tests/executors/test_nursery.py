@@ -100,8 +100,7 @@ def test_a_host_that_nobody_waits_for_any_more_makes_no_run(tmp_path: Path):
         lock = try_lock(spec.lock)
         assert lock is not None
         with ours, theirs, open(spec.host_log, "ab") as log:
-            request = {"folder": str(spec.folder), "environment": nursery.environment()}
-            nursery.ask(asks, request, [lock, log.fileno(), theirs.fileno()])
+            nursery.ask(asks, spec, [lock, log.fileno(), theirs.fileno()])
             theirs.close()
             assert ours.recv(1) == nursery.NOD
             assert is_locked(spec.lock)

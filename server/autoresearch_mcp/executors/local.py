@@ -33,7 +33,6 @@ HOSTS = frozenset((HOST, nursery.PROGRAM))
 NURSERY = nursery.Nursery()
 IDLE = 900.0  # seconds that a host waits for a run
 LEAVING = 2.0  # seconds that one has to end by itself
-ANSWER = 20.0  # seconds that a waiting host has to take a run
 OF_ONE_RUN = {"run", "token", "experiment", "tag", "seed", "folder", "place", "ledger", "earlier"}
 LIMITS = ("startup_seconds", "check_seconds", "evaluate_seconds")
 """Of a run: they follow from the session's baseline, and only the clock asks for them."""
@@ -191,7 +190,7 @@ class Waiting:
 
     def give(self, folder: Path, lock: int) -> bool:
         """Hands over a run that is laid out, and the lock on it. False where the host does not say that it has both."""
-        self.socket.settimeout(ANSWER)
+        self.socket.settimeout(nursery.ANSWER)
         try:
             socket.send_fds(self.socket, [os.fsencode(folder) + b"\n"], [lock])
             return self.socket.recv(1) == b"\n"

@@ -2,7 +2,8 @@
 
     python -P -m autoresearch_mcp.executors.nursery SOCKET
 
-It has one thread, knows nothing of any run, and ends when whoever has the other end of the socket is gone; its hosts do not.
+It has one thread, knows of a run no more than which packages it may import, and ends when whoever has the other end of the socket
+is gone; its hosts do not.
 """
 
 import gc
@@ -17,10 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+import anyio
+
+from autoresearch_mcp.run import visible
 from autoresearch_mcp.run.spec import RunSpec
 
 PROGRAM = "autoresearch_mcp.executors.nursery"
-ANSWER = 20.0  # seconds that a host has to say that it is there
+ANSWER = 20.0  # seconds that a host has to say that it is there, or takes a run
 SIZE = 8  # bytes in which a request says how long it is
 REAPING = 5.0  # seconds after which hosts that have ended are taken note of, at the latest
 NOD = b"\n"
@@ -62,7 +66,7 @@ class Nursery:
                 self._socket.settimeout(ANSWER)
                 with theirs:
                     self._process = begin([PROGRAM, str(theirs.fileno())], subprocess.DEVNULL, None, theirs.fileno())
-            ask(self._socket, {"folder": str(spec.folder), "environment": environment()}, descriptors)
+            ask(self._socket, spec, descriptors)
             return True
 
     def end(self) -> None:
@@ -94,8 +98,9 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def ask(nursery: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-    """Sends a request, with the descriptors of the run's lock, of its log and of a socket. Raises OSError."""
+def ask(nursery: socket.socket, spec: RunSpec, descriptors: list[int]) -> None:
+    """Asks for a run's host, with the descriptors of the run's lock, of its log and of a socket. Raises OSError."""
+    request = {"folder": str(spec.folder), "environment": environment(), "packages": spec.task.run.packages}
     content = json.dumps(request).encode()
     socket.send_fds(nursery, [len(content).to_bytes(SIZE, "big")], descriptors)
     nursery.sendall(content)
@@ -117,10 +122,11 @@ def serve(asked: socket.socket) -> str | None:
         size, descriptors, _, _ = socket.recv_fds(asked, SIZE, 3)
         if not size:
             return None
-        content = _exactly(asked, int.from_bytes(size + _exactly(asked, SIZE - len(size)), "big"))
+        request = json.loads(_exactly(asked, int.from_bytes(size + _exactly(asked, SIZE - len(size)), "big")))
+        visible.get_ready(request["packages"])
         if os.fork() == 0:
             asked.close()
-            return _become(json.loads(content), *descriptors)
+            return _become(request, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -153,6 +159,8 @@ def _exactly(asked: socket.socket, count: int) -> bytes:
 def main(descriptor: str) -> None:
     from autoresearch_mcp.executors import host  # here, for whoever asks needs none of it
 
+    anyio.run(anyio.sleep, 0)  # imports what an event loop needs
+    visible.get_ready([])
     gc.collect()
     gc.freeze()  # so that what all hosts share is not written to
     if (folder := serve(socket.socket(fileno=int(descriptor)))) is not None:

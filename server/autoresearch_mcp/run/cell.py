@@ -202,7 +202,7 @@ class Cell:
         environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
         toolchains = self._toolchains(command)
         command = expand(command, python=str(python), preset=preset, seed=seed, **places)
-        listed = visible.entries(tuple(self.task.run.packages)).values()
+        listed = visible.entries(self.task.run.packages).values()
         hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
         readable = [self.spec.environment, *listed, *toolchains, *shown]
         return self._confined(command, folder, readable, hidden, network, by_run=True), environment

@@ -22,6 +22,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -100,12 +101,24 @@ def installation(executable: Path) -> Path:
 # --- packages ---
 
 
-@functools.cache
-def entries(packages: tuple[str, ...]) -> dict[str, Path]:
+def entries(packages: Iterable[str]) -> dict[str, Path]:
     """What may be imported: where it lies, by its place in a folder of packages. `packages`: distributions besides BASE.
 
-    24 distributions take 30 ms. Raises PackageNotFoundError for one of `packages` that is not installed.
+    24 distributions take 30 ms, unless nothing was installed since they were listed last. Raises PackageNotFoundError for one of
+    `packages` that is not installed.
     """
+    return _entries(tuple(packages), tuple(folder.stat().st_mtime_ns for folder in package_folders()))
+
+
+def get_ready(packages: Iterable[str]) -> None:
+    """Lists what every run in this environment may read, before there is one that waits for it."""
+    system()
+    with suppress(PackageNotFoundError, OSError):  # the run will say so
+        entries(packages)
+
+
+@functools.cache
+def _entries(packages: tuple[str, ...], as_installed: tuple[int, ...]) -> dict[str, Path]:
     for name in packages:
         importlib.metadata.distribution(name)
     found: dict[str, Path] = {}
@@ -172,7 +185,7 @@ def hint(output: str, packages: Sequence[str]) -> str | None:
     """What to do where a run's output says that it found no module which is installed, only not listed; None elsewhere."""
     for name in dict.fromkeys(reversed(MISSING_MODULE.findall(output))):
         owners = importlib.metadata.packages_distributions().get(name, [])
-        if name in entries(tuple(packages)) or importlib.util.find_spec(name) is None or not owners or OURS in owners:
+        if name in entries(packages) or importlib.util.find_spec(name) is None or not owners or OURS in owners:
             continue
         return (
             f'{name} is installed, but not among what a run may import: the human can add "{owners[0]}" to packages below '
@@ -197,7 +210,7 @@ def make_environment(folder: Path, packages: Sequence[str]) -> Path:
         made.mkdir(parents=True, exist_ok=True)
     (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
     links = {folder / "bin" / name: base for name in ("python", "python3", base.name)}
-    links |= {places / entry: path for entry, path in entries(tuple(packages)).items() if not entry.startswith("__editable__/")}
+    links |= {places / entry: path for entry, path in entries(packages).items() if not entry.startswith("__editable__/")}
     for link, target in links.items():
         if not link.is_symlink():
             link.symlink_to(target)
