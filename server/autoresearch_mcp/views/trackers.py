@@ -287,7 +287,7 @@ class WeightsAndBiases:
         run.finish(exit_code=0 if told.running or told.metrics.get("runs") else 1)
 
     def close(self) -> None:
-        pass
+        self._wandb.teardown()  # its service writes on after a run has finished
 
 
 class TensorBoard:
