@@ -111,9 +111,9 @@ def _described(entry: Entry) -> str:
     return description
 
 
-def combine(session: Session, numbers: Sequence[int]) -> str:
-    """Merges what experiments of this or another session changed into the editable file, which must be the best's; returns a note.
-    Raises NotAllowedError, NotFoundError.
+def combine(session: Session, numbers: Sequence[int]) -> None:
+    """Merges what experiments of this or another session changed into the editable file, which must be the best's. Raises
+    NotAllowedError, NotFoundError.
     """
     with session.step("combine"):
         file, name = session.file(), session.task.files.editable
@@ -128,7 +128,6 @@ def combine(session: Session, numbers: Sequence[int]) -> str:
         patches.check_syntax(name, merged.decode())
         check_size(session.task.files, merged.decode())
         session.worktree.write(merged)
-        return f"the changes of {' and '.join(map(str, numbers))}, on the best"
 
 
 def _with(session: Session, text: bytes, number: int) -> bytes:
