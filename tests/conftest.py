@@ -68,6 +68,15 @@ train = ["x"]
 PATIENCE = 120  # seconds for what takes one or two on a machine that is not busy
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deals the long tests out to the processes that tests are run by: each takes an equal part of the list, from its beginning."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    parts = [others[len(others) * part // count : len(others) * (part + 1) // count] for part in range(count)]
+    items[:] = [item for part, those in enumerate(parts) for item in (*long[part::count], *those)]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Caches and slots of this test process alone; a git without any configuration of the user's. Tests run beside each other, so

@@ -18,7 +18,7 @@ from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from conftest import ROOT, connect, git, open_session, text_of
 
-TRAINED = 2**17  # tokens of every run here, however long they take: scores are compared, so the machine must not decide them
+TRAINED = 2**16  # tokens of every run here, however long they take: scores are compared, so the machine must not decide them
 COUNTED = {  # what train.py does by the clock, and by tokens instead
     "for x, y, epoch in loader:  # ends when the budget does\n": f"for _, (x, y, epoch) in zip(range({TRAINED} // tokens_per_pass), loader):\n",
     "lr_multiplier(elapsed() / TIME_BUDGET)": f"lr_multiplier(step * passes * tokens_per_pass / {TRAINED})",
@@ -50,6 +50,7 @@ def counted(tmp_path: Path) -> Session:
     return session_of(tmp_path / "workspace", str(task))
 
 
+@pytest.mark.long
 def test_the_whole_path_of_the_demo(counted: Session):
     anyio.run(whole_path, counted)
 
@@ -175,6 +176,7 @@ def test_a_trial_of_it_is_scored(tmp_path: Path):
     assert tried.ended.score is not None, tried.ended.excerpt
 
 
+@pytest.mark.long
 def test_the_demo_shows_what_it_promises(tmp_path: Path):
     """The command behind `make demo`, as a stranger runs it. Its runs are timed, so which of two close scores is better is not asked."""
     command = [sys.executable, "-m", "autoresearch_mcp.cli", "demo", str(tmp_path / "demo")]

@@ -21,6 +21,7 @@ CHANGES = 14
 HELPS = {5: 5, 9: 5, 13: 5}  # by how many noise units, of which changes; the others change nothing
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_night_that_concludes_nothing_false(tmp_path: Path):
     task = tmp_path / "task"

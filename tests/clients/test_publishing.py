@@ -69,12 +69,22 @@ def wheel_in(folder: Path) -> Path:
     return wheel
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.needs("pip")
 def test_pipx_installs_a_server_that_answers(tmp_path: Path):
     places = {"PIPX_HOME": str(tmp_path / "pipx"), "PIPX_BIN_DIR": str(tmp_path / "bin"), "PIPX_MAN_DIR": str(tmp_path / "man")}
     pins = {"PIP_CONSTRAINT": str(ROOT / "constraints.txt")}
-    command = [sys.executable, "-m", "pipx", "install", "--python", sys.executable, str(wheel_in(tmp_path))]
+    command = [
+        sys.executable,
+        "-m",
+        "pipx",
+        "install",
+        "--pip-args=--no-compile",
+        "--python",
+        sys.executable,
+        str(wheel_in(tmp_path)),
+    ]
     made = subprocess.run(command, env=os.environ | places | pins, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
     program = tmp_path / "bin" / "autoresearch-mcp"

@@ -17,8 +17,9 @@ def test_without_a_gpu_it_says_so():
     assert made.returncode == 1 and "torch sees none here" in made.stderr and "doctor" in made.stderr
 
 
+@pytest.mark.long
 def test_its_steps_work_where_there_is_a_cpu_alone():
-    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--on", "cpu", "--budget", "3"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--on", "cpu", "--budget", "2"]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
     assert "| float32 | bias |" in made.stdout and "Estimated for the run" in made.stdout and "**" not in made.stdout

@@ -33,6 +33,7 @@ def test_its_way_to_say_that_the_loss_exploded_has_a_name():
     assert not re.search(patterns["nan"], "FAILED to do something\nFAIL: x\n")
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_it_runs_to_a_recorded_score(tmp_path: Path):

@@ -290,6 +290,7 @@ def test_whoever_looks_finds_what_is_there(level: str, spec: RunSpec):
     assert sorted(found) == sorted(f"found {spec.work / name}" for name in hidden), looked
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("level", CONFINED)

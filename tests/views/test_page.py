@@ -308,6 +308,7 @@ def test_ten_thousand_experiments_stay_smooth(toy: Make, visit: Callable[..., Pa
     page.keyboard.type("try 9999")
     expect(page.locator(".list [role=status]")).to_contain_text("of 10000")
     page.locator("#filter").fill("")
+    expect(page.locator(".list [role=status]")).to_have_text("10000 experiments")
     page.locator(".list .scroller").focus()
     page.keyboard.press("End")
     expect(page.locator("tbody tr.active td.number").first).to_have_text("1")
