@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -255,18 +255,32 @@ class Workspace:
 
     def commit_file(self, parent: str, path: str, content: bytes, message: str) -> str:
         """Commits `parent` with one file changed; no branch, index or working tree is touched. Returns the commit."""
+        return self.commit_files(parent, path, [(content, message)])[0]
+
+    def commit_files(self, parent: str, path: str, contents: Sequence[tuple[bytes, str]]) -> list[str]:
+        """The same for several contents of the file, each with its message: a commit on `parent` for each."""
         with tempfile.TemporaryDirectory(prefix="index-", dir=self.state_dir) as folder:
             env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), **identity(self.repo)}
-            source = Path(folder) / "content"
-            source.write_bytes(content)
-            blob = self.run("hash_object", "-w", "--no-filters", "--", str(source))
+            sources = [Path(folder) / str(number) for number in range(len(contents))]
+            for source, (content, _) in zip(sources, contents, strict=True):
+                source.write_bytes(content)
+            with self.lines(os.path.relpath(source, self.repo.working_dir) for source in sources) as names:
+                blobs = str(self.run("hash_object", "-w", "--no-filters", "--stdin-paths", istream=names)).split()
             self.run("read_tree", parent, env=env)
-            self.run("update_index", "--cacheinfo", f"{self._mode(parent, path)},{blob},{path}", env=env)
-            tree = self.run("write_tree", env=env)
-            return str(self.run("commit_tree", tree, "-p", parent, "-m", message, env=env))
+            mode, commits = self._mode(parent, path), list[str]()
+            for blob, (_, message) in zip(blobs, contents, strict=True):
+                self.run("update_index", "--cacheinfo", f"{mode},{blob},{path}", env=env)
+                tree = self.run("write_tree", env=env)
+                commits.append(str(self.run("commit_tree", tree, "-p", parent, "-m", message, env=env)))
+            return commits
 
     def set_ref(self, name: str, commit: str) -> None:
         self.run("update_ref", name, commit)
+
+    def set_refs(self, commits: Mapping[str, str]) -> None:
+        """Of several refs all or none."""
+        with self.lines(f"update {name} {commit}" for name, commit in commits.items()) as orders:
+            self.run("update_ref", "--stdin", istream=orders)
 
     def highest_experiment(self) -> int:
         """The number of the last experiment that git knows, of whatever ledger; 0 where it knows none."""
@@ -286,9 +300,7 @@ class Workspace:
         with self.lines(missing.values()) as names:
             found = str(self.run("cat_file", "--batch-check", istream=names)).splitlines()
         gone = [number for number, line in zip(missing, found, strict=True) if line.endswith("missing")]
-        orders = [f"create {experiment_ref(number)} {commit}" for number, commit in missing.items() if number not in set(gone)]
-        with self.lines(orders) as lines:
-            self.run("update_ref", "--stdin", istream=lines)
+        self.set_refs({experiment_ref(number): commit for number, commit in missing.items() if number not in set(gone)})
         return gone
 
     def lines(self, lines: Any) -> Any:

@@ -266,7 +266,7 @@ def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy
 
 
 def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("autoresearch_mcp.executors.local.ANSWER", 0.2)
+    monkeypatch.setattr("autoresearch_mcp.executors.nursery.ANSWER", 0.2)
     session = toy(TELLS, READY)
     session.runs.get_ready()
     process = waiting(session)

@@ -111,7 +111,7 @@ class LocalExecutor:
                 assert lock is not None, "a new run's folder is ours alone"
                 try:
                     _write(spec, {name: files[name]})
-                    write_atomic(spec.path, spec.model_dump_json().encode())
+                    write_atomic(spec.path, spec.model_dump_json().encode(), lasting=False)
                     if waiting.give(spec.folder, lock):
                         return True
                 finally:
@@ -227,7 +227,7 @@ def _lay_out(spec: RunSpec, files: Mapping[str, bytes]) -> None:
             target = spec.work / "data" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(spec.data / name, target)
-    write_atomic(spec.path, spec.model_dump_json().encode())
+    write_atomic(spec.path, spec.model_dump_json().encode(), lasting=False)
 
 
 def _write(spec: RunSpec, files: Mapping[str, bytes]) -> None:

@@ -112,7 +112,7 @@ class Runs:
             return []
         state, name, conditions = self._state, self._task.files.editable, self.comparable_conditions()
         before = self._best
-        commits = [self._workspace.commit_file(state.head_commit, name, content, said) for content, said, _ in entries]
+        commits = self._workspace.commit_files(state.head_commit, name, [(content, said) for content, said, _ in entries])
         with self._ledger.transaction() as transaction:
             first, run = transaction.next_experiment(), transaction.next_run()
             for number, (commit, (content, description, hypothesis)) in enumerate(zip(commits, entries, strict=True), first):
@@ -123,8 +123,7 @@ class Runs:
             started = [_run_row(run + place, first + place, SEED, conditions) for place in begin]
             for row in started:  # the others begin as there is room
                 transaction.append(row)
-        for number, commit in enumerate(commits, first):
-            self._workspace.set_ref(experiment_ref(number), commit)
+        self._workspace.set_refs({experiment_ref(number): commit for number, commit in enumerate(commits, first)})
         earlier = known_curves(state) if self._task.run.prune else []
         for row, (content, _, _) in zip(started, entries, strict=False):
             with suppress(WorkspaceError):  # it is lost, by its row, and run again

@@ -3,12 +3,12 @@
     python -I -S confine.py none|landlock --processes N --file-bytes N [--mark N] [--filter BASE64] [--user ID] [--group ID]...
                             [--capability N]... [--tell FD,N] [--read|--list|--write PATH]... -- COMMAND...
 
-It runs inside the sandbox, alone of all our files, so it uses the standard library only and imports nothing of ours.
+It runs inside the sandbox, alone of all our files, so it uses the standard library only and imports nothing of ours;
+and what imports fast, since every run and every scoring begins with it.
 Landlock: https://docs.kernel.org/userspace-api/landlock.html. Seccomp: https://docs.kernel.org/userspace-api/seccomp_filter.html.
 """
 
-import base64
-import contextlib
+import binascii
 import ctypes
 import errno
 import os
@@ -157,9 +157,11 @@ def _tasks(user: int) -> int:
     """How many tasks a user has, of those that can be seen: the kernel counts a desktop's among a run's."""
     found = 0
     for process in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
+        try:
             if os.stat(f"/proc/{process}").st_uid == user:
                 found += len(os.listdir(f"/proc/{process}/task"))
+        except OSError:
+            continue
     return found
 
 
@@ -177,7 +179,7 @@ def main(arguments: list[str]) -> None:
         readable = [*named["--read"], f"/proc/{os.getpid()}"]
         landlock(readable, named["--list"], named["--write"])  # while all paths can be reached
         drop_rights(user, numbers["--group"], numbers["--capability"])
-    for program in map(base64.b64decode, named["--filter"]):
+    for program in map(binascii.a2b_base64, named["--filter"]):
         if named["--tell"]:
             teller, number = map(int, named["--tell"][0].split(","))
             asking_seccomp(program, teller, number)
