@@ -58,6 +58,7 @@ def create(directory: Path, task_name: str = "default", preset: str | None = Non
 
 def _fill(directory: Path, source: Path, task: Task, text: str) -> None:
     """Puts everything into the folder, or takes it all out again. Built inside: the folder may be a mount point."""
+    open_repository()  # says so where there is no git; without it the next line fails
     from git.exc import GitError
 
     moved: list[Path] = []

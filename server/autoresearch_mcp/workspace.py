@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import WorkspaceError
@@ -83,6 +83,15 @@ def cause_of(error: Exception) -> str:
 
 def experiment_ref(number: int) -> str:
     return f"{EXPERIMENTS}/{number}"
+
+
+def lines(folder: Path, said: Iterable[object]) -> IO[str]:
+    """A file with these lines, to be read by git, on the disk of a folder; the caller's `with` closes it."""
+    file = tempfile.TemporaryFile("w+", dir=folder)  # noqa: SIM115
+    file.writelines(f"{line}\n" for line in said)
+    file.flush()
+    file.seek(0)
+    return file
 
 
 class Workspace:
@@ -264,7 +273,7 @@ class Workspace:
             sources = [Path(folder) / str(number) for number in range(len(contents))]
             for source, (content, _) in zip(sources, contents, strict=True):
                 source.write_bytes(content)
-            with self.lines(os.path.relpath(source, self.repo.working_dir) for source in sources) as names:
+            with lines(self.state_dir, (os.path.relpath(source, self.repo.working_dir) for source in sources)) as names:
                 blobs = str(self.run("hash_object", "-w", "--no-filters", "--stdin-paths", istream=names)).split()
             self.run("read_tree", parent, env=env)
             mode, commits = self._mode(parent, path), list[str]()
@@ -279,7 +288,7 @@ class Workspace:
 
     def set_refs(self, commits: Mapping[str, str]) -> None:
         """Of several refs all or none."""
-        with self.lines(f"update {name} {commit}" for name, commit in commits.items()) as orders:
+        with lines(self.state_dir, (f"update {name} {commit}" for name, commit in commits.items())) as orders:
             self.run("update_ref", "--stdin", istream=orders)
 
     def highest_experiment(self) -> int:
@@ -297,19 +306,11 @@ class Workspace:
         missing = {number: commit for number, commit in commits.items() if experiment_ref(number) not in have}
         if not missing:
             return []
-        with self.lines(missing.values()) as names:
+        with lines(self.state_dir, missing.values()) as names:
             found = str(self.run("cat_file", "--batch-check", istream=names)).splitlines()
         gone = [number for number, line in zip(missing, found, strict=True) if line.endswith("missing")]
         self.set_refs({experiment_ref(number): commit for number, commit in missing.items() if number not in set(gone)})
         return gone
-
-    def lines(self, lines: Any) -> Any:
-        """A file with these lines, to be read by git."""
-        file = tempfile.TemporaryFile("w+", dir=self.state_dir)  # noqa: SIM115 (the caller's `with` closes it)
-        file.writelines(f"{line}\n" for line in lines)
-        file.flush()
-        file.seek(0)
-        return file
 
     def move_branch(self, branch: str, commit: str, worktree: Path) -> None:
         """Points the branch at a commit and the worktree's index with it; files stay as they are."""

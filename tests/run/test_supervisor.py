@@ -26,7 +26,7 @@ def test_one_result_is_delivered_and_no_ledger_is_needed(tmp_path: Path):
 @pytest.mark.parametrize(
     "broken",
     [
-        "supervisor.usage = lambda *_: 1 / 0",  # beside the run
+        "supervisor.Beside._look = lambda *_: 1 / 0",  # beside the run
         "supervisor.Cell.start_run = lambda *_: 1 / 0",  # at its start
         "supervisor.failures.by_log = lambda *_: 1 / 0",  # at its end
         "supervisor.slots.refusal = lambda *_: 1 / 0",  # before it

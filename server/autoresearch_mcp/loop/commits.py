@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoresearch_mcp.workspace import Workspace
+from autoresearch_mcp.workspace import Workspace, lines
 
 BATCH = 500  # files read by one git process: 64 MB at most of the largest that a task allows by itself
 
@@ -19,7 +19,7 @@ def refs(workspace: Workspace, below: str) -> dict[str, str]:
 def contents(workspace: Workspace, commits: Sequence[str], path: str) -> Iterator[bytes | None]:
     """A file at many commits, read by few processes; None where it is not there."""
     for start in range(0, len(commits), BATCH):
-        with workspace.lines(f"{commit}:{path}" for commit in commits[start : start + BATCH]) as names:
+        with lines(workspace.state_dir, (f"{commit}:{path}" for commit in commits[start : start + BATCH])) as names:
             options: dict[str, Any] = {"stdout_as_string": False, "strip_newline_in_stdout": False}
             rest: bytes = workspace.run("cat_file", "--batch", istream=names, **options)
         while rest:

@@ -67,6 +67,10 @@ class Cell:
         """The user ids that the run and its scoring have to themselves; none where they share the server's."""
         return [self._users.run, self._users.scoring] if self._users else []
 
+    def follow(self) -> None:
+        """A workspace may be moved while a run is on."""
+        self.spec = self.spec.where_it_lies_now()
+
     async def get_ready(self) -> None:
         """Starts what the run can begin with before it is known, in the slot that is set; it waits when this returns. Raises
         OSError, RunFailedError.

@@ -33,9 +33,9 @@ class Judging:
             self.scoring.take_on(self._cell.spec)
 
     @property
-    def called(self) -> list[int]:
-        """Processes that the scoring command has executed, and that are at work."""
-        return self._called.pids if self._called else []
+    def own(self) -> set[int]:
+        """Processes collected by who started them: the supervisor's children, and what the scoring command has executed."""
+        return {*self._children, *(self._called.pids if self._called else ())}
 
     def _hashes(self) -> dict[Path, str]:
         """Of the files that scoring and checks are made with."""

@@ -19,7 +19,8 @@ import anyio
 from autoresearch_mcp.errors import NotAllowedError, RunFailedError
 from autoresearch_mcp.files import write_atomic
 from autoresearch_mcp.record.events import RunEnded
-from autoresearch_mcp.run import compiled, control, failures, nvidia, sandbox, slots
+from autoresearch_mcp.run import compiled, control, failures, sandbox, slots
+from autoresearch_mcp.run.beside import Beside
 from autoresearch_mcp.run.cell import Cell
 from autoresearch_mcp.run.child import Child
 from autoresearch_mcp.run.clock import Clock, Phase
@@ -29,16 +30,12 @@ from autoresearch_mcp.run.hardware import granted
 from autoresearch_mcp.run.judging import Judging
 from autoresearch_mcp.run.log import BoundedLog
 from autoresearch_mcp.run.processes import end_descendants, reap_adopted
-from autoresearch_mcp.run.progress import Progress
 from autoresearch_mcp.run.scoring import Score
 from autoresearch_mcp.run.spec import RunSpec
-from autoresearch_mcp.run.usage import Usage, excess, shares, usage
 from autoresearch_mcp.text import shown_score
 
 LOOK = 0.25  # seconds between looks at the run, where nothing that is known beforehand or told asks for one
-REPORT = 0.25  # seconds between progress reports and looks at what the run uses
 LEAST = 0.002  # seconds that nobody looks, whatever is due
-WAITING = 1.0  # seconds between reports of one that waits for a slot
 GOODBYE = 10.0  # seconds a run has after its score to print its summary
 TRAINED = "trained.json"  # for the scoring command: what the run said of its result when training ended
 
@@ -49,7 +46,7 @@ Deliver = Callable[[RunEnded], Awaitable[bool]]
 class Supervisor:
     def __init__(self, spec: RunSpec, deliver: Deliver, cell: Cell | None = None):
         """`cell` is one that was made ready for a run like this."""
-        self.spec, self.task = spec, spec.task
+        self.task = spec.task
         self._deliver = deliver
         self._cell = cell or Cell(spec)
         self._cell.spec, self._cell.task = spec, spec.task
@@ -59,17 +56,19 @@ class Supervisor:
         self._curve = Curve(spec.task.run, spec.earlier)
         self._children = self._cell.spare.pids
         self._judging = Judging(self._cell, self._children)
+        self._beside = Beside(self._cell, self._judging, self.clock, self._others, self._fail)
         self._checks: dict[str, str] = {}
         self._left: list[str] = []  # processes that could not be ended
-        self._peak_memory_mb = 0.0
-        self._vram: nvidia.Held | None = None
-        self._peak_vram_mb = 0.0
         self._ended_from_outside = False
         self._declared = spec.task.run.declares is None
         self._submitted = False
         self._failed: RunFailedError | None = None
         self._ended: RunEnded | None = None
         self._leave_by: float | None = None  # when a run that knows its score is ended
+
+    @property
+    def spec(self) -> RunSpec:
+        return self._cell.spec
 
     async def supervise(self) -> None:
         """The whole run. Delivers exactly one result and raises nothing, whatever the run, the machine or this code does."""
@@ -80,11 +79,11 @@ class Supervisor:
             try:
                 self._judging.take_on()
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._report)
+                    tasks.start_soon(self._beside.report)
                     held = await self._take_slot()
                     self._cell.slot = held.slot
                     self._others.start(held.slot)
-                    self._vram = nvidia.Held(self._others.gpus) if self._others.gpus else None
+                    self._beside.start()
                     result = await self._run()
                     tasks.cancel_scope.cancel()
             except Exception as error:  # also a group of them, of what went on at once
@@ -123,8 +122,7 @@ class Supervisor:
         fields: dict[str, Any] = {
             "run": self.spec.run,
             "seconds": self.clock.recorded(),
-            "peak_memory_mb": round(self._peak_memory_mb, 1),
-            "peak_vram_mb": round(self._peak_vram_mb, 1) if self._vram else None,
+            **self._beside.row,
             "enforcement": self.spec.enforcement,
             "excerpt": note,
             **self._curve.row,
@@ -317,7 +315,7 @@ class Supervisor:
     async def _evaluate(self) -> Score:
         """Has what the run leaves scored and checked. Raises RunFailedError."""
         self.clock.enter("evaluation")
-        self._follow()
+        self._cell.follow()
         score = await self._judging.score(self._given_up)
         if self.task.checks:
             self.clock.enter("checks")
@@ -325,10 +323,6 @@ class Supervisor:
         return score
 
     # --- beside the run ---
-
-    def _follow(self) -> None:
-        """A workspace may be moved while a run is on."""
-        self.spec = self._cell.spec = self.spec.where_it_lies_now()
 
     def _stopped(self) -> RunFailedError | None:
         """Why the run must end though nothing is wrong with it: at the agent's request (a result), by another's hand (a loss)."""
@@ -348,33 +342,3 @@ class Supervisor:
                 if received != signal.SIGHUP:  # a closing terminal is no reason to end a run
                     self._ended_from_outside = True
                     self._news.set()
-
-    async def _report(self) -> None:
-        """Says where the run is, for whoever waits; ends it where it uses more than it may."""
-        while True:
-            scoring = self._judging.scoring
-            self._follow()
-            if self.clock.phase == "queued":  # those that are at work shall not notice
-                await self._tell(WAITING)
-                continue
-            used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
-            self._fail(excess(by_scoring, self.task.sandbox, "scoring"))
-            if scoring is self._judging.scoring:  # else the scoring command, started meanwhile, may have counted as the run's
-                self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
-                self._fail(excess(used, self.task.sandbox))
-            reap_adopted({*self._children, *self._judging.called})
-            self._others.look_sometimes(self.clock.phase)
-            await self._tell(REPORT)
-
-    def _look(self, scoring: int | None) -> tuple[Usage, Usage]:
-        """What the run uses, and what its scoring does; each has what the task allows for itself."""
-        running, beside = shares(scoring)
-        ours = usage(self.spec.work, running, self._peak_memory_mb, list(self._cell.fresh))
-        if self._vram is not None and self.clock.phase in ("startup", "training", "export"):
-            self._peak_vram_mb = max(self._peak_vram_mb, self._vram.by(running) / 2**20)
-        return ours, usage(self.spec.scoring, beside)
-
-    async def _tell(self, pause: float) -> None:
-        with suppress(OSError):  # a full disk: what is said here is only for those who wait
-            await anyio.to_thread.run_sync(Progress.of(self.clock, str(self._cell.slot)).write, self.spec.progress)
-        await anyio.sleep(pause)
