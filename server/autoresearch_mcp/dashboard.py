@@ -37,6 +37,7 @@ from autoresearch_mcp.workspace import Workspace
 
 LOOK_EVERY = 1.0  # seconds between looks at the ledger and at the run that is on
 GRACE = 1.0  # seconds that a stream has to end when the server does
+PING, TAKING = 15, 300  # seconds between signs of life, and that a page has to take an event: its machine may be busy, or asleep
 STREAMS = 64  # open pages of one server
 PICTURES = {"card": "card", "progress": "plot"}
 """By name: the command that draws it."""
@@ -277,7 +278,7 @@ class Page:
             finally:
                 self._streams -= 1
 
-        return EventSourceResponse(stream(), ping=15, send_timeout=30, shutdown_event=ended, shutdown_grace_period=GRACE)
+        return EventSourceResponse(stream(), ping=PING, send_timeout=TAKING, shutdown_event=ended, shutdown_grace_period=GRACE)
 
     async def experiment(self, request: Request) -> Response:
         number = request.path_params["number"]
