@@ -195,7 +195,11 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         errors = [f"entry {place}: {what}" for place, what in enumerate(said, 1) if isinstance(what, str)]
         if len(errors) == len(said):
             raise NotAllowedError(f"None of the batch was run. {' '.join(errors)}")
-        return await calls.result(session, ctx, None, wait_seconds, " ".join(errors).rstrip("."))
+        notes = [" ".join(errors).rstrip(".")] if errors else []
+        for number in said:
+            if isinstance(number, int) and (elsewhere := await blocking(partial(batch.tried_elsewhere, session, number))):
+                notes.append(f"experiment {number}: {elsewhere}")
+        return await calls.result(session, ctx, None, wait_seconds, "; ".join(notes))
 
     @tool(
         task.get_tool,

@@ -33,6 +33,7 @@ EXPORTS = ("/results.tsv", "/experiments-*.csv", "/experiments-*.json", "/mlflow
 EXCLUDED = (f"/{STATE}/", *EXPORTS, *PICTURES, "__pycache__/")
 EXPERIMENTS = "refs/autoresearch/experiments"
 STALE = 5.0  # seconds after which a lock of git's in our part is nobody's: our commands take milliseconds, under a lock of our own
+LOCKS = 100  # that one git command may have left when the machine went down
 # What another git process may have left in our environment would point our commands at its repository.
 LINK = "120000"  # the mode of a symbolic link
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git knows it without being told
@@ -244,7 +245,7 @@ class Workspace:
         return DataFolder(task, self.pinned(task, commit) | self.sources(task, commit))
 
     def _mode(self, commit: str, path: str) -> str:
-        return str(self.run("ls_tree", commit, "--", path)).split(" ", 1)[0]
+        return str(self.run("ls_tree", commit, "--", path, env={"GIT_LITERAL_PATHSPECS": "1"})).split(" ", 1)[0]
 
     def check_committed(self, task: Task) -> None:
         """Refuses to start a session while files that it would pin differ from the last commit: it would not use what one sees."""
@@ -363,15 +364,17 @@ class Workspace:
     # --- git ---
 
     def run(self, command: str, *arguments: str, **options: Any) -> Any:
-        """One git command; returns its output. Raises WorkspaceError with what git said; a stale lock of ours is removed once."""
+        """One git command; returns its output. Raises WorkspaceError with what git said; stale locks of ours are removed."""
         from git.exc import CommandError
 
-        for attempt in range(2):
+        for attempt in range(LOCKS + 1):
             try:
+                if "istream" in options:
+                    options["istream"].seek(0)
                 return getattr(self.repo.git, command)(*arguments, **options)
             except (CommandError, OSError) as error:
                 lock = _LOCK_EXISTS.search(str(error))
-                if attempt == 0 and lock and self._remove_stale(Path(lock["lock"])):
+                if attempt < LOCKS and lock and self._remove_stale(Path(lock["lock"])):
                     continue
                 what = f"`git {command.replace('_', '-')}` failed in {self.root}: {cause_of(error)}"
                 advice = f"If no git command runs there, remove it: rm {lock['lock']}" if lock else "Run: autoresearch-mcp doctor"

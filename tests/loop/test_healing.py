@@ -232,6 +232,18 @@ def test_what_git_lost_is_made_again_and_an_edit_survives(scored: Session, lost:
 
 
 @pytest.mark.slow
+def test_stale_locks_of_several_refs_are_removed_and_all_of_them_are_set(scored: Session):
+    """As a machine leaves them that goes down while git sets refs."""
+    commit, workspace = scored.experiment(1).committed.commit, scored.workspace
+    names = [f"refs/autoresearch/experiments/{number}" for number in (7, 8, 9)]
+    for name in names:
+        lock = workspace.common / f"{name}.lock"
+        lock.touch()
+        os.utime(lock, (time.time() - 2 * STALE, time.time() - 2 * STALE))
+    workspace.set_refs(dict.fromkeys(names, commit))
+    assert [workspace.ref(name) for name in names] == [commit] * 3
+
+
 def test_a_stale_lock_in_our_part_of_git_is_removed(scored: Session):
     entry = scored.workspace.common / "worktrees" / scored.tag
     lock = entry / "index.lock"

@@ -80,6 +80,22 @@ def test_a_wave_runs_all_its_changes_and_keeps_the_best_of_them(session: Session
     assert session.position().phase == "ready"
 
 
+def test_a_death_before_a_waves_refs_costs_none_of_them(session: Session, monkeypatch: pytest.MonkeyPatch):
+    def dies(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.workspace, "set_refs", dies)
+        with pytest.raises(KeyboardInterrupt):
+            batch.run_batch(session, [entry("b", "2.0"), entry("d", "5.0"), entry("e", "-1.0")])
+    assert session.workspace.ref("refs/autoresearch/experiments/2") is None
+    later = open_session(session.workspace.root)
+    wait_for(lambda: over(later))
+    for number in (2, 3, 4):
+        assert later.workspace.ref(f"refs/autoresearch/experiments/{number}") == later.experiment(number).committed.commit
+        assert sum(run.ended is not None and run.ended.score is not None for run in later.experiment(number).runs) == 1
+
+
 def test_the_changes_of_several_are_merged_and_measured_together(session: Session):
     batch.run_batch(session, [entry("b", "2.0"), entry("d", "5.0")])
     wait_for(lambda: over(session))

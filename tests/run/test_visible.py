@@ -78,6 +78,36 @@ def test_neither_this_package_nor_what_only_it_needs_is_among_what_a_run_imports
     assert not [path for path in visible.entries(()).values() if not path.exists()]
 
 
+@pytest.fixture
+def described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Writes what an installed package of this test's own says of itself."""
+    folder = tmp_path / "site-packages" / "ours-1.0.dist-info"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(folder.parent))
+    monkeypatch.setattr(visible, "package_folders", lambda: (folder.parent,))
+
+    def write(requires: str, record: str) -> None:
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: ours\nVersion: 1.0\n{requires}")
+        if record:
+            (folder / "RECORD").write_text(record)
+
+    return write
+
+
+def test_a_package_that_is_still_being_installed_is_found_when_it_is_there(described: Callable[[str, str], None]):
+    described("", "")
+    assert "ours" not in visible.entries(["ours"])
+    described("", "ours/__init__.py,,\n")
+    assert "ours" in visible.entries(["ours"])
+
+
+def test_a_package_that_says_nonsense_of_itself_is_named_and_ends_no_process(described: Callable[[str, str], None]):
+    described("Requires-Dist: no, such: thing\n", "ours/__init__.py,,\n")
+    with pytest.raises(ValueError, match="the package ours says of itself cannot be read"):
+        visible.entries(["ours"])
+    visible.get_ready(["ours"])
+
+
 @pytest.mark.parametrize("level", CONFINED)
 def test_what_is_private_stays_so_below_what_is_shown(level: str, tmp_path: Path):
     """As in a container that keeps its checkout below /usr and its packages there too."""

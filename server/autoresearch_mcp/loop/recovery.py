@@ -3,6 +3,8 @@
 Every step begins with `finish`, under the session's lock. It costs two short git commands where nothing is wrong.
 """
 
+from itertools import takewhile
+
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.executors import Executor
 from autoresearch_mcp.loop.worktree import Worktree
@@ -50,8 +52,8 @@ class Recovery:
     def restore_refs(self) -> list[int]:
         """Makes all refs that are missing, so that every experiment stays reachable; returns the experiments whose commit is gone.
 
-        A death costs at most the latest ref, which the next step makes. What something else removed is found here, which takes
-        seconds in a session of many thousands: only the server's spare time and `doctor` call it.
+        A death costs at most the latest ref, or those of the latest wave, which the next step makes. What something else removed is
+        found here, which takes seconds in a session of many thousands: only the server's spare time and `doctor` call it.
         """
         return self._workspace.restore_refs({e.number: e.committed.commit for e in list(self._state.experiments)})
 
@@ -110,4 +112,6 @@ class Recovery:
     def _restore_latest_ref(self) -> None:
         experiments = self._state.experiments
         if experiments and self._workspace.ref(experiment_ref(experiments[-1].number)) is None:
-            self._workspace.set_ref(experiment_ref(experiments[-1].number), experiments[-1].committed.commit)
+            first = experiments[-1].committed.wave or experiments[-1].number
+            latest = takewhile(lambda experiment: experiment.number >= first, reversed(experiments))
+            self._workspace.set_refs({experiment_ref(one.number): one.committed.commit for one in latest})

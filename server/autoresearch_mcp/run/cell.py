@@ -203,6 +203,9 @@ class Cell:
             python = visible.make_environment(self.spec.environment, self.task.run.packages)
         except PackageNotFoundError as error:
             raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
+        except ValueError as error:
+            advice = "A human should install it anew: pip install --force-reinstall"
+            raise RunFailedError("refused", "refused", f"{error}. {advice}") from error
         environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
         toolchains = self._toolchains(command)
         command = expand(command, python=str(python), preset=preset, seed=seed, **places)

@@ -86,7 +86,7 @@ class Child:
         meanwhile: that would take compute from the run.
         """
         with anyio.move_on_after(seconds):
-            with suppress(OSError):
+            with suppress(OSError, AttributeError):  # a kernel, or a Python, that does not have it
                 await self._told()
             while self.returncode is None:  # noqa: ASYNC110 (nothing else tells)
                 await anyio.sleep(POLL)

@@ -226,7 +226,7 @@ class Supervisor:
     def _until_next_look(self) -> float:
         """Seconds: not past the moment at which the phase, or the patience with a run that knows its score, is over."""
         due = [LOOK, self._curve.every]
-        if self.clock.limit is not None:
+        if self.clock.limit is not None and self.clock.phase != "evaluation":
             due.append(self.clock.limit - self.clock.elapsed)
         if self._leave_by is not None:
             due.append(self._leave_by - time.monotonic())

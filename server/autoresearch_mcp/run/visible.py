@@ -21,8 +21,8 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -105,29 +105,46 @@ def entries(packages: Iterable[str]) -> dict[str, Path]:
     """What may be imported: where it lies, by its place in a folder of packages. `packages`: distributions besides BASE.
 
     24 distributions take 30 ms, unless nothing was installed since they were listed last. Raises PackageNotFoundError for one of
-    `packages` that is not installed.
+    `packages` that is not installed, ValueError for one whose list of files or requirements cannot be read.
     """
-    return _entries(tuple(packages), tuple(folder.stat().st_mtime_ns for folder in package_folders()))
+    return _entries(tuple(packages), tuple(_changed(folder) for folder in package_folders()))
+
+
+def _changed(folder: Path) -> tuple[int, ...]:
+    """When a folder of packages has changed last, and what each package says of itself: it is written after its folder is made."""
+    with os.scandir(folder) as entries:
+        said = [entry.stat().st_mtime_ns for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))]
+    return folder.stat().st_mtime_ns, *said
 
 
 def get_ready(packages: Iterable[str]) -> None:
     """Lists what every run in this environment may read, before there is one that waits for it."""
     system()
-    with suppress(PackageNotFoundError, OSError):  # the run will say so
+    with suppress(PackageNotFoundError, OSError, ValueError):  # the run will say so
         entries(packages)
 
 
 @functools.cache
-def _entries(packages: tuple[str, ...], as_installed: tuple[int, ...]) -> dict[str, Path]:
+def _entries(packages: tuple[str, ...], as_installed: tuple[tuple[int, ...], ...]) -> dict[str, Path]:
     for name in packages:
         importlib.metadata.distribution(name)
     found: dict[str, Path] = {}
     for distribution in _with_requirements((*BASE, *COMPILERS, *packages)):
-        for entry in _top_level(distribution):
-            found.setdefault(entry, Path(str(distribution.locate_file(entry))))
-        if (source := _editable(distribution)) is not None:
-            found.setdefault(f"__editable__/{distribution.name}", source)
+        with _named(distribution.name):
+            for entry in _top_level(distribution):
+                found.setdefault(entry, Path(str(distribution.locate_file(entry))))
+            if (source := _editable(distribution)) is not None:
+                found.setdefault(f"__editable__/{distribution.name}", source)
     return found
+
+
+@contextmanager
+def _named(distribution: str) -> Generator[None]:
+    """Says whose files they are that cannot be read."""
+    try:
+        yield
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"what the package {distribution} says of itself cannot be read ({error})") from error
 
 
 def _with_requirements(names: Iterable[str]) -> list[Distribution]:
@@ -147,11 +164,12 @@ def _with_requirements(names: Iterable[str]) -> list[Distribution]:
             found[name] = importlib.metadata.distribution(name)
         except PackageNotFoundError:
             continue
-        for text in found[name].requires or ():
-            requirement = Requirement(text)
-            marker = requirement.marker
-            if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""}):
-                pending.append((str(canonicalize_name(requirement.name)), frozenset(requirement.extras)))
+        with _named(name):
+            for text in found[name].requires or ():
+                requirement = Requirement(text)
+                marker = requirement.marker
+                if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras | {""}):
+                    pending.append((str(canonicalize_name(requirement.name)), frozenset(requirement.extras)))
     return list(found.values())
 
 
@@ -203,7 +221,7 @@ def base_executable() -> Path:
 
 
 def make_environment(folder: Path, packages: Sequence[str]) -> Path:
-    """Makes a virtual environment of links in `folder`, and returns its interpreter. Raises OSError, PackageNotFoundError."""
+    """Makes a virtual environment of links in `folder`, and returns its interpreter. Raises OSError and what `entries` does."""
     base = base_executable()
     places = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
     for made in (folder / "bin", places / "__pycache__"):
