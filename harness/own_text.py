@@ -13,6 +13,8 @@ import gzip
 import hashlib
 import json
 import lzma
+import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,6 +27,8 @@ SEQUENCE = 13  # words
 OVERLAP = 0.5  # of a document's sequences
 BYTES_PER_TOKEN = 6  # more than the bytes of a token of plain English, so that what is drawn for val is enough
 LARGEST = 0.2  # share of the text that val may have
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+"""Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -47,7 +51,8 @@ def digest(folder: Path) -> str:
     whole = hashlib.sha256()
     for path in files(folder):
         with open(path, "rb") as file:
-            whole.update(f"{path.relative_to(folder)} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            name = os.fsencode(path.relative_to(folder))
+            whole.update(name + f" {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return whole.hexdigest()
 
 
@@ -65,7 +70,7 @@ def documents(folder: Path) -> Iterator[str]:
 def _documents_of(path: Path) -> Iterator[str]:
     name = path.name.lower()
     if name.endswith(PLAIN):
-        yield from parts(path.read_text(encoding="utf-8"))
+        yield from parts(path.read_text(encoding="utf-8-sig"))
     elif name.endswith(TABLES):
         import pyarrow.parquet as pq
 
@@ -73,19 +78,26 @@ def _documents_of(path: Path) -> Iterator[str]:
         if "text" not in table.schema_arrow.names:
             raise ValueError(f"it has no column `text` (it has: {', '.join(table.schema_arrow.names[:8])})")
         for batch in table.iter_batches(columns=["text"]):
-            yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
+            texts = [text for text in batch.column(0).to_pylist() if text is not None]
+            if any(not isinstance(text, str) for text in texts):
+                raise ValueError(f"its column `text` holds no strings (it holds: {table.schema_arrow.field('text').type})")
+            yield from texts
     else:
         opened = gzip.open if name.endswith(".gz") else lzma.open if name.endswith(".xz") else open
-        with opened(path, "rt", encoding="utf-8") as lines:
+        with opened(path, "rt", encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.strip():
                     continue
                 try:
                     text = json.loads(line)["text"]
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, RecursionError):
                     text = None
                 if not isinstance(text, str):
                     raise ValueError(f'line {number} is no JSON object with a string "text"')
+                try:
+                    text.encode()
+                except UnicodeEncodeError as error:
+                    raise ValueError(f"line {number} has half a character: {error}") from error
                 yield text
 
 
@@ -106,8 +118,10 @@ def key(text: str) -> bytes:
 
 
 def sequences(text: str) -> set[int]:
-    """Hashes of all that are SEQUENCE words long; of a shorter document, of the whole. Case and signs count for nothing."""
-    words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
+    """Hashes of all that are SEQUENCE words long; of a shorter document, of the whole. Case and signs count for nothing, and in
+    scripts without spaces each character is a word.
+    """
+    words = "".join(c if c.isalnum() else " " for c in UNSPACED.sub(r" \g<0> ", text.lower())).split()
     starts = range(max(1, len(words) - SEQUENCE + 1))
     return {hash(tuple(words[start : start + SEQUENCE])) for start in starts}
 

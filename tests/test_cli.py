@@ -57,7 +57,11 @@ def test_data_is_made_of_ones_own_text_from_the_next_session_on(tmp_path: Path):
     cli("init", str(tmp_path / "w"), "--preset", "tiny")
     assert "is no folder" in cli("prepare", *where, "--text", str(text), ok=False)
     text.mkdir()
+    git = ("git", "-C", str(tmp_path / "w"))
+    subprocess.run([*git, "config", "user.name", "me"], check=True)
     assert "has no .txt" in cli("prepare", *where, "--text", str(text), ok=False)
+    for command in (["log", "--format=%s", "-1"], ["status", "--porcelain"]):
+        assert subprocess.check_output([*git, *command], text=True).strip() in ("", "Workspace of the task gpt"), "as it was"
     other = "\n\n".join(f"the {word} of another text, and its {word[::-1]}" for word in map(str, range(10_000)))
     (text / "mine.txt").write_text(other)
     made = cli("prepare", *where, "--text", str(text))
@@ -66,7 +70,6 @@ def test_data_is_made_of_ones_own_text_from_the_next_session_on(tmp_path: Path):
     assert "ready in" in cli("prepare", *where) and session.task.data.text == str(text)
     tokenizer = json.loads((session.data.path / "tokenizer.json").read_text())
     assert any(b"another" in base64.b64decode(token) for token in tokenizer["ranks"])
-    git = ("git", "-C", str(tmp_path / "w"))
     assert subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout == ""
 
     second = tmp_path / "second"

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -77,22 +78,21 @@ def prepare(
     ] = None,
 ) -> None:
     """Get the task's data ready: that of a session, before there is one that of the last commit."""
-    from autoresearch_mcp.create import use_text
+    from autoresearch_mcp.create import text_of
     from autoresearch_mcp.loop.session import open_ledger
     from autoresearch_mcp.workspace import Workspace
 
     opened = Workspace(workspace)
     sessions = open_ledger(opened).state().sessions
-    if text is not None:
-        if session is not None:
-            raise AutoresearchError("A session keeps the data that it has. Leave --session out: a new session has your text.")
-        use_text(opened, text)
+    if text is not None and session is not None:
+        raise AutoresearchError("A session keeps the data that it has. Leave --session out: a new session has your text.")
     started = text is None and (session is not None or sessions)
-    data = open_session(workspace, session).data if started else opened.data()
-    if not data.needed:
-        say("data:       the task needs none")
-        return
-    data.prepare(opened.root, force)
+    with text_of(opened, text) if text is not None else nullcontext():
+        data = open_session(workspace, session).data if started else opened.data()
+        if not data.needed:
+            say("data:       the task needs none")
+            return
+        data.prepare(opened.root, force)
     if text is not None and sessions:
         say(
             f"next:       autoresearch-mcp serve --session NAME --workspace {workspace}   (a new one; those before keep their data)"

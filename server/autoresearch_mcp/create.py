@@ -5,6 +5,8 @@ import re
 import shutil
 import tempfile
 import tomllib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import cast
 
@@ -119,6 +121,21 @@ def _build(folder: Path, source: Path, task: Task, text: str) -> None:
     with repo.git.custom_environment(**identity(repo)):
         repo.git.commit("--no-verify", "--no-gpg-sign", "-q", "-m", f"Workspace of the task {task.name}")
     repo.close()
+
+
+@contextmanager
+def text_of(workspace: Workspace, folder: Path) -> Generator[None]:
+    """As `use_text`; where what follows fails, the workspace is as it was."""
+    before = workspace.head()
+    use_text(workspace, folder)
+    ours = workspace.head()
+    try:
+        yield
+    except BaseException:
+        if ours != before and workspace.head() == ours:
+            workspace.run("reset", "--soft", before)
+            workspace.run("restore", f"--source={before}", "--staged", "--worktree", "--", TASK_FILE)
+        raise
 
 
 def use_text(workspace: Workspace, folder: Path) -> None:

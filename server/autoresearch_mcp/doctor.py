@@ -126,9 +126,10 @@ def _preset(directory: Path) -> Check:
     task = _task_in(directory)
     own = task.preset if task else None
     size = size_of(own, presets) if own in presets else None
-    if size and gpu is not None and gpu < size * TOLERANCE:
+    if size and (gpu is None or gpu < size * TOLERANCE):
         fix = f"autoresearch-mcp init DIR   (it picks {fitting(presets)})"
-        return Check(name="preset", level="warning", found=f"{own} is for {size} GiB, the GPU has {gpu:.0f}", fix=fix)
+        here = "this machine has no GPU" if gpu is None else f"the GPU has {gpu:.0f}"
+        return Check(name="preset", level="warning", found=f"{own} is for {size} GiB, {here}", fix=fix)
     return Check(name="preset", level="ok", found=found)
 
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import os
 import random
 import sys
 from pathlib import Path
@@ -123,6 +124,8 @@ def test_little_text_is_told_and_as_much_as_can_be_is_scored_on(tmp_path: Path, 
         ("a.jsonl", b'{"text": "x"}\n{"body": "y"}\n', 'a.jsonl cannot be read: line 2 is no JSON object with a string "text"'),
         ("a.jsonl", b"nothing\n", "line 1 is no JSON object"),
         ("a.jsonl", b'["text"]\n', "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000, "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": "a \\ud800"}\n', "line 1 has half a character"),
         ("a.txt", b"\xff\xfe", "a.txt cannot be read: 'utf-8' codec"),
         ("a.jsonl.gz", b"no gzip", "a.jsonl.gz cannot be read"),
         ("a.jsonl.xz", b"no xz", "a.jsonl.xz cannot be read"),
@@ -142,8 +145,23 @@ def test_a_table_without_text_and_a_folder_that_is_none_are_named(tmp_path: Path
     pq.write_table(pa.table({"body": ["x"]}), tmp_path / "a.parquet")
     with pytest.raises(SystemExit, match=r"no column `text` \(it has: body\)"):
         read(tmp_path)
+    pq.write_table(pa.table({"text": [b"x"]}), tmp_path / "a.parquet")
+    with pytest.raises(SystemExit, match=r"holds no strings \(it holds: binary\)"):
+        read(tmp_path)
     with pytest.raises(SystemExit, match="is no folder"):
         read(tmp_path / "b")
+
+
+def test_a_mark_of_the_encoding_is_no_text_and_any_name_will_do(tmp_path: Path):
+    with open(os.fsencode(tmp_path) + b"/\xff.txt", "wb") as file:
+        file.write(b"\xef\xbb\xbfone")
+    assert list(own_text.documents(tmp_path)) == ["one"] and own_text.digest(tmp_path)
+
+
+def test_in_scripts_without_spaces_a_changed_copy_is_near_too():
+    text = "".join(chr(random.Random(number).randrange(0x4E00, 0x9000)) for number in range(500))
+    one, other = own_text.sequences(text), own_text.sequences(f"{text[:250]}\u4e00{text[251:]}")
+    assert len(one & other) > 0.9 * len(one)
 
 
 def test_another_text_is_another_digest(tmp_path: Path):

@@ -309,3 +309,4 @@ def test_doctor_says_which_preset_fits_and_which_does_not(tmp_path: Path, monkey
     assert preset(79.6).level == "ok"
     found = preset(22.5)
     assert found.level == "warning" and "gpu is for 80 GiB, the GPU has 22" in found.found and "picks gpu-24" in found.fix
+    assert preset(None).level == "warning" and "gpu is for 80 GiB, this machine has no GPU" in preset(None).found

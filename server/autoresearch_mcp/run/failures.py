@@ -18,6 +18,7 @@ EXCERPT = 1600  # characters of a failed run's output that go into its row
 REASON = 3000  # characters of why it failed
 LINES = 90  # of its output that are looked at
 LAST = 3  # of one that was pruned: the reason says it all
+LAST_LINE = 400  # characters of a line that a step is looked for in
 PATIENCE = 1.0  # seconds for a pattern
 
 
@@ -57,8 +58,8 @@ def not_finite(printed: Mapping[str, Any], trained: float) -> RunFailedError:
     return RunFailedError("crash", "nan", reason)
 
 
-def _at(printed: Mapping[str, Any]) -> str:
-    return f" at step {str(printed['x'])[:20]}" if printed.get("x") is not None else ""
+def _at(printed: Mapping[str, Any], where: str = " at") -> str:
+    return f"{where} step {str(printed['x'])[:20]}" if printed.get("x") is not None else ""
 
 
 def require_in_time(clock: Clock) -> None:
@@ -71,6 +72,9 @@ def by_log(spec: RunSpec, returncode: int | None) -> RunFailedError:
     """Of a run that ended by itself: by the task's patterns on the end of its log."""
     text = tail(spec.log, 20000, 400)
     reason = f"it ended with exit status {returncode} and no result"
+    if spec.task.run.progress is not None:
+        lines = (line[:LAST_LINE] for line in reversed(text.splitlines()))
+        reason += _at(next(matches(spec.task.run.progress, lines, PATIENCE), dict[str, Any]()), ", after")
     if (advice := visible.hint(text, spec.task.run.packages)) is not None:
         reason += f"; {advice}"
     for failure, pattern in spec.task.failures.items():
