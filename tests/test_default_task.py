@@ -82,7 +82,6 @@ async def whole_path(session: Session) -> None:
         # Baseline.
         result = await run_to_end("baseline")
         assert result["status"] == "scored" and 1.0 < float(str(result["score"])) < 3.5
-        assert len(str(result["curve"]).split()) >= 2
         last = session.experiment(1).last
         assert last is not None and min(last.seconds[phase] for phase in ("startup", "training", "evaluation")) > 0
         assert git(root, "rev-parse", branch) == session.state.started.base_commit  # kept commits only

@@ -90,12 +90,13 @@ def test_pipx_installs_a_server_that_answers(tmp_path: Path):
     program = tmp_path / "bin" / "autoresearch-mcp"
     assert subprocess.check_output((program, "--version"), text=True).strip() == f"autoresearch-mcp {__version__}"
 
+    research = str(tmp_path / "research")
+    for arguments in (["init", research, "--preset", "tiny"], ["prepare", "--workspace", research]):
+        made = subprocess.run([str(program), *arguments], capture_output=True, text=True)
+        assert made.returncode == 0, made.stdout + made.stderr
+
     async def go() -> None:
-        server = StdioServerParameters(
-            command=str(program),
-            args=["serve", "--workspace", str(tmp_path / "research"), "--preset", "tiny"],
-            env=dict(os.environ),
-        )
+        server = StdioServerParameters(command=str(program), args=["serve", "--workspace", research], env=dict(os.environ))
         async with Client(stdio_client(server)) as client:
             assert "read_train" in {tool.name for tool in (await client.list_tools()).tools}
             status = (await client.call_tool("status", {})).structured_content
