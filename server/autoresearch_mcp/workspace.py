@@ -280,8 +280,7 @@ class Workspace:
             mode, commits = self._mode(parent, path), list[str]()
             for blob, (_, message) in zip(blobs, contents, strict=True):
                 self.run("update_index", "--cacheinfo", f"{mode},{blob},{path}", env=env)
-                tree = self.run("write_tree", env=env)
-                commits.append(str(self.run("commit_tree", tree, "-p", parent, "-m", message, env=env)))
+                commits.append(str(self.run("commit_tree", self.run("write_tree", env=env), "-p", parent, "-m", message, env=env)))
             return commits
 
     def set_ref(self, name: str, commit: str) -> None:
