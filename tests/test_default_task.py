@@ -14,6 +14,7 @@ from autoresearch_mcp.create import create
 from autoresearch_mcp.demo import IDEAS
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.loop.trial import run_trial
+from autoresearch_mcp.record.curves import MOMENTS
 from autoresearch_mcp.record.exports import Results
 from autoresearch_mcp.record.ledger import Ledger
 from conftest import ROOT, connect, git, open_session, text_of
@@ -84,6 +85,8 @@ async def whole_path(session: Session) -> None:
         assert result["status"] == "scored" and 1.0 < float(str(result["score"])) < 3.5
         last = session.experiment(1).last
         assert last is not None and min(last.seconds[phase] for phase in ("startup", "training", "evaluation")) > 0
+        moments = int(last.seconds["training"] / (400 / MOMENTS))  # that have passed, of the budget above
+        assert len(str(result.get("curve", "")).split()) >= moments
         assert git(root, "rev-parse", branch) == session.state.started.base_commit  # kept commits only
         await call("keep", learned="where we start")
         assert git(root, "log", "--format=%s", branch).splitlines() == ["baseline", "Workspace of the task gpt"]
