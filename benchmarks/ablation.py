@@ -67,6 +67,8 @@ WITHOUT = {
     "Newton-Schulz with fixed coefficients": {"for a, b, c in POLAR_EXPRESS:": "for a, b, c in [(3.4445, -4.7750, 2.0315)] * 5:"},
     "float32 on a CPU with AMX": {'(device == "cpu" and': "(False and"},
     "the fused attention kernel": {'if span is None or q.device.type != "cpu":': "if True:"},
+    "AdamW in one kernel": {"fused=True": "foreach=True"},
+    "the second thread": {"    torch.manual_seed(SEED)\n": "    torch.manual_seed(SEED)\n    torch.set_num_threads(1)\n"},
 }
 WITH = {
     "bfloat16 on a CPU without AMX": {'(device == "cpu" and': "(True or"},
@@ -88,6 +90,16 @@ WITH = {
         '                group["momentum"] = 0.85 + 0.1 * min(1, step / 100)\n'
         "            optimizer.step()"
     },
+    "Muon's momentum to 0.85 in the last tenth": {
+        "            optimizer.step()": '            if "momentum" in group:\n'
+        '                group["momentum"] = 0.85 + 0.1 * min(1, multiplier * WARMDOWN_RATIO / 0.1)\n'
+        "            optimizer.step()"
+    },
+    "weight decay that falls as the rate does": {
+        "            optimizer.step()": '            if "momentum" in group:\n'
+        '                group["weight_decay"] = WEIGHT_DECAY * multiplier\n'
+        "            optimizer.step()"
+    },
     "Muon's updates evened out by row": {  # NorMuon: Li et al. 2025, arXiv:2510.05491
         "                step_size =": "                rows = update.square().mean(2, keepdim=True)\n"
         "                size = update.norm(dim=(1, 2), keepdim=True)\n"
@@ -104,6 +116,21 @@ WITH = {
         "        self.shares =": "        self.smear = nn.Parameter(torch.tensor(0.1))\n        self.shares =",
         "([self.shares], SCALAR_LR)": "([self.shares, self.smear], SCALAR_LR)",
     },
+    "the first embedding taken back at the end": {
+        "x = norm(x)\n        if targets": "x = norm(x - self.backout * x0)\n        if targets",
+        "        self.shares =": "        self.backout = nn.Parameter(torch.tensor(0.0))\n        self.shares =",
+        "([self.shares], SCALAR_LR)": "([self.shares, self.backout], SCALAR_LR)",
+    },
+    "embeddings of three tokens too": {
+        "        for i, block in enumerate(self.blocks):\n            x =": ""
+        "        one, two = (F.pad(tokens[:, :-n], (n, 0)) for n in (1, 2))\n"
+        "        pairs = pairs + self.triples((two * 15485863 + one * 7919 + tokens * 104729) % BIGRAMS)\n"
+        "        for i, block in enumerate(self.blocks):\n            x =",
+        "        self.blocks =": "        self.triples = nn.Embedding(BIGRAMS, MODEL_DIM)\n"
+        "        nn.init.zeros_(self.triples.weight)\n"
+        "        self.blocks =",
+    },
+    "torch.compile": {'torch.compile(model) if device == "cuda" else model': "torch.compile(model)"},
     "a tenth of the loss of the token after next": {
         "return HeadLoss.apply(": "after = HeadLoss.apply(x[:, :-1].flatten(0, 1), self.lm_head.weight, targets[:, 1:].flatten())\n"
         "            return 0.1 * after + HeadLoss.apply("
@@ -135,6 +162,8 @@ SAME_COST = {
     "matrices begin at 0.68",
     "the head's betas (0.9, 0.95)",
     "Muon's momentum from 0.85, in 100 steps",
+    "Muon's momentum to 0.85 in the last tenth",
+    "weight decay that falls as the rate does",
 }
 """Ideas whose steps do the very same work on other numbers: measuring their speed would only add noise."""
 BASE = "as it is"
@@ -303,7 +332,9 @@ def main() -> None:
     tables = {kind: [idea for idea in IDEAS[kind] if arguments.only in idea] for kind in kinds}
     files = {BASE: text} | {idea: changed(text, IDEAS[kind][idea]) for kind, ideas in tables.items() for idea in ideas}
     if lacking := {name: content for name, content in files.items() if name not in kept.speed}:
-        kept.take(speed=speeds({BASE: text} | lacking, arguments.preset) | kept.speed)
+        made = speeds({BASE: text} | lacking, arguments.preset)
+        scale = kept.speed.get(BASE, made[BASE]) / made[BASE]  # the machine may be slower today, which an idea's share is not
+        kept.take(speed={name: scale * speed for name, speed in made.items()} | kept.speed)
     speed = kept.speed
     budget = arguments.times * read_folder(HARNESS, arguments.preset)[0].run.budget_seconds
     steps = {name: budget * speed[name] for name in files}

@@ -4,10 +4,11 @@
 
 A scripted MCP client over stdio, no AI: it begins with train.py set back to plain settings (START), tries the ideas by which
 train.py was made and some that did not help, one after the other, and does what the server's verdict says. Everything it drives is
-real. A run of the preset cpu takes 75 s, so the whole takes half an hour or more; the machine should do nothing else.
+real. A run of the preset cpu takes 75 s, so the whole takes an hour or more; the machine should do nothing else.
 """
 
 import argparse
+import difflib
 import os
 import re
 import shutil
@@ -28,6 +29,9 @@ from autoresearch_mcp.views.plot import draw
 from autoresearch_mcp.workspace import Workspace
 
 HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / "benchmarks"))
+from ablation import WITH  # noqa: E402
+
 START = {
     "DEPTH": "4",
     "HEAD_DIM": "64",
@@ -46,36 +50,86 @@ IDEAS = (
     ("embeddings of pairs of tokens", {"BIGRAMS": "16384"}, "pairs say more than tokens, and looking them up costs no time"),
     ("logits without a cap", {"LOGIT_CAP": "0.0"}, "the loss then goes through the tokens in chunks, which is faster on a CPU"),
     ("256 channels", {"MODEL_DIM": "256"}, "a wider model learns more from each token"),
+    (
+        "the first layer sees an eighth",
+        {"distance >= MAX_SEQ_LEN // 2": "distance >= MAX_SEQ_LEN // 8"},
+        "what is near is enough for the first of two layers",
+    ),
     ("one layer", {"DEPTH": "1"}, "half the time a step is worth more than the second layer"),
+    ("rotations with base 200,000", {"10000.0 **": "200000.0 **"}, "slow rotations tell far tokens apart"),
     ("slopes instead of rotations", {"POSITIONS": '"slopes"'}, "near tokens matter most, and a bias is cheaper than rotating"),
     ("warm-down over three quarters", {"WARMDOWN_RATIO": "0.75"}, "short runs gain from an early and long decay"),
     ("embeddings' rate doubled", {"EMBEDDING_LR": "0.6"}, "rare tokens are seen a few times only"),
     ("heads of 32", {"HEAD_DIM": "32"}, "more heads look at more places"),
     ("Muon's rate doubled", {"MATRIX_LR": "0.04"}, "the original trains at this rate"),
+    ("128 channels", {"MODEL_DIM": "128"}, "the number of steps may be short again"),
+    ("twice the rows for pairs", WITH["twice the rows for pairs"], "fewer pairs then share a row"),
+    ("embeddings of three tokens too", WITH["embeddings of three tokens too"], "three say more than two, if they come again"),
+    ("a share of the token before", WITH["a share of the token before"], "pairs for nothing, by a sum"),
+    (
+        "the first embedding taken back at the end",
+        WITH["the first embedding taken back at the end"],
+        "what the token itself was is no help in telling the next",
+    ),
+    ("first embedding's share 0.05", WITH["first embedding's share 0.05"], "one layer has little use for it"),
+    ("queries and keys times 1.15", WITH["queries and keys times 1.15"], "sharper attention"),
+    ("matrices begin at 0.68", WITH["matrices begin at 0.68"], "smaller weights leave the first steps to the embeddings"),
+    (
+        "rate ends at 0.05 of its full value",
+        WITH["rate ends at 0.05 of its full value"],
+        "the last steps do nothing at a rate of 0",
+    ),
+    ("weight decay 0.01 of embeddings and head", WITH["weight decay 0.01 of embeddings and head"], "tables overfit what is rare"),
+    ("the head's betas (0.9, 0.95)", WITH["the head's betas (0.9, 0.95)"], "the head's gradient is not sparse"),
+    (
+        "Muon's momentum from 0.85, in 100 steps",
+        WITH["Muon's momentum from 0.85, in 100 steps"],
+        "early gradients are soon out of date",
+    ),
+    ("Muon's updates evened out by row", WITH["Muon's updates evened out by row"], "no neuron then learns more slowly than others"),
+    (
+        "weight decay only where it helps the step",
+        WITH["weight decay only where it helps the step"],
+        "decay that works against the gradient is lost work",
+    ),
+    (
+        "half the context in the first third",
+        WITH["half the context in the first third"],
+        "near tokens are learned first, and cheaper",
+    ),
+    (
+        "a tenth of the loss of the token after next",
+        WITH["a tenth of the loss of the token after next"],
+        "more signal from each token",
+    ),
 )
+"""What it is called, the edits of train.py, and why; edits of more than constants are those that the ablation measures."""
 
 
-def line_of(text: str, name: str) -> str:
-    return next(line for line in text.splitlines() if line.startswith(f"{name} = "))
+def changed(text: str, edits: dict[str, str]) -> str | None:
+    """The file with other values of its constants, whose comments stay, or other texts; None where it has one not once."""
+    for old, new in edits.items():
+        if constant := re.search(rf"^{re.escape(old)} = .*?(  #.*)?$", text, re.MULTILINE):
+            text = text.replace(constant[0], f"{old} = {new}{constant[1] or ''}")
+        elif text.count(old) == 1:
+            text = text.replace(old, new)
+        else:
+            return None
+    return text
 
 
-def patch(text: str, constants: dict[str, str]) -> str:
-    """SEARCH/REPLACE blocks that give the constants other values."""
-    blocks = list[str]()
-    for name, value in constants.items():
-        old = line_of(text, name)
-        comment = f"  #{old.partition('  #')[2]}" if "  #" in old else ""
-        blocks.append(f"<<<<<<< SEARCH\n{old}\n=======\n{name} = {value}{comment}\n>>>>>>> REPLACE\n")
-    return "".join(blocks)
+def patch(old: str, new: str) -> str:
+    """A unified diff of train.py."""
+    lines = (text.splitlines(keepends=True) for text in (old, new))
+    return "".join(difflib.unified_diff(*lines, "a/train.py", "b/train.py"))
 
 
 def set_back(workspace: Workspace) -> None:
     """The starting file, committed as a person would."""
     path = workspace.root / "train.py"
-    text = path.read_text()
-    for name, value in START.items():
-        text = re.sub(rf"^{name} = .*?(  #.*)?$", rf"{name} = {value}\1", text, count=1, flags=re.MULTILINE)
-    path.write_text(text)
+    plain = changed(path.read_text(), START)
+    assert plain is not None, "train.py has all of START"
+    path.write_text(plain)
     workspace.run("commit", "-qam", "Plain settings to begin with")
 
 
@@ -110,9 +164,12 @@ async def play(root: Path, ideas: int) -> list[dict[str, Any]]:
             print(f"{time.strftime('%H:%M')} {told}", file=sys.stderr, flush=True)
 
         await judged("where it starts", description="baseline")
-        for description, constants, hypothesis in IDEAS[:ideas]:
+        for description, edits, hypothesis in IDEAS[:ideas]:
             text = (await call("read_train"))["content"]
-            await call("apply_patch", patch=patch(text, constants))
+            if (wanted := changed(text, edits)) is None:
+                print(f"{description}: does not go together with what was kept", file=sys.stderr)
+                continue
+            await call("apply_patch", patch=patch(text, wanted))
             await judged("as the score says", description=description, hypothesis=hypothesis)
     return answers
 
@@ -133,8 +190,8 @@ def page(session: Session, preset: str, minutes: float) -> str:
 
 For whoever wants to see a night before having one: {len(state.experiments)} experiments in {minutes:.0f} minutes, {kept} kept,
 {runs} runs of the preset `{preset}` on {last.hardware}, {date.today()}. A script played the agent
-(`docs/replay.py`, no AI in it): it began with plain settings and tried the ideas by which train.py was made, and some that did not
-help, one after the other. Verdicts and repeats are the server's. The record as the server wrote it:
+(`docs/replay.py`, no AI in it): it began with plain settings and tried, one after the other, the ideas by which train.py was made
+and what the public record of such nights has besides. Verdicts and repeats are the server's. The record as the server wrote it:
 [replay-results.tsv](replay-results.tsv).
 
 ![Every experiment, the kept ones named, and the running best](pictures/replay.png)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -181,6 +182,17 @@ def up(session: Session, number: int) -> bool:
     return "up" in log_of(session, number)
 
 
+def waits_in_turn(session: Session, *scores: int) -> list[int]:
+    """A wave of runs that each wait to be let go."""
+    old = session.read().text
+    texts = [ON_UNTIL_TOLD.replace("1.0", f"{score}.0") for score in scores]
+    entries = [
+        Entry(f"<<<<<<< SEARCH\n{old}=======\n{text}>>>>>>> REPLACE\n", f"to {score}")
+        for text, score in zip(texts, scores, strict=True)
+    ]
+    return [number for number in batch.run_batch(session, entries) if isinstance(number, int)]
+
+
 def hosts_of(session: Session, number: int) -> list[psutil.Process]:
     folder = str(places.root() / f"ray-{session.experiment(number).runs[-1].started.token}")
     return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-1:] == [folder]]
@@ -329,6 +341,16 @@ def test_what_was_given_and_does_not_begin_had_no_room_after_all():
     assert room.place(tickets("a1:4core")) == ["a1:4core"]
     room.free, room.now = [{"core": 1.0}], room.now + 60  # somebody else's tasks
     assert room.place(tickets("b1:1core")) == []
+
+
+def test_what_somebody_keeps_goes_to_the_run_in_turn_if_that_wants_just_it():
+    room = Room({"core": 4.0})
+    room.free = [{"core": 1.0}]  # of it, one that has just been done with
+    told = [
+        room.turns.next(tickets(*waiting), [], room.there, room.free, room.now, {"core": 1.0})
+        for waiting in (["a1:1core", "b1:4core"], ["a2:1core", "b1:4core"], ["a3:1core"])
+    ]
+    assert told == [("a1:1core", False), None, ("a3:1core", False)], "a large one that is in turn is waited for"
 
 
 # --- data ---
@@ -602,12 +624,7 @@ def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callabl
     session = toy(WORK, ASKS)
     run(session)
     session.keep()
-    old = session.read().text
-    entries = [
-        Entry(f"<<<<<<< SEARCH\n{old}=======\n{ON_UNTIL_TOLD.replace('1.0', f'{number}.0')}>>>>>>> REPLACE\n", f"to {number}")
-        for number in range(2, 8)
-    ]
-    numbers = [number for number in batch.run_batch(session, entries) if isinstance(number, int)]
+    numbers = waits_in_turn(session, *range(2, 8))
     assert len(numbers) == 6 and session.runs.room == 2 * SEATS
     wait_for(lambda: sum(up(session, number) for number in numbers[:SEATS]) == SEATS)
     assert not any(up(session, number) for number in numbers[SEATS:] if session.experiment(number).runs)
@@ -620,6 +637,71 @@ def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callabl
     assert kept is not None and kept.score == 7.0
 
 
+def holder_of(session: Session, number: int) -> psutil.Process:
+    """The process of the actor that holds a run which is on."""
+    folder = str(places.root() / f"ray-{session.experiment(number).runs[-1].started.token}")
+    for one in psutil.process_iter(["cmdline", "name"]):
+        with suppress(psutil.Error):
+            if folder in " ".join([*(one.info["cmdline"] or []), one.cwd()]):
+                for above in one.parents():
+                    if above.cmdline()[0].startswith("ray::Remote"):
+                        return above
+    raise AssertionError(f"nobody holds the run of {number}")
+
+
+def test_who_has_held_a_run_goes_on_with_the_next_that_wants_as_much(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
+):
+    one = own()
+    one.add(resources={"seat": 1})
+    choose(one.address)
+    session = toy(WORK, ASKS)
+    run(session)
+    session.keep()
+    numbers = waits_in_turn(session, 2, 3, 4)
+    holders: list[int] = []
+    for number in numbers:
+        wait_for(lambda number=number: (session.advance(), session.experiment(number).running)[1])
+        wait_for(lambda number=number: up(session, number))
+        holders.append(holder_of(session, number).pid)
+        wait_for(lambda number=number: session.progress(number).phase == "training")
+        let_go(session, number)
+        wait_for(lambda number=number: is_over(session, number))
+    assert len(set(holders)) == 1
+    wait_for(lambda: not psutil.pid_exists(holders[0]))  # nothing is left for it to do
+    assert [session.experiment(number).score for number in numbers] == [2.0, 3.0, 4.0]
+    assert on_nodes() == []
+
+
+def test_a_holder_that_dies_loses_the_run_that_is_on_and_none_besides(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
+):
+    one = own()
+    one.add(resources={"seat": 1})
+    choose(one.address)
+    session = toy(WORK, ASKS)
+    run(session)
+    session.keep()
+    numbers = waits_in_turn(session, 2, 3, 4)
+    wait_for(lambda: up(session, numbers[0]))
+    let_go(session, numbers[0])
+    wait_for(lambda: up(session, numbers[1]))
+    holder_of(session, numbers[1]).kill()
+
+    def over() -> bool:
+        session.advance()
+        for folder in on_nodes():
+            if (folder / "work").is_dir():
+                (folder / "work" / "go").touch()
+        return not session.state.running
+
+    wait_for(over)
+    rows = [[run.ended.failure for run in session.experiment(number).runs if run.ended] for number in numbers]
+    assert rows[0] == rows[2] == [None]
+    assert rows[1][0] == "lost" and rows[1][1:] in ([], [None])
+    assert on_nodes() == []
+
+
 def test_runs_that_wait_are_placed_though_the_queue_has_died(
     own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
 ):
@@ -629,10 +711,7 @@ def test_runs_that_wait_are_placed_though_the_queue_has_died(
     session = toy(WORK, ASKS)
     run(session)
     session.keep()
-    old = session.read().text
-    texts = [ON_UNTIL_TOLD.replace("1.0", f"{score}.0") for score in (2, 3, 4)]
-    entries = [Entry(f"<<<<<<< SEARCH\n{old}=======\n{text}>>>>>>> REPLACE\n", f"try {text[-4:]}") for text in texts]
-    numbers = [number for number in batch.run_batch(session, entries) if isinstance(number, int)]
+    numbers = waits_in_turn(session, 2, 3, 4)
     wait_for(lambda: up(session, numbers[0]))
     for each in psutil.process_iter(["cmdline"]):
         if (each.info["cmdline"] or [""])[0].startswith("ray::Queue"):

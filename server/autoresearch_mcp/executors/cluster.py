@@ -16,6 +16,7 @@ from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.executors.remote import LOGS
 from autoresearch_mcp.executors.table import (
     KINDS,
+    LEFT,
     NAMESPACE,
     RUN,
     WAITING,
@@ -100,13 +101,13 @@ class Cluster:
         if self._waits(name):
             queue(self.ray).come.remote()  # wherever it has gone to
             return True
-        return self._actor(name) is not None
+        return self._holder(name) is not None
 
     def stop(self, name: str, run: int) -> None:
         """One that has not begun is taken out of the queue."""
         self.table.put(name, "stop", b"1")
-        waits, actor = self._waits(name), self._actor(name)
-        if self.table.get(name, "begun") is None and (waits or actor is not None):
+        waits, actor = self._waits(name), self._holder(name)
+        if self.table.get(name, "holder") is None and (waits or actor is not None):
             waited = time.time() - order.since if (order := self._order(name)) is not None else 0.0
             self.table.put(name, "ended", stopped_before(run, waited).model_dump_json().encode(), overwrite=False)
             self.table.drop(WAITING, name)
@@ -119,11 +120,11 @@ class Cluster:
 
     def look(self, name: str, sizes: dict[str, int]) -> dict[str, Any] | None:
         """Where the run is, and what its logs have beyond these sizes; None where it is not there."""
-        if self.table.get(name, "begun") is None:
+        if self.table.get(name, "holder") is None:
             return self._queued(name)
-        if (actor := self._actor(name)) is None:
+        if (actor := self._holder(name)) is None:
             return None
-        return self.ray.get(actor.look.remote(sizes), timeout=LOOK)
+        return self.ray.get(actor.look.remote(name, sizes), timeout=LOOK)
 
     def _queued(self, name: str) -> dict[str, Any] | None:
         """What is to be said of a run that has not begun."""
@@ -144,7 +145,7 @@ class Cluster:
         if (kept := self.table.get(name, "ended")) is not None:
             self.table.drop(name, "order")
             return kept
-        begun = self.table.get(name, "begun") is not None
+        begun = self.table.get(name, "holder") is not None
         reason = "its node of the cluster, or what held it there, was lost before there was a result"
         if not begun and self.table.get(name, "order") is None:
             reason = "its order did not reach the cluster: the connection broke before"
@@ -153,7 +154,7 @@ class Cluster:
                 reason += f": {why}"
         lost = RunEnded(run=run, outcome="crash", failure="lost", seconds={} if begun else NEVER, excerpt=reason)
         self.table.put(name, "ended", lost.model_dump_json().encode(), overwrite=False)
-        self.table.drop(name, "begun", "order")
+        self.table.drop(name, "holder", "order")
         return self.table.get(name, "ended") or b""
 
     def finish(self, name: str) -> dict[str, Kept]:
@@ -167,7 +168,7 @@ class Cluster:
 
     def in_use(self) -> list[Use]:
         waiting: dict[str, int] = {}
-        names = {name for name in actors_of(self.ray) if name.startswith(RUN) and self.table.get(name, "begun") is None}
+        names = {name for name in actors_of(self.ray) if name.startswith(RUN) and self.table.get(name, "holder") is None}
         for name in names | set(self.table.entries(WAITING)):
             order = self._order(name)
             for kind in order.wanted if order else ():
@@ -179,8 +180,14 @@ class Cluster:
         there, free = self.ray.cluster_resources(), self.ray.available_resources()
         return {kind: (count - free.get(kind, 0.0), count) for kind, count in there.items()}
 
-    def _actor(self, name: str) -> Any:
-        """The process that holds a run, placed or waiting for room; None where there is none, or none any more."""
+    def _holder(self, name: str) -> Any:
+        """The actor that holds a run, placed or waiting for room; None where there is none, or none any more. One that has held
+        another run before is found by the name of its first.
+        """
+        holder = self.table.get(name, "holder")
+        if holder == LEFT:
+            return None
+        name = name if holder is None else holder.decode()
         if name not in actors_of(self.ray):  # asked first, for get_actor answers from memory though the head has forgotten all
             return None
         try:

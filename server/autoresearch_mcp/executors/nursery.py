@@ -34,6 +34,8 @@ class Nursery:
     """Has hosts forked, from the second on that this process starts: most commands start one."""
 
     def __init__(self) -> None:
+        self.many = False
+        """Whether this process is to start many: then the first is forked too."""
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,7 +61,7 @@ class Nursery:
     def _ask(self, spec: RunSpec, descriptors: list[int]) -> bool:
         with self._lock:
             self._starts += 1
-            if self._starts == 1 or sys.platform == "darwin":  # where libraries may not stand a fork
+            if (self._starts == 1 and not self.many) or sys.platform == "darwin":  # where libraries may not stand a fork
                 return False
             if self._socket is None:
                 self._socket, theirs = socket.socketpair()

@@ -1,8 +1,11 @@
-"""A run on a node of a Ray cluster: the actor that sees to it there.
+"""Runs on a node of a Ray cluster: the actor that sees to them there.
 
 On its node a run has the host that it would have on one machine: the strongest sandbox of that node, its clock, its slots, its
 scoring. The host records nothing itself. This actor carries the result into the cluster's table, and only then does the run hear
-its score; it ends when the host has ended, and its room is free. Where the actor dies, its host ends the run.
+its score. Where the actor dies, its host ends the run.
+
+When the host has ended, the room that the actor has of Ray is kept if the run whose turn it is wants just that: then it goes on
+with that run, and a process less is started. Else it ends, and whoever uses the cluster too may have the room.
 """
 
 import json
@@ -20,8 +23,18 @@ from typing import Any
 from autoresearch_mcp import __version__
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.executors import carrying
-from autoresearch_mcp.executors.local import LocalExecutor
-from autoresearch_mcp.executors.table import KINDS, NAMESPACE, NO_SLOTS, Order, Table, packed, stopped_before
+from autoresearch_mcp.executors.local import NURSERY, LocalExecutor
+from autoresearch_mcp.executors.table import (
+    KINDS,
+    LEFT,
+    NAMESPACE,
+    NO_SLOTS,
+    WAITING,
+    Order,
+    Table,
+    packed,
+    stopped_before,
+)
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.record.events import NEVER, RunEnded
 from autoresearch_mcp.run import outputs, places, slots
@@ -37,6 +50,8 @@ BLOCK = 1 << 18  # bytes of a log that travel at once
 KEPT = 1 << 20  # bytes of each log's end that are kept for who comes later
 POLL, ASK = 0.05, 0.5  # seconds between looks at the host, and at whether the run shall stop
 ENDING, LEAVING = 120.0, 5.0  # seconds that a host has to end its run, and Ray to end this process
+STAYS = 300.0  # seconds after which an actor ends with its run, though others wait: others than we may want its room
+TURN = 10.0  # seconds that the queue has to say which run is next
 KIND = "ray"  # how the names of its folders begin
 
 
@@ -50,50 +65,78 @@ def versions() -> dict[str, str]:
 class Remote:
     """The actor."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, queue: Any):
         import ray
 
         self._ray: Any = ray
         self._node = ray.get_runtime_context().get_node_id()
-        self._name, self._table = name, Table()
+        self._own, self._queue, self._table = name, queue, Table()
         self._executor = LocalExecutor()
+        NURSERY.many = True
+        self._name = name
+        """Of the run that is on; the actor has that of its first."""
         self._spec: RunSpec | None = None
-        threading.Thread(target=self._hold, daemon=True).start()
+        threading.Thread(target=self._stay, daemon=True).start()
 
-    def look(self, sizes: dict[str, int]) -> dict[str, Any]:
-        """Where the run is, and what its logs have beyond these sizes."""
-        if (spec := self._spec) is None:
+    def look(self, name: str, sizes: dict[str, int]) -> dict[str, Any]:
+        """Where a run is, and what its logs have beyond these sizes."""
+        if (spec := self._spec) is None or name != self._name:
             return {"progress": Progress().model_dump_json(), "logs": {}}
         logs = {name: more for name, size in sizes.items() if name in LOGS and (more := _read(spec.folder / name, size, BLOCK))}
         return {"progress": self._executor.progress(spec).model_dump_json(), "logs": logs}
 
-    def _hold(self) -> None:
-        """From beginning to end of the run, and of this process, whatever happens."""
+    def _stay(self) -> None:
+        """From the first run to the end of this process, whatever happens."""
+        until = time.monotonic() + STAYS
+        next_one: str | None = self._own
         try:
-            self._again(lambda: self._table.put(self._name, "begun", b"1"))
-            if self._again(lambda: self._table.get(self._name, "ended")) is None:  # else it was stopped in the queue
-                order = Order.unpickled(self._again(lambda: self._table.get(self._name, "order")))
-                try:
-                    if self._again(lambda: self._table.get(self._name, "stop")) is None:
-                        self._run(order)
-                    else:
-                        self._carry(stopped_before(order.run))
-                except Exception as error:
-                    told = str(error) if isinstance(error, AutoresearchError | OSError) else traceback.format_exc(limit=-3)
-                    self._carry(self._failed(order, "crash", "lost", f"it could not be run on {platform.node()}: {told}"))
+            while next_one is not None and (wanted := self._hold(next_one)) is not None:
+                next_one = self._next(wanted) if time.monotonic() < until else None
         finally:
             with suppress(Exception):
-                self._ray.kill(self._ray.get_actor(self._name, namespace=NAMESPACE))
+                self._ray.kill(self._ray.get_actor(self._own, namespace=NAMESPACE))
                 time.sleep(LEAVING)
             os._exit(0)
 
-    def _run(self, order: Order) -> None:
+    def _next(self, wanted: dict[str, float]) -> str | None:
+        """The run in turn, if it wants just the room that is held here."""
+        with suppress(Exception):  # the queue is away: it gives Ray what waits when it is back
+            return self._ray.get(self._queue.take.remote(self._own, self._node, wanted), timeout=TURN)
+        return None
+
+    def _hold(self, name: str) -> dict[str, float] | None:
+        """From beginning to end of a run; what it wanted of Ray if all went well, so that another may follow."""
+        self._spec, self._name = None, name
+        self._again(lambda: self._table.put(name, "holder", self._own.encode(), overwrite=False))
+        ours = self._again(lambda: self._table.get(name, "holder")) == self._own.encode()
+        self._again(lambda: self._table.drop(WAITING, name))
+        if not ours:
+            return None
+        if name != self._own:  # it may have an actor of its own, which waits for room
+            with suppress(Exception):
+                self._ray.kill(self._ray.get_actor(name, namespace=NAMESPACE))
+        wanted: dict[str, float] | None = None
+        if self._again(lambda: self._table.get(name, "ended")) is None:  # else it was stopped in the queue
+            order = Order.unpickled(self._again(lambda: self._table.get(name, "order")))
+            try:
+                if self._again(lambda: self._table.get(name, "stop")) is not None:
+                    self._carry(stopped_before(order.run))
+                elif self._run(order):
+                    wanted = order.wanted
+            except Exception as error:
+                told = str(error) if isinstance(error, AutoresearchError | OSError) else traceback.format_exc(limit=-3)
+                self._carry(self._failed(order, "crash", "lost", f"it could not be run on {platform.node()}: {told}"))
+        self._again(lambda: self._table.put(name, "holder", LEFT))
+        return wanted
+
+    def _run(self, order: Order) -> bool:
+        """Whether the run came to an end of its own, and nothing of it is left here."""
         given, ours = RunSpec.model_validate_json(order.spec), versions()
         if other := [name for name, version in order.versions.items() if ours.get(name, version) != version]:
             there, wanted = (", ".join(f"{name} {of[name]}" for name in other) for of in (ours, order.versions))
             reason = f"the node {platform.node()} has {there}, the server {wanted}: install the same on both"
             self._carry(self._failed(order, "refused", "refused", reason))
-            return
+            return False
         level = detect().level
         if level == "none" and os.environ.get(OVERRIDE) != "none":
             reason = (
@@ -101,7 +144,7 @@ class Remote:
                 f"start Ray there with {OVERRIDE}=none in its environment, if every run is to be trusted"
             )
             self._carry(self._failed(order, "refused", "refused", reason))
-            return
+            return False
         self._executor.sweep(KIND)
         offered = self._offered()
         own = {name: int(count) for name, count in offered.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
@@ -116,17 +159,18 @@ class Remote:
                 held = carrying.library(self._ray, order.data)
                 if (data := carrying.fetch(self._ray, held, order.data, self._stopped)) is None:
                     self._carry(stopped_before(order.run))
-                    return
+                    return False
             here = {"folder": folder, "place": None, "ledger": None, "carrier": carrier, "data": data, "enforcement": level}
             run = given.task.run.model_copy(update={"cpus": self._cores(given, order, offered)})
             spec = given.model_copy(update=here | {"task": given.task.model_copy(update={"run": run})})
             self._executor.start(spec, order.files)
             self._spec = spec
-            self._attend(spec, order)
+            whole = self._attend(spec, order)
         finally:
             os.close(lock)  # a host that is still there ends its run now
-            self._clear(folder)
+            cleared = self._clear(folder)
             carrier.unlink(missing_ok=True)
+        return whole and cleared
 
     def _cores(self, given: RunSpec, order: Order, offered: dict[str, float]) -> int | None:
         """Physical cores of this node that a run is held to: as large a share as it has of Ray's, which is what others leave it."""
@@ -137,7 +181,7 @@ class Remote:
         share = max(1, round(all_of_it * asked / offered.get("CPU", asked)))
         return None if share >= all_of_it else share
 
-    def _clear(self, folder: Path) -> None:
+    def _clear(self, folder: Path) -> bool:
         """Removes what is left of the run, unless processes of it could not be ended: then the next run here tries again."""
         deadline = time.monotonic() + ENDING
         while self._spec is not None and self._executor.is_alive(self._spec) and time.monotonic() < deadline:
@@ -145,11 +189,12 @@ class Remote:
         if self._spec is not None:
             self._executor.clean_up(self._spec)
             if self._spec.work.exists():
-                return
+                return False
         outputs.remove(folder)
+        return True
 
-    def _attend(self, spec: RunSpec, order: Order) -> None:
-        """Until the host has ended; its result is carried on as soon as it is there."""
+    def _attend(self, spec: RunSpec, order: Order) -> bool:
+        """Until the host has ended; its result is carried on as soon as it is there. Whether there was one."""
         carried, asked = False, time.monotonic()
         while self._executor.is_alive(spec):
             if not carried and (ended := self._executor.collect(spec)) is not None:
@@ -170,6 +215,7 @@ class Remote:
         ends = {name: _end(spec.folder / name) for name in LOGS}
         kept = {name: (packed(content), cut) for name, (content, cut) in ends.items() if content}
         self._again(lambda: self._table.put(self._name, "logs", json.dumps(kept).encode()))
+        return carried
 
     def _carry(self, ended: RunEnded) -> None:
         """Into the cluster's table, where the first result counts."""

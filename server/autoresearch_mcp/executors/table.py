@@ -1,7 +1,8 @@
 """What of a run is kept in a Ray cluster, and under which names: what was ordered, and the table of what has become of it.
 
-The cluster's table is a part of its head. In it, under a run's name: its order, that it has begun, that it shall stop, its result,
-its logs; and, while it waits for room, its ticket. The first result that is written there is the run's, whoever writes another.
+The cluster's table is a part of its head. In it, under a run's name: its order, who holds it, that it shall stop, its result, its
+logs; and, while it waits for room, its ticket. The first result that is written there is the run's, whoever writes another, and the
+first actor that is written there holds it.
 """
 
 import base64
@@ -23,6 +24,7 @@ from autoresearch_mcp.run.slots import Use
 NAMESPACE = "autoresearch"
 RUN = "run-"  # how the names of runs begin
 WAITING = f"waiting-{__version__}"  # under this name the table has an entry for each run that waits for room
+LEFT = b"-"  # is noted as the holder of a run that nobody holds any more
 LITTLE = 1e-4  # what Ray counts resources by
 KINDS = {"CPU": "core", "GPU": "gpu"}
 """What we call what Ray names otherwise."""

@@ -3,8 +3,9 @@
 Which of the actors that wait is next, Ray says nothing about, and of sixteen sessions one may get nothing all night. So a run waits
 in the cluster's table, and is given to Ray when a node has room: in turn is the session that was served longest ago, and of one
 session the run that came first. What has no room holds back whatever comes after it and wants some of the same, or it would never
-have any. One run that has no room yet is with Ray all the same, so that a cluster grows that can. What this actor must know is in
-the table: where it dies, Ray starts it anew.
+have any. One run that has no room yet is with Ray all the same, so that a cluster grows that can. Whoever has held a run to its
+end is told the next one, if that wants the room which it has (remote.py). What this actor must know is in the table: where it
+dies, Ray starts it anew, and of two that are told the same run it is the one's who is first noted as its holder.
 """
 
 import sys
@@ -64,12 +65,29 @@ class Turns:
         self._turn = 0
 
     def next(
-        self, waiting: Mapping[str, Ticket], given: Sequence[Given], there: Sequence[Room], free: Sequence[Room], now: float
+        self,
+        waiting: Mapping[str, Ticket],
+        given: Sequence[Given],
+        there: Sequence[Room],
+        free: Sequence[Room],
+        now: float,
+        kept: Room | None = None,
     ) -> tuple[str, bool] | None:
         """The run in turn that can be given, and whether there is no room for it yet; None where there is none.
 
-        `there` and `free` are all of each node, and what Ray says is free of it.
+        `there` and `free` are all of each node, and what Ray says is free of it. With `kept`, a part of what is free that somebody
+        keeps, None where the run in turn wants anything else.
         """
+        found = self._next(waiting, given, there, free, now)
+        if found is None or (kept is not None and (found[1] or waiting[found[0]].wanted != kept)):
+            return None
+        self._turn += 1
+        self._served[waiting[found[0]].line] = self._turn
+        return found
+
+    def _next(
+        self, waiting: Mapping[str, Ticket], given: Sequence[Given], there: Sequence[Room], free: Sequence[Room], now: float
+    ) -> tuple[str, bool] | None:
         left = [dict(room) for room in free]
         for one in given:
             if not one.early and now - one.at < LAG and (node := place(one.wanted, left)) is not None:
@@ -87,20 +105,15 @@ class Turns:
             unlike = [other for other in early if other != wanted and other.keys() & wanted.keys()]
             if place(wanted, there) is None:  # no node is large enough, and none may ever be
                 if all(one.wanted != wanted for one in given):
-                    return self._serve(name, waiting[name]), True
+                    return name, True
                 continue
             if not unlike and not held & wanted.keys():
                 if place(wanted, left) is not None:
-                    return self._serve(name, waiting[name]), False
+                    return name, False
                 if wanted not in early:
-                    return self._serve(name, waiting[name]), True
+                    return name, True
             held |= wanted.keys()
         return None
-
-    def _serve(self, name: str, ticket: Ticket) -> str:
-        self._turn += 1
-        self._served[ticket.line] = self._turn
-        return name
 
 
 class Queue:
@@ -114,8 +127,11 @@ class Queue:
         self._waiting: dict[str, Ticket] = {}
         self._given: dict[str, Given] | None = None
         """None: not known yet."""
+        self._taken: dict[str, float] = {}
+        """The runs that were told to an actor, and when: until it is noted as their holder."""
         self._handles: dict[str, Any] = {}
         """By these Ray tells why a run has ended."""
+        self._lock = threading.Lock()
         threading.Thread(target=self._keep, daemon=True).start()
 
     def come(self) -> None:
@@ -126,15 +142,38 @@ class Queue:
         """Ray's own account of how a run ended; nothing where it has none."""
         if (handle := self._handles.get(name)) is not None:
             try:
-                self._ray.get(handle.look.remote({}), timeout=LOOK)
+                self._ray.get(handle.look.remote(name, {}), timeout=LOOK)
             except Exception as error:
                 return one_line(str(error), REASON)
         return ""
 
+    def take(self, actor: str, node: str, kept: Room) -> str | None:
+        """The run that an actor goes on with which has done its own, if the one in turn wants what it keeps of its node."""
+        with self._lock:
+            self._see()
+            given = self._given = self._not_begun()
+            alike = sorted((not its.early, one) for one, its in given.items() if its.wanted == kept)
+            name = next((one for begins, one in alike if not begins), None)
+            if name is None:
+                free = {one: dict(room) for one, room in self._free().items()}
+                for kind, count in kept.items():
+                    free[node][kind] = free[node].get(kind, 0.0) + count
+                turn = self._turns.next(
+                    self._waiting, list(given.values()), nodes_of(self._ray), list(free.values()), time.monotonic(), kept
+                )
+                name = turn[0] if turn else next((one for _, one in alike), None)  # it begins here sooner than it would
+            if name is not None:
+                given.pop(name, None)
+                self._waiting.pop(name, None)
+                self._taken[name] = time.monotonic()
+                self._handles[name] = self._handles.get(actor)
+            return name
+
     def _keep(self) -> None:
         while True:
             try:
-                self._look()
+                with self._lock:
+                    self._look()
             except Exception as error:  # the head is away: all of it is seen again
                 print(f"no run was placed: {type(error).__name__}: {error}", file=sys.stderr)
             time.sleep(PAUSE)
@@ -143,13 +182,12 @@ class Queue:
 
     def _look(self) -> None:
         """Gives Ray the runs that wait and for which there is room."""
-        found = {name: self._waiting.get(name) or self._ticket(name) for name in self._table.entries(WAITING)}
-        self._waiting = {name: ticket for name, ticket in found.items() if ticket is not None}
+        self._see()
         if not self._waiting:
             return
         self._given = self._not_begun()
         there = nodes_of(self._ray)
-        free = list(self._ray._private.state.available_resources_per_node().values())
+        free = list(self._free().values())
         while True:
             now = time.monotonic()
             turn = self._turns.next(self._waiting, list(self._given.values()), there, free, now)
@@ -159,6 +197,18 @@ class Queue:
             ticket = self._waiting.pop(name)
             self._give(name, ticket)
             self._given[name] = Given(ticket.wanted, now, early)
+
+    def _see(self) -> None:
+        """Which runs wait."""
+        now = time.monotonic()
+        self._taken = {name: at for name, at in self._taken.items() if now - at < SETTLED}
+        there = (name for name in self._table.entries(WAITING) if name not in self._taken)
+        found = {name: self._waiting.get(name) or self._ticket(name) for name in there}
+        self._waiting = {name: ticket for name, ticket in found.items() if ticket is not None}
+
+    def _free(self) -> Mapping[str, Room]:
+        """What Ray says is free, by node."""
+        return self._ray._private.state.available_resources_per_node()
 
     def _ticket(self, name: str) -> Ticket | None:
         """None where it has been taken out meanwhile, or cannot be read: such a run is lost."""
@@ -179,7 +229,7 @@ class Queue:
                 if name.startswith(RUN) and (order := self._table.get(name, "order")) is not None:
                     with suppress(Exception):  # an order of another version, which has a queue of its own
                         self._given[name] = Given(Order.unpickled(order).wanted)
-        return {name: one for name, one in self._given.items() if name in there and self._table.get(name, "begun") is None}
+        return {name: one for name, one in self._given.items() if name in there and self._table.get(name, "holder") is None}
 
     def _give(self, name: str, ticket: Ticket) -> None:
         wanted = ticket.wanted
@@ -195,7 +245,9 @@ class Queue:
             "resources": {kind: count for kind, count in wanted.items() if kind not in KINDS},
         }
         try:
-            self._handles[name] = self._ray.remote(Remote).options(**options).remote(name)
+            self._handles[name] = (
+                self._ray.remote(Remote).options(**options).remote(name, self._ray.get_runtime_context().current_actor)
+            )
         except self._ray.exceptions.ActorAlreadyExistsError:  # it was given, and this actor died
             pass
         except ValueError as error:  # no order that Ray takes: a resource with a name of Ray's own
