@@ -1,6 +1,6 @@
 """Plays a night and writes replay.md, its results.tsv and its picture beside this file: what a night looks like, on the real thing.
 
-    .venv/bin/python docs/replay.py [--preset cpu] [--ideas N] [--out DIR]
+    .venv/bin/python docs/replay.py [--preset cpu] [--ideas N] [--minutes N] [--out DIR]
 
 A scripted MCP client over stdio, no AI: it begins with train.py set back to plain settings (START), tries the ideas by which
 train.py was made and some that did not help, one after the other, and does what the server's verdict says. Everything it drives is
@@ -9,6 +9,7 @@ real. A run of the preset cpu takes 75 s, so the whole takes an hour or more; th
 
 import argparse
 import difflib
+import math
 import os
 import re
 import shutil
@@ -133,8 +134,8 @@ def set_back(workspace: Workspace) -> None:
     workspace.run("commit", "-qam", "Plain settings to begin with")
 
 
-async def play(root: Path, ideas: int) -> list[dict[str, Any]]:
-    """The last answer on each experiment."""
+async def play(root: Path, ideas: int, until: float) -> list[dict[str, Any]]:
+    """The last answer on each experiment; none is begun after `until`."""
     server = StdioServerParameters(
         command=sys.executable,
         args=["-P", "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)],
@@ -165,6 +166,8 @@ async def play(root: Path, ideas: int) -> list[dict[str, Any]]:
 
         await judged("where it starts", description="baseline")
         for description, edits, hypothesis in IDEAS[:ideas]:
+            if time.monotonic() > until:
+                break
             text = (await call("read_train"))["content"]
             if (wanted := changed(text, edits)) is None:
                 print(f"{description}: does not go together with what was kept", file=sys.stderr)
@@ -204,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--ideas", type=int, default=len(IDEAS))
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no idea is begun")
     parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -212,7 +216,7 @@ def main() -> None:
         set_back(workspace)
         session = Session.start(workspace, open_ledger(workspace))
         session.data.prepare(workspace.root)
-        anyio.run(play, workspace.root, arguments.ideas)
+        anyio.run(play, workspace.root, arguments.ideas, began + 60 * arguments.minutes)
         session.refresh()
         (arguments.out / "pictures").mkdir(exist_ok=True)
         draw(session.state, arguments.out / "pictures" / "replay.png")

@@ -45,28 +45,29 @@ class Beside:
         while True:
             scoring = self._judging.scoring
             self._cell.follow()
+            progress = Progress.of(self._clock, str(self._cell.slot))
             if self._clock.phase == "queued":  # those that are at work shall not notice
-                await self._tell(WAITING)
+                await anyio.to_thread.run_sync(self._tell, progress)
+                await anyio.sleep(WAITING)
                 continue
-            used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None)
+            used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None, progress)
             self._fail(excess(by_scoring, allowed, "scoring"))
             if scoring is self._judging.scoring:  # else the scoring command, started meanwhile, may have counted as the run's
                 self._peak_memory_mb = max(self._peak_memory_mb, used.memory_mb)
                 self._fail(excess(used, allowed))
             reap_adopted(self._judging.own)
             self._others.look_sometimes(self._clock.phase)
-            await self._tell(REPORT)
+            await anyio.sleep(REPORT)
 
-    def _look(self, scoring: int | None) -> tuple[Usage, Usage]:
+    def _look(self, scoring: int | None, progress: Progress) -> tuple[Usage, Usage]:
         """What the run uses, and what its scoring does; each has what the task allows for itself."""
+        self._tell(progress)
         running, beside = shares(scoring)
         ours = usage(self._cell.spec.work, running, self._peak_memory_mb, list(self._cell.fresh))
         if self._vram is not None and self._clock.phase in ("startup", "training", "export"):
             self._peak_vram_mb = max(self._peak_vram_mb, self._vram.by(running) / 2**20)
         return ours, usage(self._cell.spec.scoring, beside)
 
-    async def _tell(self, pause: float) -> None:
-        spec, progress = self._cell.spec, Progress.of(self._clock, str(self._cell.slot))
+    def _tell(self, progress: Progress) -> None:
         with suppress(OSError):  # a full disk: what is said here is only for those who wait
-            await anyio.to_thread.run_sync(progress.write, spec.progress)
-        await anyio.sleep(pause)
+            progress.write(self._cell.spec.progress)

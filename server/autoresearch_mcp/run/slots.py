@@ -310,12 +310,13 @@ def _holder(path: Path) -> int:
     """Who holds a slot; 0 where nobody does, or somebody who cannot be seen."""
     try:
         pid = int(path.read_text())
+        lock = path.stat()
         opened = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
     except (OSError, ValueError):
         return 0
     for name in opened:
         with contextlib.suppress(OSError):
-            if os.path.samefile(name, path):
+            if os.path.samestat(os.stat(name), lock):
                 return pid
     return 0
 

@@ -13,6 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -38,6 +39,7 @@ class Usage:
     """Why there is more than was counted; empty where all was."""
 
 
+@cache
 def default_memory_mb() -> int:
     """Nine tenths of the machine's memory: the rest is for everybody else."""
     return psutil.virtual_memory().total * 9 // 10 // 2**20

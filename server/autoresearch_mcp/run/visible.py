@@ -243,8 +243,18 @@ Rules = Sequence[tuple[Path, bool]]
 
 def rules(shown: Iterable[Path], hidden: Iterable[Path]) -> Rules:
     """The fewest rules that say it. A path that is both is shown; folders alone can be hidden."""
-    words = {path.resolve(): False for path in hidden if path.is_dir()}
-    words |= {path.resolve(): True for path in shown if path.exists()}
+    folders: dict[Path, Path] = {}
+
+    def real(path: Path) -> Path:
+        """Resolved; most of these paths lie in few folders."""
+        if path.name in ("", "..") or path.is_symlink():
+            return path.resolve()
+        if (folder := folders.get(path.parent)) is None:
+            folder = folders[path.parent] = path.parent.resolve()
+        return folder / path.name
+
+    words = {real(path): False for path in hidden if path.is_dir()}
+    words |= {real(path): True for path in shown if path.exists()}
     words.pop(Path("/"), None)
     found: list[tuple[Path, bool]] = []
     for path in sorted(words):
@@ -279,14 +289,17 @@ def links(paths: Iterable[Path], ruled: Rules) -> dict[Path, str]:
     """Links on the way to these paths which lie in nothing that is shown, and what each says."""
     words = dict(ruled)
     found: dict[Path, str] = {}
+    plain: set[Path] = set()  # is no link
     for path in paths:
-        at, todo = Path("/"), list(path.absolute().parts[1:])
-        while todo and path.exists():
+        at, todo = Path("/"), list(path.absolute().parts[1:]) if path.exists() else []
+        while todo:
             part = todo.pop(0)
             at = at.parent if part == ".." else at / part
-            if at.is_symlink():
+            if at not in plain and at.is_symlink():
                 says = at.readlink()
                 if not next((words[parent] for parent in at.parents if parent in words), False):
                     found[at] = str(says)
                 at, todo = (Path("/") if says.is_absolute() else at.parent), [*says.parts[says.is_absolute() :], *todo]
+            else:
+                plain.add(at)
     return found
