@@ -1,7 +1,7 @@
 """What single settings of harness/train.py are worth: each idea against the file as it is, on the same seeds.
 
     python benchmarks/ablation.py [SEEDS] [--preset cpu] [--of without|with|larger] [--times 1] [--only TEXT]
-        [--kept FILE]
+        [--kept FILE] [--print]
 
 An idea is another value of a constant or two, or another text in place of one that train.py has once: WITHOUT takes out what the
 file has, WITH puts in what it has not.
@@ -11,7 +11,7 @@ So both are taken apart. First, how many steps an idea makes in the time of one 
 take short turns (nothing else should run), and each is as fast as it is in its better turns, since others can only make it slower.
 Then each is trained for the steps that the budget would buy at its
 speed, however long that takes, and scored by the server's own executor. `--kept` is a file of what was found, from which a later
-call goes on. `--times` is for a machine that is so many times as fast.
+call goes on; `--print` prints the table of it, and runs nothing. `--times` is for a machine that is so many times as fast.
 
 A difference comes with its standard error. How much differences between two files vary from seed to seed is taken from all ideas
 together, since a few seeds say little of it each; within two errors of nothing says nothing.
@@ -29,7 +29,7 @@ from pathlib import Path
 from statistics import geometric_mean, mean, median, variance
 from typing import Any
 
-from baseline import HARNESS, conditions, options, run
+from baseline import HARNESS, options, run
 
 from autoresearch_mcp.loop.trial import read_folder
 from autoresearch_mcp.run import sandbox
@@ -167,6 +167,7 @@ SAME_COST = {
 }
 """Ideas whose steps do the very same work on other numbers: measuring their speed would only add noise."""
 BASE = "as it is"
+SEEDS = 20  # the most that any is looked for
 
 BURSTS = """
 import sys, time
@@ -301,16 +302,25 @@ def unhurried(folder: Path, preset: str) -> Path:
     return folder
 
 
+def _key(name: str, steps: float, seed: int) -> str:
+    return f"{name}, {steps:.0f} steps, seed {seed + 1}"
+
+
 class Kept:
     """What was found so far, in a file or in memory."""
 
     def __init__(self, path: Path | None):
         self._path = path
         self.speed: dict[str, float] = {}
-        self.score: dict[str, float] = {}
+        self.score: dict[str, float | None] = {}
         self.hardware = ""
         if path is not None and path.exists():
             self.take(**json.loads(path.read_text()))
+
+    def scores(self, name: str, steps: float) -> dict[int, float]:
+        """By seed."""
+        found = ((seed, self.score.get(_key(name, steps, seed))) for seed in range(SEEDS))
+        return {seed: score for seed, score in found if score is not None}
 
     def take(self, **found: Any) -> None:
         self.__dict__ |= found
@@ -325,13 +335,17 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=1.0, help="how many times as many steps as this machine makes")
     parser.add_argument("--only", default="", help="ideas whose name has this in it")
     parser.add_argument("--kept", type=Path, help="JSON file; made where it is missing")
+    parser.add_argument("--print", action="store_true", help="the table of what was kept, and no run")
     arguments = parser.parse_args()
     kept = Kept(arguments.kept)
     text = (HARNESS / "train.py").read_text()
     kinds = [arguments.of] if arguments.of else ["without", "with"]
     tables = {kind: [idea for idea in IDEAS[kind] if arguments.only in idea] for kind in kinds}
     files = {BASE: text} | {idea: changed(text, IDEAS[kind][idea]) for kind, ideas in tables.items() for idea in ideas}
-    if lacking := {name: content for name, content in files.items() if name not in kept.speed}:
+    lacking = {name: content for name, content in files.items() if name not in kept.speed}
+    if lacking and arguments.print:
+        sys.exit(f"the file of what was kept has no speed of: {', '.join(lacking)}")
+    if lacking:
         made = speeds({BASE: text} | lacking, arguments.preset)
         scale = kept.speed.get(BASE, made[BASE]) / made[BASE]  # the machine may be slower today, which an idea's share is not
         kept.take(speed={name: scale * speed for name, speed in made.items()} | kept.speed)
@@ -340,29 +354,43 @@ def main() -> None:
     steps = {name: budget * speed[name] for name in files}
     phases = {name: steps[name] / 3 for name in files if PHASE in files[name]}
     steps |= {name: first + budget * speed[BASE] * 2 / 3 for name, first in phases.items()}
-    scores: dict[str, list[float]] = {name: [] for name in files}
     with tempfile.TemporaryDirectory() as folder:
         harness = unhurried(Path(folder, "harness"), arguments.preset)
-        for seed in range(arguments.seeds):
+        for seed in range(0 if arguments.print else arguments.seeds):
             for name, content in files.items():
-                key = f"{name}, {steps[name]:.0f} steps, seed {seed + 1}"
+                key = _key(name, steps[name], seed)
                 if key not in kept.score:
                     ready = by_steps(content, steps[name], phases.get(name, 0.0))
                     tried = run({name: ready}, arguments.preset, [seed], harness)[name][0]
                     kept.take(score=kept.score | {key: tried.ended.score}, hardware=tried.ended.hardware)
-                scores[name].append(kept.score[key])
-    differences = {
-        name: [value - own for value, own in zip(scores[name], scores[BASE], strict=True)] for name in files if name != BASE
-    }
-    error = "not known from one seed"
-    if arguments.seeds > 1:
-        error = f"{sqrt(mean(variance(values) for values in differences.values()) / arguments.seeds):.4f}"
-    print(conditions(kept.hardware, arguments.preset, arguments.seeds))
-    print(f"As it is: {mean(scores[BASE]):.4f}, {steps[BASE]:.0f} steps. Standard error of a difference: {error}.")
+    print(f"{kept.hardware}; preset {arguments.preset}; {speed[BASE]:.1f} steps a second of the file as it is\n")
+    ratios = {name: speed[name] / speed[BASE] for name in files}
+    print(table(tables, {name: kept.scores(name, steps[name]) for name in files}, ratios))
+
+
+def table(tables: dict[str, list[str]], scores: dict[str, dict[int, float]], ratios: dict[str, float]) -> str:
+    """Of the scores by seed, as far as there are any; each difference with two standard errors, if any idea has two seeds."""
+    own = scores[BASE]
+    differences = {name: [score - own[seed] for seed, score in found.items() if seed in own] for name, found in scores.items()}
+    several = [variance(values) for name, values in differences.items() if name != BASE and len(values) > 1]
+    deviation = sqrt(mean(several)) if several else None
+    rows = [f"As it is: {' and '.join(f'{score:.4f}' for score in own.values())}."]
+    if deviation is not None:
+        rows.append(f"A difference varies from seed to seed with a standard deviation of {deviation:.4f} ({len(several)} ideas).")
     for kind, ideas in tables.items():
-        print(f"\n| {kind} | val_bpb | worse by | steps |\n|---|---|---|---|")
+        rows.append(f"\n| {kind} | steps in the time of one | seeds | val_bpb | worse by |\n|---|---|---|---|---|")
         for name in ideas:
-            print(f"| {name} | {mean(scores[name]):.4f} | {mean(differences[name]):+.4f} | {steps[name]:.0f} |")
+            work = f"{ratios[name]:.2f}{' (the same work)' if name in SAME_COST else ''}"
+            if not (values := differences[name]):
+                rows.append(f"| {name} | {work} | 0 | | |")
+                continue
+            by, verdict = f"{round(mean(values), 4) + 0.0:+.4f}", ""
+            if deviation is not None:
+                error = 2 * deviation / sqrt(len(values))
+                by += f" ± {error:.4f}"
+                verdict = "" if abs(mean(values)) <= error else ", worse" if mean(values) > 0 else ", better"
+            rows.append(f"| {name} | {work} | {len(values)} | {mean(scores[name].values()):.4f} | {by}{verdict} |")
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":
