@@ -59,7 +59,9 @@ def test_data_is_made_of_ones_own_text_from_the_next_session_on(tmp_path: Path):
     text.mkdir()
     git = ("git", "-C", str(tmp_path / "w"))
     subprocess.run([*git, "config", "user.name", "me"], check=True)
-    assert "has no .txt" in cli("prepare", *where, "--text", str(text), ok=False)
+    cache = tmp_path / "cache"
+    assert "has no .txt" in cli("prepare", *where, "--text", str(text), ok=False, AUTORESEARCH_CACHE=str(cache))
+    assert not [path for path in (cache / "data" / "gpt").iterdir() if path.is_dir()]
     for command in (["log", "--format=%s", "-1"], ["status", "--porcelain"]):
         assert subprocess.check_output([*git, *command], text=True).strip() in ("", "Workspace of the task gpt"), "as it was"
     other = "\n\n".join(f"the {word} of another text, and its {word[::-1]}" for word in map(str, range(10_000)))
@@ -67,7 +69,7 @@ def test_data_is_made_of_ones_own_text_from_the_next_session_on(tmp_path: Path):
     made = cli("prepare", *where, "--text", str(text))
     assert "documents" in made and "next:" not in made
     session = open_session(tmp_path / "w")
-    assert "ready in" in cli("prepare", *where) and session.task.data.text == str(text)
+    assert "--force" in (told := cli("prepare", *where)) and "ready in" in told and session.task.data.text == str(text)
     tokenizer = json.loads((session.data.path / "tokenizer.json").read_text())
     assert any(b"another" in base64.b64decode(token) for token in tokenizer["ranks"])
     assert subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout == ""

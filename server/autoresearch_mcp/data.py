@@ -75,10 +75,12 @@ class DataFolder:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with locked(self._lock, "prepare the data", timeout=24 * 3600):
             if not force and not self.missing():
-                print(f"data:       ready in {self.path}", flush=True)
+                made = f", made from {self._text} (after changes there: --force)" if self._text is not None else ""
+                print(f"data:       ready in {self.path}{made}", flush=True)
             else:
                 if force:
                     shutil.rmtree(self.path, ignore_errors=True)
+                begun = self.path.exists()
                 self.path.mkdir(parents=True, exist_ok=True)
                 command = expand(self.task.data.prepare, data=str(self.path), preset=self.task.preset or "")
                 environment = os.environ | {"AUTORESEARCH_PRESET": self.task.preset or ""}
@@ -91,6 +93,9 @@ class DataFolder:
                     self._unfinished.unlink()
                 if code or self.missing():
                     lacking = f"; missing: {', '.join(self.missing())}" if self.missing() else ""
+                    if self._text is not None and not begun:  # another text is other data, so nobody would go on with this
+                        shutil.rmtree(self.path, ignore_errors=True)
+                        self._unfinished.unlink(missing_ok=True)
                     raise TaskError(
                         f"Preparing the data ended with exit status {code}{lacking}. What it printed is above; "
                         "mend that and run `autoresearch-mcp prepare` again."

@@ -154,7 +154,8 @@ class Cluster:
                 reason += f": {why}"
         lost = RunEnded(run=run, outcome="crash", failure="lost", seconds={} if begun else NEVER, excerpt=reason)
         self.table.put(name, "ended", lost.model_dump_json().encode(), overwrite=False)
-        self.table.drop(name, "holder", "order")
+        self.table.put(name, "holder", LEFT)  # for good: whoever is still to take it comes too late
+        self.table.drop(name, "order")
         return self.table.get(name, "ended") or b""
 
     def finish(self, name: str) -> dict[str, Kept]:
@@ -184,10 +185,15 @@ class Cluster:
         """The actor that holds a run, placed or waiting for room; None where there is none, or none any more. One that has held
         another run before is found by the name of its first.
         """
-        holder = self.table.get(name, "holder")
-        if holder == LEFT:
-            return None
-        name = name if holder is None else holder.decode()
+        while True:
+            holder = self.table.get(name, "holder")
+            if holder == LEFT:
+                return None
+            actor = self._actor(name if holder is None else holder.decode())
+            if actor is not None or self.table.get(name, "holder") == holder:
+                return actor  # else another has taken it over in this very moment
+
+    def _actor(self, name: str) -> Any:
         if name not in actors_of(self.ray):  # asked first, for get_actor answers from memory though the head has forgotten all
             return None
         try:

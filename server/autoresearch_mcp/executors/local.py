@@ -147,18 +147,21 @@ class LocalExecutor:
     def clean_up(self, spec: RunSpec) -> None:
         if self.is_alive(spec):
             return
-        owners = users.owners((spec.work, spec.scoring))
-        pair = users.hold(owners) if owners else None
-        try:
-            left = end_strays(str(spec.home), spec.mark, owners if pair else [])
-        finally:
-            if pair is not None:
-                pair.release()
-        if left:  # its folders stay, for they say whose processes these are: the next call tries again
+        if left := self.end_strays(spec):  # its folders stay, for they say whose processes these are: the next call tries again
             with suppress(OSError), open(spec.host_log, "a") as log:
                 log.write(f"processes of the run could not be ended and may hold the machine: {', '.join(left[:8])}\n")
             return
         outputs.remove_all(spec)
+
+    def end_strays(self, spec: RunSpec) -> list[str]:
+        """Ends what is left of a dead run. Returns what could not be ended."""
+        owners = users.owners((spec.work, spec.scoring))
+        pair = users.hold(owners) if owners else None
+        try:
+            return end_strays(str(spec.home), spec.mark, owners if pair else [])
+        finally:
+            if pair is not None:
+                pair.release()
 
     def capacity(self, run: Run) -> int:
         return slots.capacity(run)

@@ -76,6 +76,8 @@ class Remote:
         self._name = name
         """Of the run that is on; the actor has that of its first."""
         self._spec: RunSpec | None = None
+        self._room: dict[str, float] = {}
+        """What Ray was asked for this actor."""
         threading.Thread(target=self._stay, daemon=True).start()
 
     def look(self, name: str, sizes: dict[str, int]) -> dict[str, Any]:
@@ -88,49 +90,51 @@ class Remote:
     def _stay(self) -> None:
         """From the first run to the end of this process, whatever happens."""
         until = time.monotonic() + STAYS
-        next_one: str | None = self._own
+        name: str | None = self._own
         try:
-            while next_one is not None and (wanted := self._hold(next_one)) is not None:
-                next_one = self._next(wanted) if time.monotonic() < until else None
+            while name is not None and self._hold(name):
+                name = self._next() if time.monotonic() < until else None
         finally:
             with suppress(Exception):
                 self._ray.kill(self._ray.get_actor(self._own, namespace=NAMESPACE))
                 time.sleep(LEAVING)
             os._exit(0)
 
-    def _next(self, wanted: dict[str, float]) -> str | None:
+    def _next(self) -> str | None:
         """The run in turn, if it wants just the room that is held here."""
         with suppress(Exception):  # the queue is away: it gives Ray what waits when it is back
-            return self._ray.get(self._queue.take.remote(self._own, self._node, wanted), timeout=TURN)
+            return self._ray.get(self._queue.take.remote(self._own, self._node, self._room), timeout=TURN)
         return None
 
-    def _hold(self, name: str) -> dict[str, float] | None:
-        """From beginning to end of a run; what it wanted of Ray if all went well, so that another may follow."""
+    def _hold(self, name: str) -> bool:
+        """From beginning to end of a run; whether another may follow."""
         self._spec, self._name = None, name
         self._again(lambda: self._table.put(name, "holder", self._own.encode(), overwrite=False))
         ours = self._again(lambda: self._table.get(name, "holder")) == self._own.encode()
         self._again(lambda: self._table.drop(WAITING, name))
         if not ours:
-            return None
+            return name != self._own
         if name != self._own:  # it may have an actor of its own, which waits for room
             with suppress(Exception):
                 self._ray.kill(self._ray.get_actor(name, namespace=NAMESPACE))
-        wanted: dict[str, float] | None = None
+        sound = name != self._own  # of the first run it is not even known what it wants
         if self._again(lambda: self._table.get(name, "ended")) is None:  # else it was stopped in the queue
             order = Order.unpickled(self._again(lambda: self._table.get(name, "order")))
+            self._room = order.wanted
             try:
-                if self._again(lambda: self._table.get(name, "stop")) is not None:
+                if self._again(lambda: self._table.get(name, "stop")) is None:
+                    sound = self._run(order)
+                else:
                     self._carry(stopped_before(order.run))
-                elif self._run(order):
-                    wanted = order.wanted
             except Exception as error:
+                sound = False
                 told = str(error) if isinstance(error, AutoresearchError | OSError) else traceback.format_exc(limit=-3)
                 self._carry(self._failed(order, "crash", "lost", f"it could not be run on {platform.node()}: {told}"))
         self._again(lambda: self._table.put(name, "holder", LEFT))
-        return wanted
+        return sound
 
     def _run(self, order: Order) -> bool:
-        """Whether the run came to an end of its own, and nothing of it is left here."""
+        """Whether the run came to an end of its own, and nothing of it is left here: else the next may fail of this node too."""
         given, ours = RunSpec.model_validate_json(order.spec), versions()
         if other := [name for name, version in order.versions.items() if ours.get(name, version) != version]:
             there, wanted = (", ".join(f"{name} {of[name]}" for name in other) for of in (ours, order.versions))
@@ -165,12 +169,13 @@ class Remote:
             spec = given.model_copy(update=here | {"task": given.task.model_copy(update={"run": run})})
             self._executor.start(spec, order.files)
             self._spec = spec
-            whole = self._attend(spec, order)
+            ended = self._attend(spec, order)
         finally:
             os.close(lock)  # a host that is still there ends its run now
             cleared = self._clear(folder)
             carrier.unlink(missing_ok=True)
-        return whole and cleared
+        begun = ended.outcome == "scored" or "training" in ended.seconds
+        return begun and ended.failure not in ("lost", "refused") and cleared
 
     def _cores(self, given: RunSpec, order: Order, offered: dict[str, float]) -> int | None:
         """Physical cores of this node that a run is held to: as large a share as it has of Ray's, which is what others leave it."""
@@ -187,19 +192,19 @@ class Remote:
         while self._spec is not None and self._executor.is_alive(self._spec) and time.monotonic() < deadline:
             time.sleep(POLL)
         if self._spec is not None:
-            self._executor.clean_up(self._spec)
-            if self._spec.work.exists():
+            if self._executor.is_alive(self._spec) or self._executor.end_strays(self._spec):
                 return False
+            self._executor.clean_up(self._spec)
         outputs.remove(folder)
         return True
 
-    def _attend(self, spec: RunSpec, order: Order) -> bool:
-        """Until the host has ended; its result is carried on as soon as it is there. Whether there was one."""
-        carried, asked = False, time.monotonic()
+    def _attend(self, spec: RunSpec, order: Order) -> RunEnded:
+        """Until the host has ended; its result is carried on as soon as it is there."""
+        result: RunEnded | None = None
+        asked = time.monotonic()
         while self._executor.is_alive(spec):
-            if not carried and (ended := self._executor.collect(spec)) is not None:
-                self._carry(ended)
-                carried = True
+            if result is None and (result := self._executor.collect(spec)) is not None:
+                self._carry(result)
                 with suppress(OSError):  # else the run never hears its score, and is ended when it takes too long
                     spec.carried.touch()
             if time.monotonic() - asked > ASK:
@@ -209,13 +214,14 @@ class Remote:
                         self._executor.stop(spec)
             time.sleep(POLL)
         self._executor.clean_up(spec)
-        if not carried:
+        if result is None:
             lost = "the run's supervisor died before it recorded a result (killed, or out of memory)"
-            self._carry(self._executor.collect(spec) or self._failed(order, "crash", "lost", lost))
+            result = self._executor.collect(spec) or self._failed(order, "crash", "lost", lost)
+            self._carry(result)
         ends = {name: _end(spec.folder / name) for name in LOGS}
         kept = {name: (packed(content), cut) for name, (content, cut) in ends.items() if content}
         self._again(lambda: self._table.put(self._name, "logs", json.dumps(kept).encode()))
-        return carried
+        return result
 
     def _carry(self, ended: RunEnded) -> None:
         """Into the cluster's table, where the first result counts."""

@@ -23,7 +23,8 @@ from autoresearch_mcp.run.slots import Use
 
 NAMESPACE = "autoresearch"
 RUN = "run-"  # how the names of runs begin
-WAITING = f"waiting-{__version__}"  # under this name the table has an entry for each run that waits for room
+AGREED = f"{__version__}-2"  # what those who share a queue agree on; another number where what is kept in the table is another
+WAITING = f"waiting-{AGREED}"  # under this name the table has an entry for each run that waits for room
 LEFT = b"-"  # is noted as the holder of a run that nobody holds any more
 LITTLE = 1e-4  # what Ray counts resources by
 KINDS = {"CPU": "core", "GPU": "gpu"}

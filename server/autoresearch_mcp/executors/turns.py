@@ -16,9 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from autoresearch_mcp import __version__
 from autoresearch_mcp.executors.remote import Remote
 from autoresearch_mcp.executors.table import (
+    AGREED,
     KINDS,
     NAMESPACE,
     RUN,
@@ -33,7 +33,7 @@ from autoresearch_mcp.executors.table import (
 )
 from autoresearch_mcp.text import one_line
 
-NAME = f"queue-{__version__}"
+NAME = f"queue-{AGREED}"
 EVERY, IDLE, PAUSE = 0.2, 5.0, 0.1  # seconds between looks for room: while runs wait, while none does, and at least
 LAG = 1.0  # seconds until what a run has been given is missing from what Ray says is free
 SETTLED = 15.0  # and after which one that has not begun had no room after all
@@ -150,10 +150,12 @@ class Queue:
     def take(self, actor: str, node: str, kept: Room) -> str | None:
         """The run that an actor goes on with which has done its own, if the one in turn wants what it keeps of its node."""
         with self._lock:
+            if actor not in actors_of(self._ray) or node in self._ray._private.state.state.get_draining_nodes():
+                return None
             self._see()
             given = self._given = self._not_begun()
-            alike = sorted((not its.early, one) for one, its in given.items() if its.wanted == kept)
-            name = next((one for begins, one in alike if not begins), None)
+            alike = [(its.early, name) for name, its in given.items() if its.wanted == kept and name not in self._taken]
+            name = next((name for early, name in alike if early), None)
             if name is None:
                 free = {one: dict(room) for one, room in self._free().items()}
                 for kind, count in kept.items():
@@ -161,9 +163,10 @@ class Queue:
                 turn = self._turns.next(
                     self._waiting, list(given.values()), nodes_of(self._ray), list(free.values()), time.monotonic(), kept
                 )
-                name = turn[0] if turn else next((one for _, one in alike), None)  # it begins here sooner than it would
+                name = turn[0] if turn else None
+            if name is None and not self._waiting and not any(its.early for its in given.values()):
+                name = next((name for _, name in alike), None)  # it is about to begin elsewhere, and begins sooner here
             if name is not None:
-                given.pop(name, None)
                 self._waiting.pop(name, None)
                 self._taken[name] = time.monotonic()
                 self._handles[name] = self._handles.get(actor)
@@ -233,6 +236,9 @@ class Queue:
 
     def _give(self, name: str, ticket: Ticket) -> None:
         wanted = ticket.wanted
+        if self._table.get(name, "holder") is not None:  # it was taken, and this actor died
+            self._table.drop(WAITING, name)
+            return
         options: dict[str, Any] = {
             "name": name,
             "namespace": NAMESPACE,
