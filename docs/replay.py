@@ -1,21 +1,23 @@
-"""Plays a night and writes replay.md, its results.tsv and its picture beside this file: what a night looks like, on the real thing.
+"""Plays a night and writes it into replay.md, its results.tsv and its picture beside this file: what a night looks like, on the
+real thing.
 
-    .venv/bin/python docs/replay.py [--preset cpu] [--ideas N] [--minutes N] [--out DIR]
+    .venv/bin/python docs/replay.py {plain,shipped} [--preset cpu] [--ideas N] [--out DIR]
 
-A scripted MCP client over stdio, no AI: it begins with train.py set back to plain settings (START), tries the ideas by which
-train.py was made and some that did not help, one after the other, and does what the server's verdict says. Everything it drives is
-real. A run of the preset cpu takes 75 s, so the whole takes an hour or more; the machine should do nothing else.
+A scripted MCP client over stdio, no AI: it tries ideas one after the other, and does what the server's verdict says. Everything it
+drives is real. `plain` begins with train.py set back to plain settings (START) and tries the ideas by which train.py was made;
+`shipped` begins with train.py as it is and tries what the public record of such nights has besides. A run of the preset cpu takes
+75 s, so each takes half an hour or more; the machine should do nothing else.
 """
 
 import argparse
 import difflib
-import math
 import os
 import re
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "benchmarks"))
 from ablation import WITH  # noqa: E402
 
+Idea = tuple[str, dict[str, str], str]
 START = {
     "DEPTH": "4",
     "HEAD_DIM": "64",
@@ -44,25 +47,22 @@ START = {
     "ADAM_BETAS": "(0.8, 0.95)",
     "WARMDOWN_RATIO": "0.5",
 }
-IDEAS = (
+IDEAS: Sequence[Idea] = (
     ("half the batch", {"TOTAL_BATCH_SIZE": "2**13"}, "so short a run is limited by its number of steps"),
     ("two layers", {"DEPTH": "2"}, "twice the steps are worth more than two layers"),
     ("half the batch again", {"TOTAL_BATCH_SIZE": "2**12"}, "the number of steps may still be what is short"),
     ("embeddings of pairs of tokens", {"BIGRAMS": "16384"}, "pairs say more than tokens, and looking them up costs no time"),
     ("logits without a cap", {"LOGIT_CAP": "0.0"}, "the loss then goes through the tokens in chunks, which is faster on a CPU"),
     ("256 channels", {"MODEL_DIM": "256"}, "a wider model learns more from each token"),
-    (
-        "the first layer sees an eighth",
-        {"distance >= MAX_SEQ_LEN // 2": "distance >= MAX_SEQ_LEN // 8"},
-        "what is near is enough for the first of two layers",
-    ),
     ("one layer", {"DEPTH": "1"}, "half the time a step is worth more than the second layer"),
-    ("rotations with base 200,000", {"10000.0 **": "200000.0 **"}, "slow rotations tell far tokens apart"),
     ("slopes instead of rotations", {"POSITIONS": '"slopes"'}, "near tokens matter most, and a bias is cheaper than rotating"),
     ("warm-down over three quarters", {"WARMDOWN_RATIO": "0.75"}, "short runs gain from an early and long decay"),
     ("embeddings' rate doubled", {"EMBEDDING_LR": "0.6"}, "rare tokens are seen a few times only"),
     ("heads of 32", {"HEAD_DIM": "32"}, "more heads look at more places"),
     ("Muon's rate doubled", {"MATRIX_LR": "0.04"}, "the original trains at this rate"),
+)
+"""What it is called, the edits of train.py, and why."""
+FURTHER: Sequence[Idea] = (
     ("128 channels", {"MODEL_DIM": "128"}, "the number of steps may be short again"),
     ("twice the rows for pairs", WITH["twice the rows for pairs"], "fewer pairs then share a row"),
     ("embeddings of three tokens too", WITH["embeddings of three tokens too"], "three say more than two, if they come again"),
@@ -94,6 +94,17 @@ IDEAS = (
         "decay that works against the gradient is lost work",
     ),
     (
+        "Muon's momentum to 0.85 in the last tenth",
+        WITH["Muon's momentum to 0.85 in the last tenth"],
+        "the last steps shall settle",
+    ),
+    ("rotary positions, base 200,000", WITH["rotary positions, base 200,000"], "slow rotations tell far tokens apart"),
+    (
+        "two layers, the first sees an eighth",
+        WITH["two layers, the first sees an eighth"],
+        "what is near is enough for the first of two layers",
+    ),
+    (
         "half the context in the first third",
         WITH["half the context in the first third"],
         "near tokens are learned first, and cheaper",
@@ -104,7 +115,7 @@ IDEAS = (
         "more signal from each token",
     ),
 )
-"""What it is called, the edits of train.py, and why; edits of more than constants are those that the ablation measures."""
+"""The same; edits of more than constants are those that the ablation measures."""
 
 
 def changed(text: str, edits: dict[str, str]) -> str | None:
@@ -134,8 +145,8 @@ def set_back(workspace: Workspace) -> None:
     workspace.run("commit", "-qam", "Plain settings to begin with")
 
 
-async def play(root: Path, ideas: int, until: float) -> list[dict[str, Any]]:
-    """The last answer on each experiment; none is begun after `until`."""
+async def play(root: Path, ideas: Sequence[Idea]) -> list[dict[str, Any]]:
+    """The last answer on each experiment."""
     server = StdioServerParameters(
         command=sys.executable,
         args=["-P", "-m", "autoresearch_mcp.cli", "serve", "--workspace", str(root)],
@@ -165,9 +176,7 @@ async def play(root: Path, ideas: int, until: float) -> list[dict[str, Any]]:
             print(f"{time.strftime('%H:%M')} {told}", file=sys.stderr, flush=True)
 
         await judged("where it starts", description="baseline")
-        for description, edits, hypothesis in IDEAS[:ideas]:
-            if time.monotonic() > until:
-                break
+        for description, edits, hypothesis in ideas:
             text = (await call("read_train"))["content"]
             if (wanted := changed(text, edits)) is None:
                 print(f"{description}: does not go together with what was kept", file=sys.stderr)
@@ -177,7 +186,24 @@ async def play(root: Path, ideas: int, until: float) -> list[dict[str, Any]]:
     return answers
 
 
-def page(session: Session, preset: str, minutes: float) -> str:
+HEAD = """# Nights, replayed
+
+For whoever wants to see a night before having one: two, played by a script in the place of an agent (`docs/replay.py`, no AI in
+it). Verdicts and repeats are the server's.
+"""
+TITLES = {
+    "plain": (
+        "From plain settings",
+        "It began with plain settings and tried the ideas by which train.py was made, and some that did not help.",
+    ),
+    "shipped": (
+        "From train.py as it is",
+        "It began with train.py as it is and tried what the public record of such nights has besides.",
+    ),
+}
+
+
+def section(session: Session, begins: str, preset: str, minutes: float) -> str:
     state = session.state
     last = state.experiments[0].last
     assert last is not None
@@ -189,39 +215,51 @@ def page(session: Session, preset: str, minutes: float) -> str:
         reason = experiment.verdict.reason if experiment.verdict else ""
         said = f"| {experiment.committed.description} | {score} | {len(experiment.runs)} | {experiment.status} |"
         rows.append(f"{said} {reason.replace('|', '/')} |")
-    return f"""# A night, replayed
+    title, what = TITLES[begins]
+    return f"""
+## {title}
 
-For whoever wants to see a night before having one: {len(state.experiments)} experiments in {minutes:.0f} minutes, {kept} kept,
-{runs} runs of the preset `{preset}` on {last.hardware}, {date.today()}. A script played the agent
-(`docs/replay.py`, no AI in it): it began with plain settings and tried, one after the other, the ideas by which train.py was made
-and what the public record of such nights has besides. Verdicts and repeats are the server's. The record as the server wrote it:
-[replay-results.tsv](replay-results.tsv).
+{what}
+{len(state.experiments)} experiments in {minutes:.0f} minutes, {kept} kept, {runs} runs of the preset `{preset}` on
+{last.hardware}, {date.today()}. The record as the server wrote it: [replay-{begins}.tsv](replay-{begins}.tsv).
 
-![Every experiment, the kept ones named, and the running best](pictures/replay.png)
+![Every experiment, the kept ones named, and the running best](pictures/replay-{begins}.png)
 
 {chr(10).join(rows)}
 """
 
 
+def written(page: str, begins: str, new: str) -> str:
+    """The page with a new section in the place of the old one."""
+    parts = dict.fromkeys(TITLES, "")
+    for begin, (title, _) in TITLES.items():
+        if found := re.search(rf"\n## {title}\n.*?(?=\n## |\Z)", page, re.DOTALL):
+            parts[begin] = found[0]
+    return HEAD + "".join((parts | {begins: new}).values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("begins", choices=TITLES)
     parser.add_argument("--preset", default="cpu")
-    parser.add_argument("--ideas", type=int, default=len(IDEAS))
-    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no idea is begun")
+    parser.add_argument("--ideas", type=int, default=len(IDEAS) + len(FURTHER))
     parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace(create(Path(folder) / "night", "default", arguments.preset).root)
-        set_back(workspace)
+        if arguments.begins == "plain":
+            set_back(workspace)
         session = Session.start(workspace, open_ledger(workspace))
         session.data.prepare(workspace.root)
-        anyio.run(play, workspace.root, arguments.ideas, began + 60 * arguments.minutes)
+        anyio.run(play, workspace.root, (IDEAS if arguments.begins == "plain" else FURTHER)[: arguments.ideas])
         session.refresh()
         (arguments.out / "pictures").mkdir(exist_ok=True)
-        draw(session.state, arguments.out / "pictures" / "replay.png")
-        shutil.copy(session.results.path, arguments.out / "replay-results.tsv")
-        (arguments.out / "replay.md").write_text(page(session, arguments.preset, (time.monotonic() - began) / 60))
+        draw(session.state, arguments.out / "pictures" / f"replay-{arguments.begins}.png")
+        shutil.copy(session.results.path, arguments.out / f"replay-{arguments.begins}.tsv")
+        page = arguments.out / "replay.md"
+        new = section(session, arguments.begins, arguments.preset, (time.monotonic() - began) / 60)
+        page.write_text(written(page.read_text() if page.exists() else "", arguments.begins, new))
 
 
 if __name__ == "__main__":
