@@ -24,6 +24,7 @@ from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.executors import carrying, chosen
 from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.executors.jobs import Jobs, Told
+from autoresearch_mcp.executors.local import HOSTS
 from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK
 from autoresearch_mcp.executors.remote import Remote
@@ -195,7 +196,12 @@ def waits_in_turn(session: Session, *scores: int) -> list[int]:
 
 def hosts_of(session: Session, number: int) -> list[psutil.Process]:
     folder = str(places.root() / f"ray-{session.experiment(number).runs[-1].started.token}")
-    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [])[-1:] == [folder]]
+    found: list[psutil.Process] = []
+    for one in psutil.process_iter():
+        with suppress(psutil.Error):
+            if one.cwd() == folder and HOSTS.intersection(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def link_of(address: str) -> psutil.Process:
@@ -830,7 +836,9 @@ def test_a_node_that_dies_loses_its_run_which_is_made_again(
     session.run_experiment("baseline")
     wait_for(lambda: up(session, 1))
     (host,) = hosts_of(session, 1)
-    os.kill(first.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    raylet = first.all_processes["raylet"][0].process
+    raylet.kill()
+    raylet.wait()  # a zombie looks alive to those who are to end with it
     wait_for(lambda: is_over(session, 1))
     assert ended(session).failure == "lost" and "node" in ended(session).excerpt
     wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
