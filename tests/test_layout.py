@@ -23,7 +23,7 @@ FLOORS = (
     ("record", "evaluate"),
     ("create", "new_task"),
     ("workspace",),
-    ("data",),
+    ("objects", "data"),
     ("task",),
     ("sections",),
     ("text", "files", "patterns"),

@@ -17,11 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from autoresearch_mcp.data import DataFolder
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.files import known_secret, made_secret, sha256, write_atomic
+from autoresearch_mcp.objects import lines, make_commits
 from autoresearch_mcp.task import PROGRAM, TASK_FILE, Task, parse_task, with_read_only
 
 if TYPE_CHECKING:
@@ -84,15 +85,6 @@ def cause_of(error: Exception) -> str:
 
 def experiment_ref(number: int) -> str:
     return f"{EXPERIMENTS}/{number}"
-
-
-def lines(folder: Path, said: Iterable[object]) -> IO[str]:
-    """A file with these lines, to be read by git, on the disk of a folder; the caller's `with` closes it."""
-    file = tempfile.TemporaryFile("w+", dir=folder)  # noqa: SIM115
-    file.writelines(f"{line}\n" for line in said)
-    file.flush()
-    file.seek(0)
-    return file
 
 
 class Workspace:
@@ -269,19 +261,7 @@ class Workspace:
 
     def commit_files(self, parent: str, path: str, contents: Sequence[tuple[bytes, str]]) -> list[str]:
         """The same for several contents of the file, each with its message: a commit on `parent` for each."""
-        with tempfile.TemporaryDirectory(prefix="index-", dir=self.state_dir) as folder:
-            env = {"GIT_INDEX_FILE": str(Path(folder) / "index"), **identity(self.repo)}
-            sources = [Path(folder) / str(number) for number in range(len(contents))]
-            for source, (content, _) in zip(sources, contents, strict=True):
-                source.write_bytes(content)
-            with lines(self.state_dir, (os.path.relpath(source, self.repo.working_dir) for source in sources)) as names:
-                blobs = str(self.run("hash_object", "-w", "--no-filters", "--stdin-paths", istream=names)).split()
-            self.run("read_tree", parent, env=env)
-            mode, commits = self._mode(parent, path), list[str]()
-            for blob, (_, message) in zip(blobs, contents, strict=True):
-                self.run("update_index", "--cacheinfo", f"{mode},{blob},{path}", env=env)
-                commits.append(str(self.run("commit_tree", self.run("write_tree", env=env), "-p", parent, "-m", message, env=env)))
-            return commits
+        return make_commits(self.run, self.state_dir, identity(self.repo), parent, path, contents)
 
     def set_ref(self, name: str, commit: str) -> None:
         self.run("update_ref", name, commit)

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from autoresearch_mcp.workspace import Workspace, lines
+from autoresearch_mcp.objects import lines
+from autoresearch_mcp.workspace import Workspace
 
 BATCH = 500  # files read by one git process: 64 MB at most of the largest that a task allows by itself
 
