@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,8 +29,8 @@ from autoresearch_mcp.executors.local import HOSTS
 from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK
 from autoresearch_mcp.executors.remote import Remote
-from autoresearch_mcp.executors.table import Order, Ticket, Wants, packed, uses
-from autoresearch_mcp.executors.turns import Given, Turns
+from autoresearch_mcp.executors.table import NAMESPACE, WAITING, Order, Ticket, Wants, packed, uses
+from autoresearch_mcp.executors.turns import Given, Queue, Turns
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.batch import Entry
@@ -357,6 +358,85 @@ def test_what_somebody_keeps_goes_to_the_run_in_turn_if_that_wants_just_it():
         for waiting in (["a1:1core", "b1:4core"], ["a2:1core", "b1:4core"], ["a3:1core"])
     ]
     assert told == [("a1:1core", False), None, ("a3:1core", False)], "a large one that is in turn is waited for"
+
+
+class Table(dict[tuple[str, str], bytes]):
+    """As the cluster's, here."""
+
+    def entries(self, name: str) -> list[str]:
+        return [entry for of, entry in self if of == name]
+
+    def get(self, name: str, entry: str) -> bytes | None:  # type: ignore[override]
+        return super().get((name, entry))
+
+    def drop(self, name: str, *entries: str) -> None:
+        for entry in entries:
+            self.pop((name, entry), None)
+
+
+class Asked(Queue):
+    """A queue on a cluster of one node with one seat, which the actor `run-0` has."""
+
+    def __init__(self, *waiting: Ticket, pending: dict[str, Given] | None = None):
+        self.actors, self.draining = {"run-0", *(pending or {})}, dict[str, int]()
+        nodes = [{"NodeID": "n", "Alive": True, "Resources": {"seat": 1.0, "core": 2.0}}]
+        state = SimpleNamespace(
+            state=SimpleNamespace(get_draining_nodes=lambda: self.draining),
+            available_resources_per_node=lambda: {"n": {"core": 2.0}},
+        )
+        named = [{"namespace": NAMESPACE, "name": name} for name in sorted(self.actors)]
+        self._ray = SimpleNamespace(
+            nodes=lambda: nodes,
+            util=SimpleNamespace(list_named_actors=lambda **_: named),
+            _private=SimpleNamespace(state=state),
+        )
+        self._table = Table()  # type: ignore[assignment]
+        for ticket in waiting:
+            self._table[WAITING, f"run-{ticket.run}"] = ticket.written()
+        self._turns, self._waiting, self._given, self._taken = Turns(), {}, dict(pending or {}), {}
+        self._handles, self._lock = {}, threading.Lock()
+
+    def told(self, kept: float = 1.0) -> str | None:
+        return self.take("run-0", "n", {"seat": kept})
+
+
+def seat(run: int, line: str = "a", count: float = 1.0) -> Ticket:
+    return Ticket(run=run, line=line, since=float(run), wanted={"seat": count})
+
+
+def test_who_is_done_is_told_the_run_in_turn_and_each_once():
+    queue = Asked(seat(1), seat(2), seat(3, "b"))
+    assert [queue.told(), queue.told(), queue.told(), queue.told()] == ["run-1", "run-3", "run-2", None]
+
+
+def test_who_is_done_is_told_first_what_waits_for_room_in_ray():
+    queue = Asked(seat(2), pending={"run-1": Given({"seat": 1.0})})
+    assert [queue.told(), queue.told()] == ["run-1", "run-2"]
+    assert Asked(seat(2), pending={"run-1": Given({"seat": 1.0, "core": 2.0})}).told() is None, "its room is for what waits longer"
+
+
+def test_what_is_about_to_begin_elsewhere_is_told_only_where_nothing_waits():
+    begins = Given({"seat": 1.0}, time.monotonic(), early=False)
+    assert Asked(pending={"run-1": begins}).told() == "run-1"
+    large = Given({"seat": 1.0, "core": 2.0})
+    assert Asked(pending={"run-1": begins, "run-2": large}).told() is None
+
+
+def test_nothing_is_told_to_who_is_gone_or_on_a_node_that_is_to_go():
+    queue = Asked(seat(1))
+    assert queue.take("run-7", "n", {"seat": 1.0}) is None
+    queue.draining = {"n": 1}
+    assert queue.told() is None
+    queue.draining = {}
+    assert queue.told() == "run-1"
+
+
+def test_what_was_told_to_who_did_not_take_it_is_told_again(monkeypatch: pytest.MonkeyPatch):
+    queue = Asked(seat(1), pending={"run-2": Given({"seat": 1.0})})
+    assert [queue.told(), queue.told(), queue.told()] == ["run-2", "run-1", None]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    assert [queue.told(), queue.told()] == ["run-2", "run-1"]
 
 
 # --- data ---
