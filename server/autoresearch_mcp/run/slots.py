@@ -299,6 +299,10 @@ def _say_who(descriptor: int) -> None:
 # --- who holds them ---
 
 
+_OPENED: dict[Path, str] = {}
+"""Of each lock the file of a process that was found to be it: it is so again at most looks."""
+
+
 def holders(folder: Path) -> set[int]:
     """The processes that hold a slot, as runs' supervisors do. No lock is tried, which would keep somebody from taking it for that
     moment: a holder is who wrote its number and still has the file open. Linux; nobody elsewhere.
@@ -311,14 +315,25 @@ def _holder(path: Path) -> int:
     try:
         pid = int(path.read_text())
         lock = path.stat()
-        opened = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+        known = _OPENED.get(path, "")
+        opened = [known] if known.startswith(f"/proc/{pid}/") and _is(known, lock) else _files_of(pid)
     except (OSError, ValueError):
         return 0
     for name in opened:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(name), lock):
-                return pid
+        if _is(name, lock):
+            _OPENED[path] = name
+            return pid
     return 0
+
+
+def _files_of(pid: int) -> list[str]:
+    return [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
+
+
+def _is(name: str, lock: os.stat_result) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(name), lock)
+    return False
 
 
 @dataclass(frozen=True)
