@@ -37,6 +37,7 @@ from autoresearch_mcp.run.slots import Use
 
 Kept = tuple[bytes, bool]  # the end of a log, and whether anything before it is left out
 LOOK = 3.0  # seconds that a run's node has for an answer
+FRESH = 0.2  # seconds for which a run that was seen alive is taken to be it: many are asked for at a time
 COME, PAUSE = 30.0, 0.5  # seconds that the queue has to be there, and between two looks
 
 
@@ -50,6 +51,9 @@ class Cluster:
         self._connect()
         self.table = Table()
         self._bringing = threading.Lock()
+        self._alive: set[str] = set()
+        """Runs that were alive when they were looked at last."""
+        self._looked = 0.0
 
     def _connect(self) -> None:
         self.ray.init(address=self._address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
@@ -98,10 +102,24 @@ class Cluster:
                 print(f"{folder} was not brought to the cluster: {error}", file=sys.stderr)
 
     def is_alive(self, name: str, run: int) -> bool:
-        if self._waits(name):
-            queue(self.ray).come.remote()  # wherever it has gone to
+        if time.monotonic() - self._looked > FRESH:
+            self._alive = self._still_alive()
+            self._looked = time.monotonic()
+        if name in self._alive:
             return True
-        return self._holder(name) is not None
+        if self._waits(name) or self._holder(name) is not None:
+            self._alive.add(name)
+        return name in self._alive
+
+    def _still_alive(self) -> set[str]:
+        """Which of the runs that were alive are it for sure; of the others nothing is said."""
+        waiting = self._alive.intersection(self.table.entries(WAITING)) if self._alive else set[str]()
+        if waiting:
+            queue(self.ray).come.remote()  # wherever it has gone to
+        holders = {name: self.table.get(name, "holder") for name in self._alive - waiting}
+        names = {name: (holder or name.encode()).decode() for name, holder in holders.items() if holder != LEFT}
+        there = actors_of(self.ray) if names else set[str]()
+        return waiting | {name for name, actor in names.items() if actor in there}
 
     def stop(self, name: str, run: int) -> None:
         """One that has not begun is taken out of the queue."""
