@@ -1,5 +1,6 @@
 """One child process of the supervisor and its output."""
 
+import gc
 import math
 import os
 import subprocess
@@ -64,6 +65,7 @@ def test_one_waits_until_it_has_ended_and_no_longer_than_one_will(tmp_path: Path
     elif told != "by the kernel":
         monkeypatch.delattr(os, "pidfd_open", raising=False)
     child = start(tmp_path, "input()")
+    gc.collect()  # what earlier tests have left open
     opened = psutil.Process().num_fds()
     anyio.run(child.wait)
     assert child.returncode is None
@@ -71,7 +73,7 @@ def test_one_waits_until_it_has_ended_and_no_longer_than_one_will(tmp_path: Path
     anyio.run(child.wait, math.inf)
     assert child.returncode is not None
     anyio.run(child.wait, math.inf)  # also one that was collected
-    assert psutil.Process().num_fds() == opened
+    assert psutil.Process().num_fds() <= opened
     child.end()
 
 
