@@ -723,6 +723,17 @@ def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callabl
     assert kept is not None and kept.score == 7.0
 
 
+def on_one_seat(own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make) -> Session:
+    """A session with a baseline, on a cluster of its own that has room for one run."""
+    one = own()
+    one.add(resources={"seat": 1})
+    choose(one.address)
+    session = toy(WORK, ASKS)
+    run(session)
+    session.keep()
+    return session
+
+
 def holder_of(session: Session, number: int) -> psutil.Process:
     """The process of the actor that holds a run which is on."""
     folder = str(places.root() / f"ray-{session.experiment(number).runs[-1].started.token}")
@@ -738,12 +749,7 @@ def holder_of(session: Session, number: int) -> psutil.Process:
 def test_who_has_held_a_run_goes_on_with_the_next_that_wants_as_much(
     own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
 ):
-    one = own()
-    one.add(resources={"seat": 1})
-    choose(one.address)
-    session = toy(WORK, ASKS)
-    run(session)
-    session.keep()
+    session = on_one_seat(own, choose, toy)
     numbers = waits_in_turn(session, 2, 3, 4)
     holders: list[int] = []
     for number in numbers:
@@ -762,12 +768,7 @@ def test_who_has_held_a_run_goes_on_with_the_next_that_wants_as_much(
 def test_a_holder_that_dies_loses_the_run_that_is_on_and_none_besides(
     own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
 ):
-    one = own()
-    one.add(resources={"seat": 1})
-    choose(one.address)
-    session = toy(WORK, ASKS)
-    run(session)
-    session.keep()
+    session = on_one_seat(own, choose, toy)
     numbers = waits_in_turn(session, 2, 3, 4)
     wait_for(lambda: up(session, numbers[0]))
     let_go(session, numbers[0])
@@ -791,12 +792,7 @@ def test_a_holder_that_dies_loses_the_run_that_is_on_and_none_besides(
 def test_runs_that_wait_are_placed_though_the_queue_has_died(
     own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make
 ):
-    one = own()
-    one.add(resources={"seat": 1})
-    choose(one.address)
-    session = toy(WORK, ASKS)
-    run(session)
-    session.keep()
+    session = on_one_seat(own, choose, toy)
     numbers = waits_in_turn(session, 2, 3, 4)
     wait_for(lambda: up(session, numbers[0]))
     for each in psutil.process_iter(["cmdline"]):
