@@ -199,12 +199,14 @@ train.main()
 
 
 def changed(text: str, edits: dict[str, str]) -> str:
-    """The file with other values of its constants, or other texts."""
+    """The file with other values of its constants, whose comments stay, or other texts. Raises LookupError with what it has not
+    once.
+    """
     for old, new in edits.items():
-        constant = re.findall(rf"^{re.escape(old)} = .*", text, re.MULTILINE)
-        whole, new = (constant[0], f"{old} = {new}") if constant else (old, new)
+        constant = re.search(rf"^{re.escape(old)} = .*?(  #.*)?$", text, re.MULTILINE)
+        whole, new = (constant[0], f"{old} = {new}{constant[1] or ''}") if constant else (old, new)
         if text.count(whole) != 1:
-            sys.exit(f"train.py has not once: {whole}\ncorrect the idea in {Path(__file__).name}")
+            raise LookupError(whole)
         text = text.replace(whole, new)
     return text
 
@@ -341,7 +343,10 @@ def main() -> None:
     text = (HARNESS / "train.py").read_text()
     kinds = [arguments.of] if arguments.of else ["without", "with"]
     tables = {kind: [idea for idea in IDEAS[kind] if arguments.only in idea] for kind in kinds}
-    files = {BASE: text} | {idea: changed(text, IDEAS[kind][idea]) for kind, ideas in tables.items() for idea in ideas}
+    try:
+        files = {BASE: text} | {idea: changed(text, IDEAS[kind][idea]) for kind, ideas in tables.items() for idea in ideas}
+    except LookupError as error:
+        sys.exit(f"train.py has not once: {error}\ncorrect the idea in {Path(__file__).name}")
     lacking = {name: content for name, content in files.items() if name not in kept.speed}
     if lacking and arguments.print:
         sys.exit(f"the file of what was kept has no speed of: {', '.join(lacking)}")

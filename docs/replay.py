@@ -33,7 +33,7 @@ from autoresearch_mcp.workspace import Workspace
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / "benchmarks"))
-from ablation import WITH  # noqa: E402
+from ablation import WITH, WITHOUT, changed  # noqa: E402
 
 Idea = tuple[str, dict[str, str], str]
 START = {
@@ -62,72 +62,31 @@ IDEAS: Sequence[Idea] = (
     ("Muon's rate doubled", {"MATRIX_LR": "0.04"}, "the original trains at this rate"),
 )
 """What it is called, the edits of train.py, and why."""
-FURTHER: Sequence[Idea] = (
-    ("128 channels", {"MODEL_DIM": "128"}, "the number of steps may be short again"),
-    ("twice the rows for pairs", WITH["twice the rows for pairs"], "fewer pairs then share a row"),
-    ("embeddings of three tokens too", WITH["embeddings of three tokens too"], "three say more than two, if they come again"),
-    ("a share of the token before", WITH["a share of the token before"], "pairs for nothing, by a sum"),
-    (
-        "the first embedding taken back at the end",
-        WITH["the first embedding taken back at the end"],
-        "what the token itself was is no help in telling the next",
-    ),
-    ("first embedding's share 0.05", WITH["first embedding's share 0.05"], "one layer has little use for it"),
-    ("queries and keys times 1.15", WITH["queries and keys times 1.15"], "sharper attention"),
-    ("matrices begin at 0.68", WITH["matrices begin at 0.68"], "smaller weights leave the first steps to the embeddings"),
-    (
-        "rate ends at 0.05 of its full value",
-        WITH["rate ends at 0.05 of its full value"],
-        "the last steps do nothing at a rate of 0",
-    ),
-    ("weight decay 0.01 of embeddings and head", WITH["weight decay 0.01 of embeddings and head"], "tables overfit what is rare"),
-    ("the head's betas (0.9, 0.95)", WITH["the head's betas (0.9, 0.95)"], "the head's gradient is not sparse"),
-    (
-        "Muon's momentum from 0.85, in 100 steps",
-        WITH["Muon's momentum from 0.85, in 100 steps"],
-        "early gradients are soon out of date",
-    ),
-    ("Muon's updates evened out by row", WITH["Muon's updates evened out by row"], "no neuron then learns more slowly than others"),
-    (
-        "weight decay only where it helps the step",
-        WITH["weight decay only where it helps the step"],
-        "decay that works against the gradient is lost work",
-    ),
-    (
-        "Muon's momentum to 0.85 in the last tenth",
-        WITH["Muon's momentum to 0.85 in the last tenth"],
-        "the last steps shall settle",
-    ),
-    ("rotary positions, base 200,000", WITH["rotary positions, base 200,000"], "slow rotations tell far tokens apart"),
-    (
-        "two layers, the first sees an eighth",
-        WITH["two layers, the first sees an eighth"],
-        "what is near is enough for the first of two layers",
-    ),
-    (
-        "half the context in the first third",
-        WITH["half the context in the first third"],
-        "near tokens are learned first, and cheaper",
-    ),
-    (
-        "a tenth of the loss of the token after next",
-        WITH["a tenth of the loss of the token after next"],
-        "more signal from each token",
-    ),
+FURTHER: Sequence[Idea] = tuple(
+    (name, (WITHOUT | WITH)[name], why)
+    for name, why in {
+        "128 channels": "the number of steps may be short again",
+        "twice the rows for pairs": "fewer pairs then share a row",
+        "embeddings of three tokens too": "three say more than two, if they come again",
+        "a share of the token before": "pairs for nothing, by a sum",
+        "the first embedding taken back at the end": "what the token itself was is no help in telling the next",
+        "first embedding's share 0.05": "one layer has little use for it",
+        "queries and keys times 1.15": "sharper attention",
+        "matrices begin at 0.68": "smaller weights leave the first steps to the embeddings",
+        "rate ends at 0.05 of its full value": "the last steps do nothing at a rate of 0",
+        "weight decay 0.01 of embeddings and head": "tables overfit what is rare",
+        "the head's betas (0.9, 0.95)": "the head's gradient is not sparse",
+        "Muon's momentum from 0.85, in 100 steps": "early gradients are soon out of date",
+        "Muon's updates evened out by row": "no neuron then learns more slowly than others",
+        "weight decay only where it helps the step": "decay that works against the gradient is lost work",
+        "Muon's momentum to 0.85 in the last tenth": "the last steps shall settle",
+        "rotary positions, base 200,000": "slow rotations tell far tokens apart",
+        "two layers, the first sees an eighth": "what is near is enough for the first of two layers",
+        "half the context in the first third": "near tokens are learned first, and cheaper",
+        "a tenth of the loss of the token after next": "more signal from each token",
+    }.items()
 )
 """The same; edits of more than constants are those that the ablation measures."""
-
-
-def changed(text: str, edits: dict[str, str]) -> str | None:
-    """The file with other values of its constants, whose comments stay, or other texts; None where it has one not once."""
-    for old, new in edits.items():
-        if constant := re.search(rf"^{re.escape(old)} = .*?(  #.*)?$", text, re.MULTILINE):
-            text = text.replace(constant[0], f"{old} = {new}{constant[1] or ''}")
-        elif text.count(old) == 1:
-            text = text.replace(old, new)
-        else:
-            return None
-    return text
 
 
 def patch(old: str, new: str) -> str:
@@ -139,9 +98,7 @@ def patch(old: str, new: str) -> str:
 def set_back(workspace: Workspace) -> None:
     """The starting file, committed as a person would."""
     path = workspace.root / "train.py"
-    plain = changed(path.read_text(), START)
-    assert plain is not None, "train.py has all of START"
-    path.write_text(plain)
+    path.write_text(changed(path.read_text(), START))
     workspace.run("commit", "-qam", "Plain settings to begin with")
 
 
@@ -178,7 +135,9 @@ async def play(root: Path, ideas: Sequence[Idea]) -> list[dict[str, Any]]:
         await judged("where it starts", description="baseline")
         for description, edits, hypothesis in ideas:
             text = (await call("read_train"))["content"]
-            if (wanted := changed(text, edits)) is None:
+            try:
+                wanted = changed(text, edits)
+            except LookupError:
                 print(f"{description}: does not go together with what was kept", file=sys.stderr)
                 continue
             await call("apply_patch", patch=patch(text, wanted))

@@ -39,11 +39,12 @@ def make_commits(
     """
     _sweep(state)
     *above, name = path.split("/")
-    with tempfile.TemporaryDirectory(prefix=FOLDER, dir=state) as folder:
-        objects = _objects(git, state, Path(folder), "blob", [content for content, _ in contents])
+    with tempfile.TemporaryDirectory(prefix=FOLDER, dir=state) as made:
+        folder = Path(made)
+        objects = _objects(git, folder, "blob", [content for content, _ in contents])
         kind = b"blob"
         while True:
-            objects = _trees(git, state, f"{parent}:{'/'.join(above)}", name, kind, objects)
+            objects = _trees(git, folder, f"{parent}:{'/'.join(above)}", name, kind, objects)
             if not above:
                 break
             name, kind = above.pop(), b"tree"
@@ -53,18 +54,19 @@ def make_commits(
         texts = [
             f"tree {tree}\n{head}\n" + (f"{message}\n" if message else "") for tree, message in zip(objects, said, strict=True)
         ]
-        return _objects(git, state, Path(folder), "commit", [text.encode(errors="surrogateescape") for text in texts])
+        return _objects(git, folder, "commit", [text.encode(errors="surrogateescape") for text in texts])
 
 
-def _objects(git: Git, state: Path, folder: Path, kind: str, contents: Sequence[bytes]) -> list[str]:
+def _objects(git: Git, folder: Path, kind: str, contents: Sequence[bytes]) -> list[str]:
     sources = [folder / f"{kind}{number}" for number in range(len(contents))]
     for source, content in zip(sources, contents, strict=True):
         source.write_bytes(content)
-    with lines(state, (source.relative_to(state.parent) for source in sources)) as names:  # the whole path may have a line end
+    root = folder.parent.parent  # where git is; the whole path may have a line end
+    with lines(folder, (source.relative_to(root) for source in sources)) as names:
         return str(git("hash_object", "-t", kind, "-w", "--no-filters", "--stdin-paths", istream=names)).split()
 
 
-def _trees(git: Git, state: Path, tree: str, name: str, kind: bytes, objects: Sequence[str]) -> list[str]:
+def _trees(git: Git, folder: Path, tree: str, name: str, kind: bytes, objects: Sequence[str]) -> list[str]:
     """Of each object the tree that has it under a name, and else what `tree` has."""
     listed: bytes = git("ls_tree", "-z", tree, stdout_as_string=False, strip_newline_in_stdout=False)
     entries = [entry for entry in listed.split(b"\0") if entry]
@@ -74,7 +76,7 @@ def _trees(git: Git, state: Path, tree: str, name: str, kind: bytes, objects: Se
     mode = same[0] if same else PLAIN
     rows = ([*others, b"%s %s %s\t%s" % (mode, kind, hashed.encode(), wanted)] for hashed in objects)
     said = b"\0".join(b"\0".join(row) + b"\0" for row in rows) + b"\0"
-    with for_git(state, said) as made:
+    with for_git(folder, said) as made:
         return str(git("mktree", "-z", "--batch", istream=made)).split()
 
 

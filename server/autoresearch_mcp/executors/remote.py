@@ -191,10 +191,8 @@ class Remote:
         deadline = time.monotonic() + ENDING
         while self._spec is not None and self._executor.is_alive(self._spec) and time.monotonic() < deadline:
             time.sleep(POLL)
-        if self._spec is not None:
-            if self._executor.is_alive(self._spec) or self._executor.end_strays(self._spec):
-                return False
-            self._executor.clean_up(self._spec)
+        if self._spec is not None and (self._executor.is_alive(self._spec) or self._executor.end_strays(self._spec)):
+            return False
         outputs.remove(folder)
         return True
 

@@ -313,10 +313,11 @@ def holders(folder: Path) -> set[int]:
 def _holder(path: Path) -> int:
     """Who holds a slot; 0 where nobody does, or somebody who cannot be seen."""
     try:
-        pid = int(path.read_text())
-        lock = path.stat()
+        pid, lock = int(path.read_text()), path.stat()
         known = _OPENED.get(path, "")
-        opened = [known] if known.startswith(f"/proc/{pid}/") and _is(known, lock) else _files_of(pid)
+        if known.startswith(f"/proc/{pid}/") and _is(known, lock):
+            return pid
+        opened = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
     except (OSError, ValueError):
         return 0
     for name in opened:
@@ -324,10 +325,6 @@ def _holder(path: Path) -> int:
             _OPENED[path] = name
             return pid
     return 0
-
-
-def _files_of(pid: int) -> list[str]:
-    return [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
 
 
 def _is(name: str, lock: os.stat_result) -> bool:
