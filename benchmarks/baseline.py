@@ -3,8 +3,8 @@
     python benchmarks/baseline.py [SEEDS] [--preset cpu] [--also FILE] [--picture FILE]
 
 Every file is run by the server's own executor, with its sandbox, clock and scoring, on the same data and seeds, and the files take
-turns, so that what the machine does meanwhile meets all of them. The plain one has two batch sizes; the better one counts. `--also`
-is another train.py, an older one for instance. `--picture` draws what the runs printed on the way.
+turns, so that what the machine does meanwhile meets all of them. The plain one has several batch sizes, and two ways to multiply.
+`--also` is another train.py, an older one for instance. `--picture` draws what the runs printed on the way.
 """
 
 import argparse
@@ -23,15 +23,19 @@ from autoresearch_mcp.loop.trial import Tried, run_trial
 
 HERE = Path(__file__).parent
 HARNESS = HERE.parent / "harness"
+ON_CUDA = b'enabled=device == "cuda"'
+WITH_AMX = ON_CUDA + b' or torch.cpu.get_capabilities().get("amx_bf16", False)'
 BATCHES = re.compile(r"^((?:DEVICE|TOTAL)_BATCH_SIZE) = by_preset(\(.*?\))", re.MULTILINE)
 
 
 def contestants(preset: str, also: Path | None) -> dict[str, bytes]:
     published = (HERE / "published.py").read_text()
     files = {"ours": (HARNESS / "train.py").read_bytes(), "published": published.encode()}
-    doubled = BATCHES.sub(r"\1 = 2 * by_preset\2", published)
-    assert doubled != published
-    files["published, twice the batch"] = doubled.encode()
+    for name, factor in (("published, twice the batch", "2"), ("published, half the batch", "1 / 2")):
+        files[name] = BATCHES.sub(rf"\1 = int({factor} * by_preset\2)", published).encode()
+    for name in ("published", "published, half the batch"):
+        files[f"{name}, in bfloat16 on a CPU with AMX"] = files[name].replace(ON_CUDA, WITH_AMX)
+    assert len(set(files.values())) == len(files)
     if also is not None:
         files[also.name] = also.read_bytes()
     return files

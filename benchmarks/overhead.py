@@ -3,10 +3,11 @@ with a plain evaluation in its own process, and against what the original report
 
     python benchmarks/overhead.py [PRESET] [--budget SECONDS] [--rounds N]
 
-Three ways take turns. *ready*: between runs the session has had the seconds that an agent thinks (THINKING) to make the next one
-ready, as a server does by itself. *at once*: a run that follows the last one without a pause, as repeats do. *plain*: `python
-train.py`, which imports, trains and scores in one process, without sandbox, proof, holdout or record. Wall time counts from the
-call to the row in the ledger. Optimiser steps made within the budget are compared too: trust must not take compute from training.
+Four ways take turns. *ready*: between runs the session has had the seconds that an agent thinks (THINKING) to make the next
+ones ready, as a server does by itself. *at once*: a run that follows that one without a pause, as repeats do. *at once again*:
+one more, for which nothing has been made ready. *plain*: `python train.py`, which imports, trains and scores in one process,
+without sandbox, proof, holdout or record. Wall time counts from the call to the row in the ledger. Optimiser steps made within
+the budget are compared too: trust must not take compute from training.
 """
 
 import argparse
@@ -45,9 +46,9 @@ def steps(log: str) -> int:
 
 def run(session: Session, thinking: float) -> Timed:
     """One supervised run, from the call to its row."""
-    if thinking:
+    for _ in range(int(thinking)):
         session.runs.get_ready()
-        time.sleep(thinking)
+        time.sleep(1.0)
     started = time.perf_counter()
     number, _ = session.run_experiment("overhead", replicate=bool(session.state.experiments))
     while session.experiment(number).running:
@@ -99,10 +100,11 @@ def main() -> None:
         session = Session.start(made, open_ledger(made))
         session.data.prepare(made.root)
         budget = session.task.run.budget_seconds
-        timed: dict[str, list[Timed]] = {"ready": [], "at once": [], "plain": []}
+        timed: dict[str, list[Timed]] = {"ready": [], "at once": [], "at once again": [], "plain": []}
         for _ in range(arguments.rounds):
             timed["ready"].append(run(session, THINKING))
             timed["at once"].append(run(session, 0.0))
+            timed["at once again"].append(run(session, 0.0))
             timed["plain"].append(plain(session, budget))
         level = session.experiment(1).last
     print(f"preset {arguments.preset}, budget {budget:g} s, {arguments.rounds} rounds, sandbox {level and level.enforcement}")

@@ -148,7 +148,7 @@ async def play(root: Path, ideas: Sequence[Idea]) -> list[dict[str, Any]]:
 HEAD = """# Nights, replayed
 
 For whoever wants to see a night before having one: two, played by a script in the place of an agent (`docs/replay.py`, no AI in
-it). Verdicts and repeats are the server's.
+it). Verdicts and repeats are the server's. The tables count the runs that a score is the mean of, not one that was disturbed.
 """
 TITLES = {
     "plain": (
@@ -172,7 +172,8 @@ def section(session: Session, begins: str, preset: str, minutes: float) -> str:
     for experiment in state.experiments:
         score = f"{experiment.score:.4f}" if experiment.score is not None else "-"
         reason = experiment.verdict.reason if experiment.verdict else ""
-        said = f"| {experiment.committed.description} | {score} | {len(experiment.runs)} | {experiment.status} |"
+        counted = sum(run.counts for run in experiment.runs)
+        said = f"| {experiment.committed.description} | {score} | {counted} | {experiment.status} |"
         rows.append(f"{said} {reason.replace('|', '/')} |")
     title, what = TITLES[begins]
     return f"""

@@ -14,17 +14,31 @@ import anyio.to_thread
 import psutil
 import pytest
 
-from autoresearch_mcp.executors.chosen import ChosenExecutor
-from autoresearch_mcp.executors.local import LocalExecutor
+from autoresearch_mcp.executors import ready
+from autoresearch_mcp.executors.local import READY, LocalExecutor
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run import places, slots
 from autoresearch_mcp.run.processes import MARK
-from conftest import TOY, UNTIL_TOLD, connect, ended, is_over, let_go, log_of, replace, run, spec_of, text_of, wait_for
+from conftest import (
+    TOY,
+    UNTIL_TOLD,
+    connect,
+    ended,
+    is_over,
+    let_go,
+    log_of,
+    open_session,
+    replace,
+    run,
+    spec_of,
+    text_of,
+    wait_for,
+)
 
 Make = Callable[..., Session]
-READY = TOY.replace('outputs = ["result.txt"]', 'outputs = ["result.txt"]\npreload = ["decimal", "no_such_module"]')
-EARLY = READY.replace(
+PRELOADS = TOY.replace('outputs = ["result.txt"]', 'outputs = ["result.txt"]\npreload = ["decimal", "no_such_module"]')
+EARLY = PRELOADS.replace(
     'command = ["{python}", "score.py"]',
     """command = ["{python}", "-c", "print('loaded', flush=True); input(); print(open('result.txt').read())"]\nstarts_early = true""",
 )
@@ -59,13 +73,12 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
         os.chmod(runs, 0o711)
         monkeypatch.setenv(places.SETTING, runs)
         yield
+        READY.end()
 
 
-def waiting(session: Session) -> psutil.Process:
-    """The host that waits, when everything in it is ready: then it has children and no slot any more."""
-    assert isinstance(session.executor, ChosenExecutor)
-    now = session.executor.local._waiting  # pyright: ignore[reportPrivateUsage]
-    assert now is not None
+def waiting(place: int = 0) -> psutil.Process:
+    """The host that waits, of several the one in this place, when everything in it is ready: then it has children and no slot."""
+    now = READY.waiting[place]
     process = psutil.Process(now.host.pid)
 
     def is_ready() -> bool:
@@ -86,21 +99,26 @@ def used(session: Session, number: int) -> bool:
 
 
 @pytest.mark.parametrize("level", ["none", *LEVELS])
-def test_a_run_finds_its_modules_imported_and_everything_else_as_without(toy: Make, force: Callable[[str], None], level: str):
+def test_a_run_finds_its_modules_imported_and_everything_else_as_without(
+    toy: Make, tmp_path: Path, force: Callable[[str], None], level: str
+):
     force(level)
-    session = toy(TELLS, READY)
+    session = toy(TELLS)
     plain = json.loads(log_of(session, run(session)))
+    session.workspace.root.rename(tmp_path / "plain")
+    session = toy(TELLS, PRELOADS)
+    at_once = json.loads(log_of(session, run(session)))
     session.runs.get_ready()
-    waiting(session)
+    waiting()
     run(session, replicate=True)
     made_ready = json.loads(log_of(session, 1))
-    assert not plain["waited"] and made_ready["waited"] and used(session, 1)
-    assert (plain["seed"], made_ready["seed"]) == ("42", "43")
-    for seen in (plain, made_ready):
+    assert [seen["waited"] for seen in (plain, at_once, made_ready)] == [False, True, True] and used(session, 1)
+    assert [seen["seed"] for seen in (plain, at_once, made_ready)] == ["42", "42", "43"]
+    for seen in (plain, at_once, made_ready):
         seen["path"], seen["file"] = Path(seen["path"]).name, Path(seen["file"]).name
         seen["limits"] = "\n".join(line for line in seen["limits"].splitlines() if "realtime" not in line)
         del seen["waited"], seen["seed"]
-    assert made_ready == plain
+    assert plain == at_once == made_ready
     first, second = (experiment_run.ended for experiment_run in session.experiment(1).runs)
     assert first is not None and second is not None and first.enforcement == second.enforcement == level
     assert ready_folders() == []
@@ -111,25 +129,30 @@ def test_the_scoring_command_waits_too_and_scores(toy: Make):
     submits += 'server.sendall(b\'{"op": "submit"}\\n\')\nprint(server.recv(1000))\n'
     session = toy(TELLS + submits, EARLY)
     session.runs.get_ready()
-    waiting(session)
+    waiting()
     run(session)
     assert used(session, 1) and ended(session).score == 1.0 and '"score": 1.0' in log_of(session, 1)
     assert "loaded" not in spec_of(session, 1).scoring_log.read_text(), "that was said before the run came"
 
 
-def test_a_failure_reads_as_it_does_without(toy: Make):
-    session = toy("import json\n\n\ndef inner():\n    return {}['lost']\n\n\ninner()\n", READY)
+def test_a_failure_reads_as_it_does_without(toy: Make, tmp_path: Path):
+    fails = "import json\n\n\ndef inner():\n    return {}['lost']\n\n\ninner()\n"
+    session = toy(fails)
     run(session)
     plain = ended(session)
+    session.workspace.root.rename(tmp_path / "plain")
+    session = toy(fails, PRELOADS)
+    run(session)
+    assert (ended(session).failure, ended(session).excerpt) == (plain.failure, plain.excerpt)
     replace(session, session.read().text.replace("lost", "gone"))
     session.runs.get_ready()
-    waiting(session)
+    waiting()
     run(session)
     assert used(session, 2)
     assert (ended(session, 2).failure, ended(session, 2).excerpt.replace("gone", "lost")) == (plain.failure, plain.excerpt)
     replace(session, "import sys\nprint('leaving')\nsys.exit(3)\n")
     session.runs.get_ready()
-    waiting(session)
+    waiting()
     run(session)
     assert used(session, 3) and "exit status 3" in ended(session, 3).excerpt and "leaving" in ended(session, 3).excerpt
 
@@ -137,11 +160,11 @@ def test_a_failure_reads_as_it_does_without(toy: Make):
 def test_it_serves_one_run_and_leaves_nothing_for_the_next(toy: Make):
     leaves = "import decimal, os\nprint(os.getpid(), hasattr(decimal, 'left'), os.listdir('.'))\ndecimal.left = 1\n"
     leaves += "open('left', 'w').write('x')\nopen('result.txt', 'w').write('1.0')\n"
-    session = toy(leaves, READY)
+    session = toy(leaves, PRELOADS)
     said: list[str] = []
     for again in (False, True):
         session.runs.get_ready()
-        waiting(session)
+        waiting()
         run(session, replicate=again)
         assert used(session, 1)
         said.append(log_of(session, 1))
@@ -149,35 +172,72 @@ def test_it_serves_one_run_and_leaves_nothing_for_the_next(toy: Make):
     assert all("False" in line and "'left'" not in line for line in said)
 
 
-def test_asking_again_changes_nothing_and_another_kind_of_run_gets_another(toy: Make):
-    session = toy(TELLS, READY)
+def test_two_wait_so_that_a_run_that_follows_at_once_finds_one_too(toy: Make):
+    session = toy(TELLS, PRELOADS)
+    for _ in range(4):
+        session.runs.get_ready()
+    first, second = waiting(0), waiting(1)
+    assert len(READY.waiting) == len(ready_folders()) == 2 and first.pid != second.pid
+    run(session)
+    assert used(session, 1) and READY.waiting[0].host.pid == second.pid and second.is_running()
+    run(session, replicate=True)
+    assert used(session, 1) and READY.waiting == []
+    run(session, replicate=True)
+    assert not used(session, 1)
+    assert [one.ended.score for one in session.experiment(1).runs if one.ended] == [1.0, 1.0, 1.0]
+
+
+def test_one_waits_where_memory_is_short(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ready, "ROOM", 1 << 60)
+    session = toy(TELLS, PRELOADS)
     session.runs.get_ready()
-    first = waiting(session)
+    process = waiting()
     session.runs.get_ready()
-    assert waiting(session).pid == first.pid
+    assert [one.host.pid for one in READY.waiting] == [process.pid] and len(ready_folders()) == 1
+
+
+def test_the_sessions_of_a_process_share_what_waits(toy: Make):
+    session = toy(TELLS, PRELOADS)
+    other = open_session(session.workspace.root, tag="other")
+    for one in (session, other, session, other):
+        one.runs.get_ready()
+    assert len(READY.waiting) == 2
+    waiting(0)
+    run(other)
+    assert used(other, other.state.experiments[-1].number) and len(READY.waiting) == 1
+
+
+def test_what_waits_gives_way_to_another_kind_when_it_has_waited_long(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    session = toy(TELLS, PRELOADS)
+    session.runs.get_ready()
+    session.runs.get_ready()
+    first, second = waiting(0), waiting(1)
     session.runs.pinned["score.py"] += b"# changed\n"  # stands for another session of this process
     session.runs.get_ready()
-    second = waiting(session)
-    assert second.pid != first.pid and not first.is_running()
-    assert len(ready_folders()) == 1
+    assert [one.host.pid for one in READY.waiting] == [first.pid, second.pid]
+    monkeypatch.setattr(ready, "LONG", 0.0)
+    for _ in range(3):
+        session.runs.get_ready()
+    third = waiting(1)
+    assert [one.host.pid for one in READY.waiting] == [second.pid, third.pid] and not first.is_running()
+    assert len(ready_folders()) == 2
 
 
 def test_a_run_of_another_kind_is_not_given_to_it(toy: Make):
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
     session.runs.get_ready()
-    process = waiting(session)
+    process = waiting()
     session.runs.pinned["score.py"] += b"# changed\n"
     run(session)
     assert not used(session, 1) and ended(session).score == 1.0
-    wait_for(lambda: not process.is_running())
-    assert ready_folders() == []
+    assert process.is_running() and len(ready_folders()) == 1
 
 
 @pytest.mark.parametrize("who", ["host", "run", "scoring"])
 def test_what_dies_while_it_waits_costs_no_run(toy: Make, who: str):
     session = toy(TELLS, EARLY)
     session.runs.get_ready()
-    process = waiting(session)
+    process = waiting()
     if who == "host":
         process.kill()
     else:
@@ -186,18 +246,15 @@ def test_what_dies_while_it_waits_costs_no_run(toy: Make, who: str):
         (children[0] if who == "run" else children[1]).kill()
     run(session)
     assert ended(session).score == 1.0
-    assert json.loads(log_of(session, 1))["waited"] == (who == "scoring")
     assert ready_folders() == []
 
 
 def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
     session.runs.get_ready()
-    process = waiting(session)
+    process = waiting()
     below = process.children(recursive=True)
-    assert isinstance(session.executor, ChosenExecutor)
-    executor = session.executor.local
-    executor._waiting.socket.close()  # type: ignore[union-attr]  # as the kernel does when a server dies
+    READY.waiting[0].socket.close()  # as the kernel does when a server dies
     wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in (process, *below)))
     assert ready_folders() == []
     run(session)
@@ -206,12 +263,9 @@ def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
 
 def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoresearch_mcp.executors.local.IDLE", 0.5)
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
     session.runs.get_ready()
-    assert isinstance(session.executor, ChosenExecutor)
-    executor = session.executor.local
-    now = executor._waiting  # pyright: ignore[reportPrivateUsage]
-    assert now is not None
+    (now,) = READY.waiting
     wait_for(lambda: not now.alive)
     assert now.host.returncode == 0 and ready_folders() == []
     run(session)
@@ -219,9 +273,9 @@ def test_it_ends_when_nobody_comes(toy: Make, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_what_a_killed_one_left_is_swept(toy: Make):
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
     session.runs.get_ready()
-    process = waiting(session)
+    process = waiting()
     below = process.children(recursive=True)
     process.send_signal(signal.SIGKILL)
     wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below))
@@ -232,25 +286,25 @@ def test_what_a_killed_one_left_is_swept(toy: Make):
 
 def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
     """Not in this session, and of another one it waits until the run is over: no run is disturbed."""
-    session = toy(UNTIL_TOLD, READY)
+    session = toy(UNTIL_TOLD, PRELOADS)
     number, _ = session.run_experiment("is on")
     session.runs.get_ready()
-    assert session.executor.local._waiting is None  # type: ignore[attr-defined]
+    assert READY.waiting == []
     wait_for(lambda: session.progress().phase == "training")
     draft = session.runs._spec(run=0, experiment=0, seed=1)  # pyright: ignore[reportPrivateUsage]
     session.executor.get_ready(draft, session.runs.pinned)  # as another session would
     (folder,) = [each for each in ready_folders()]
-    pid = session.executor.local._waiting.host.pid  # type: ignore[attr-defined]
+    pid = READY.waiting[0].host.pid
     wait_for(lambda: slots.waiting(slots.slots_folder()))
     time.sleep(0.5)
     assert psutil.Process(pid).children() == [], "nothing is started beside a run"
     let_go(session, number)
     wait_for(lambda: is_over(session, number))
-    assert waiting(session).pid == pid and folder.exists()
+    assert waiting().pid == pid and folder.exists()
 
 
 def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy: Make):
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
     folder = slots.slots_folder()
     folder.mkdir(parents=True)
     held = [try_lock(folder / f"{name}.lock") for name in slots.first().names]
@@ -262,14 +316,35 @@ def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy
         assert descriptor is not None
         os.close(descriptor)
     wait_for(lambda: is_over(session, number))
-    assert ended(session).score == 1.0 and not json.loads(log_of(session, 1))["waited"]
+    assert ended(session).score == 1.0
+
+
+def test_no_run_of_another_kind_waits_for_what_is_being_made_ready(toy: Make, force: Callable[[str], None], tmp_path: Path):
+    force("none")
+    slow = tmp_path / "slow"
+    slow.mkdir()  # the first to remove it is slow
+    loads = f"import os, time; os.path.exists('{slow}') and time.sleep(60 + (os.rmdir('{slow}') or 0)); print('loaded'"
+    early = EARLY.replace("print('loaded'", loads)
+    session = toy(TELLS, early)
+    session.runs.get_ready()
+    host = psutil.Process(READY.waiting[0].host.pid)
+    wait_for(lambda: not slow.exists())
+    begun = host.children()
+    assert host.pid in slots.holders(slots.slots_folder()) and len(begun) == 2
+    session.runs.pinned["score.py"] += b"# changed\n"
+    started = time.monotonic()
+    run(session)
+    assert not used(session, 1) and ended(session).score == 1.0
+    assert time.monotonic() - started < 30, "it waited until everything was loaded"
+    assert waiting().pid == host.pid, "which is done when the run is over"
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in begun)
 
 
 def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("autoresearch_mcp.executors.nursery.ANSWER", 0.2)
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
     session.runs.get_ready()
-    process = waiting(session)
+    process = waiting()
     process.suspend()
     run(session)
     assert not process.is_running() and not used(session, 1)
@@ -277,9 +352,9 @@ def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make,
 
 
 def test_a_run_that_was_given_outlives_the_process_that_gave_it(toy: Make):
-    session = toy(UNTIL_TOLD, READY)
+    session = toy(UNTIL_TOLD, PRELOADS)
     session.runs.get_ready()
-    waiting(session)
+    waiting()
     number, _ = session.run_experiment("goes on")
     wait_for(lambda: session.progress().phase == "training")
     assert used(session, number) and os.getsid(session.progress().pid or os.getpid()) != os.getsid(0)
@@ -291,9 +366,9 @@ def test_a_run_that_was_given_outlives_the_process_that_gave_it(toy: Make):
 
 def test_it_carries_the_mark_of_its_run(toy: Make):
     """By which strays are found when the host is gone."""
-    session = toy(UNTIL_TOLD, READY)
+    session = toy(UNTIL_TOLD, PRELOADS)
     session.runs.get_ready()
-    waiting(session)
+    waiting()
     number, _ = session.run_experiment("is killed")
     spec = spec_of(session, number)
     wait_for(lambda: session.progress().phase == "training")
@@ -308,7 +383,7 @@ def test_it_carries_the_mark_of_its_run(toy: Make):
 
 
 def test_a_server_makes_the_next_run_ready_by_itself(toy: Make):
-    session = toy(TELLS, READY)
+    session = toy(TELLS, PRELOADS)
 
     async def go() -> str:
         async with connect(session.workspace.root) as client:

@@ -12,6 +12,7 @@ graph, first on made-up tokens, where a failure can be explained, then on the se
 leaves is the score. The price of a proof is its time in start-up; the price of a probe is a few batches more to score.
 """
 
+import gc
 import importlib
 import json
 import math
@@ -322,7 +323,10 @@ def answer(step: Callable[[], dict[str, object]]) -> dict[str, object]:
 
 def main(data: str, *options: str) -> None:
     torch.log_softmax(torch.ones(64, 64) @ torch.ones(64, 64), dim=-1)  # starts the threads
+    gc.disable()
     importlib.import_module("torch._dynamo")  # shapes are checked on meta tensors, which imports it, for more than a second
+    gc.freeze()
+    gc.enable()
     evaluator = Evaluator(Path(data), "--proved" in options)
     print("loaded", flush=True)  # with the run, before its budget starts: so loading torch costs nothing later
     for line in sys.stdin:

@@ -11,6 +11,7 @@ after that, results.tsv included, can fail without harm: it follows from the led
 """
 
 import io
+import math
 import os
 import signal
 import socket
@@ -169,20 +170,47 @@ async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> Run
 
 async def _get_ready(cell: Cell, waiting: anyio.CancelScope) -> None:
     """In a free slot, so that no run that is on is disturbed. What fails is left for the run to start itself."""
-    held = None
+    folder, session = slots.slots_folder(), f"{cell.spec.line}{slots.READY}"
     try:
         with waiting:
-            session = f"{cell.spec.line}{slots.READY}"
-            held = await slots.take_slot(slots.slots_folder(), cell.task.run, session, lambda: False)
-        if held is not None:
-            cell.slot = held.slot
-            await cell.get_ready()
+            while (held := await slots.take_slot(folder, cell.task.run, session, lambda: False)) is not None:
+                try:
+                    cell.slot = held.slot
+                    with anyio.CancelScope(shield=True):
+                        if await _load(cell, folder, waiting):
+                            return
+                finally:
+                    held.release()
     except Exception as error:  # whatever it is, a run may have come meanwhile
         print(f"nothing was made ready: {type(error).__name__}: {error}", file=sys.stderr)
-        cell.spare.close()
-    finally:
-        if held is not None:
-            held.release()
+
+
+async def _load(cell: Cell, folder: Path, waiting: anyio.CancelScope) -> bool:
+    """Whether it was done before a run wanted the slot. Raises OSError, RunFailedError."""
+    given_way = anyio.Event()
+
+    async def give_way() -> None:
+        """The run that comes here, `waiting` is cancelled then, waits until it is done."""
+        wanted = slots.needs(cell.task.run).keys()
+        while not any(  # noqa: ASYNC110 - it is another process that asks
+            ticket.served < math.inf and wanted & ticket.wanted.keys() for ticket in slots.waiting(folder)
+        ):
+            await anyio.sleep(slots.POLL)
+        if not waiting.cancel_called:
+            given_way.set()
+            tasks.cancel_scope.cancel()
+
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(give_way)
+        try:
+            await cell.get_ready()
+        except Exception as error:  # raised below: a group would wrap it
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+    return not given_way.is_set()
 
 
 async def _come(stream: UNIXSocketStream, draft: RunSpec) -> RunSpec | None:

@@ -1,7 +1,6 @@
 """Runs on this machine: each is left to a detached process, its host, that needs neither server nor client.
 
-Between runs a host may wait that has made ready what the next one begins with (`get_ready`). It belongs to this process, and ends
-with it, until a run is given to it; then it is that run's host and as detached as any.
+Between runs hosts may wait that have made ready what a run begins with (`get_ready`, ready.py).
 """
 
 import json
@@ -11,14 +10,13 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from secrets import token_hex
 
 from pydantic import ValidationError
 
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.executors import nursery
+from autoresearch_mcp.executors.ready import Ready, Waiting
 from autoresearch_mcp.files import is_locked, sha256, try_lock, write_atomic
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.run import outputs, places, slots, users
@@ -31,8 +29,8 @@ HOST = "autoresearch_mcp.executors.host"
 HOSTS = frozenset((HOST, nursery.PROGRAM))
 """Of these every host of a run has one in its command line."""
 NURSERY = nursery.Nursery()
+READY = Ready()
 IDLE = 900.0  # seconds that a host waits for a run
-LEAVING = 2.0  # seconds that one has to end by itself
 OF_ONE_RUN = {"run", "token", "experiment", "tag", "seed", "folder", "place", "ledger", "earlier"}
 LIMITS = ("startup_seconds", "check_seconds", "evaluate_seconds")
 """Of a run: they follow from the session's baseline, and only the clock asks for them."""
@@ -41,20 +39,14 @@ LIMITS = ("startup_seconds", "check_seconds", "evaluate_seconds")
 class LocalExecutor:
     """An Executor. Whether a run is alive is a lock on a file, which its host holds and the kernel takes from it when it dies."""
 
-    def __init__(self) -> None:
-        self._waiting: Waiting | None = None
-
     def get_ready(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
-        kind, waiting = _kind(spec, files), self._waiting
-        if waiting is not None and waiting.kind == kind and waiting.alive:
-            return
-        if not spec.task.run.preload or "{seed}" in " ".join(spec.task.metric.command):
+        kind = _kind(spec, files)
+        if not READY.lacks(kind) or not spec.task.run.preload or "{seed}" in " ".join(spec.task.metric.command):
             return
         if slots.only(spec.task.run) is None:  # which of several it will be is not known before
             return
-        if waiting is not None:
-            waiting.end()
-        self._waiting = None
+        if not READY.make_room(kind):
+            return
         self.sweep("ready")
         token = token_hex(8)
         folder = places.root() / f"ready-{token}"
@@ -66,7 +58,7 @@ class LocalExecutor:
                 _lay_out(draft, files)
                 ours, theirs = socket.socketpair()
                 with theirs:
-                    self._waiting = Waiting(kind, draft, _start_host(draft, lock, theirs.fileno()), ours)
+                    READY.add(Waiting(kind, draft, _start_host(draft, lock, theirs.fileno()), ours, self._remove))
             finally:
                 os.close(lock)
         except OSError:  # the run itself will say so
@@ -99,25 +91,29 @@ class LocalExecutor:
 
     def _give(self, spec: RunSpec, files: Mapping[str, bytes]) -> bool:
         """Gives the run to the host that waits for one like it: whether it is that host's now."""
-        waiting, self._waiting = self._waiting, None
+        name = spec.task.files.editable
+        waiting = READY.take(_kind(spec, {path: content for path, content in files.items() if path != name}))
         if waiting is None:
             return False
-        name = spec.task.files.editable
-        if waiting.kind == _kind(spec, {path: content for path, content in files.items() if path != name}) and waiting.alive:
-            spec = spec.model_copy(update={"place": waiting.draft.folder})
-            with suppress(OSError):
-                outputs.remove(spec.folder)
-                lock = try_lock(spec.lock)
-                assert lock is not None, "a new run's folder is ours alone"
-                try:
-                    _write(spec, {name: files[name]})
-                    write_atomic(spec.path, spec.model_dump_json().encode(), lasting=False)
-                    if waiting.give(spec.folder, lock):
-                        return True
-                finally:
-                    os.close(lock)
+        spec = spec.model_copy(update={"place": waiting.draft.folder})
+        with suppress(OSError):
+            outputs.remove(spec.folder)
+            lock = try_lock(spec.lock)
+            assert lock is not None, "a new run's folder is ours alone"
+            try:
+                _write(spec, {name: files[name]})
+                write_atomic(spec.path, spec.model_dump_json().encode(), lasting=False)
+                if waiting.give(spec.folder, lock):
+                    return True
+            finally:
+                os.close(lock)
         waiting.end()
         return False
+
+    def _remove(self, draft: RunSpec) -> None:
+        """What a host leaves that has ended without a run."""
+        self.clean_up(draft)
+        outputs.remove(draft.folder)
 
     def is_alive(self, spec: RunSpec) -> bool:
         return is_locked(spec.lock)
@@ -176,42 +172,6 @@ class LocalExecutor:
             if spec is not None and not self.is_alive(spec) and not (spec.carrier and is_locked(spec.carrier)):
                 self.clean_up(spec)
                 outputs.remove(folder)
-
-
-@dataclass
-class Waiting:
-    """A host that has made ready a run like its draft."""
-
-    kind: str
-    draft: RunSpec
-    host: subprocess.Popen[bytes]
-    socket: socket.socket
-
-    @property
-    def alive(self) -> bool:
-        return self.host.poll() is None
-
-    def give(self, folder: Path, lock: int) -> bool:
-        """Hands over a run that is laid out, and the lock on it. False where the host does not say that it has both."""
-        self.socket.settimeout(nursery.ANSWER)
-        try:
-            socket.send_fds(self.socket, [os.fsencode(folder) + b"\n"], [lock])
-            return self.socket.recv(1) == b"\n"
-        except OSError:
-            return False
-        finally:
-            self.socket.close()
-
-    def end(self) -> None:
-        """Ends it with all that it started: by itself, as it does when the socket closes, else at once."""
-        self.socket.close()
-        try:
-            self.host.wait(LEAVING)
-        except subprocess.TimeoutExpired:
-            self.host.kill()
-            self.host.wait()
-        LocalExecutor().clean_up(self.draft)
-        outputs.remove(self.draft.folder)
 
 
 def _kind(spec: RunSpec, files: Mapping[str, bytes]) -> str:

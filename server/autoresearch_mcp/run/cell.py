@@ -72,15 +72,24 @@ class Cell:
         self.spec = self.spec.where_it_lies_now()
 
     async def get_ready(self) -> None:
-        """Starts what the run can begin with before it is known, in the slot that is set; it waits when this returns. Raises
-        OSError, RunFailedError.
+        """Starts what the run can begin with before it is known, in the slot that is set; it waits when this returns. Where that
+        fails, or is cut short, nothing of it is left. Raises OSError, RunFailedError.
         """
         log = BoundedLog(self.spec.log, self.task.run.log_bytes)
-        command = ["{python}", str(WAITING), *self.task.run.preload]
-        self.spare.child, self.spare.control = self._start_run(command, log, subprocess.PIPE, [WAITING])
-        if self.task.metric.starts_early:
-            self.spare.scoring = self.start_scoring()
-        await self.spare.ready()
+        try:
+            self.spare.child, self.spare.control = self._start_run(self._loading, log, subprocess.PIPE, [WAITING])
+            if self.task.metric.starts_early:
+                self.spare.scoring = self.start_scoring()
+            await self.spare.ready()
+        except BaseException:
+            self.spare.close()
+            log.close()
+            raise
+
+    @property
+    def _loading(self) -> list[str]:
+        """A process that imports what the task's runs begin with."""
+        return ["{python}", str(WAITING), *self.task.run.preload]
 
     def take_on(self) -> None:
         """The run that this was made ready for has come, and its file lies there: it belongs to the run. Raises OSError."""
@@ -95,6 +104,8 @@ class Cell:
         if (begun := self.spare.begin(argv, {"AUTORESEARCH_SEED": seed}, log)) is not None:
             return begun
         try:
+            if self.task.run.preload:
+                return self._start_run([*self._loading, "--", *command[1:]], log, shown=[WAITING])
             return self._start_run(command, log)
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
