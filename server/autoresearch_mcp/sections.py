@@ -146,7 +146,7 @@ class Run(Section):
     compiling alone, which is ended when it asks for data, so it needs data.train."""
     preload: list[Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]] = []
     """Modules that take long to import: between runs a process waits in the next run's sandbox with these imported, so that the run
-    begins at once. The command must then be `{python} FILE ...`."""
+    begins at once; one that nothing waited for begins by importing them. The command must then be `{python} FILE ...`."""
     env: Environment = {}
     """What the command finds in its environment besides what every run does (docs/tasks.md); a value may begin with `~/`."""
     network: Network = "none"

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from autoresearch_mcp.executors.local import READY, LocalExecutor
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run import places, slots
+from autoresearch_mcp.run.inside import waiting as inside
 from autoresearch_mcp.run.processes import MARK
 from conftest import (
     TOY,
@@ -63,6 +67,12 @@ seen = {
 print(json.dumps(seen))
 open("result.txt", "w").write("1.0")
 """
+SUBMITS = """
+import socket
+server = socket.socket(fileno=int(os.environ["AUTORESEARCH_SOCKET"]))
+server.sendall(b'{"op": "submit"}\\n')
+print(server.recv(1000))
+"""
 LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
 
 
@@ -87,6 +97,21 @@ def waiting(place: int = 0) -> psutil.Process:
     wait_for(lambda: is_ready() or not now.alive)
     assert now.alive, now.draft.host_log.read_text()
     return process
+
+
+def two_wait(session: Session) -> tuple[psutil.Process, psutil.Process]:
+    """Asks as a server does until two hosts wait."""
+
+    def asked() -> bool:
+        session.runs.get_ready()
+        return len(READY.waiting) == 2
+
+    wait_for(asked)
+    return waiting(0), waiting(1)
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def ready_folders() -> list[Path]:
@@ -125,9 +150,7 @@ def test_a_run_finds_its_modules_imported_and_everything_else_as_without(
 
 
 def test_the_scoring_command_waits_too_and_scores(toy: Make):
-    submits = "import os, socket\nserver = socket.socket(fileno=int(os.environ['AUTORESEARCH_SOCKET']))\n"
-    submits += 'server.sendall(b\'{"op": "submit"}\\n\')\nprint(server.recv(1000))\n'
-    session = toy(TELLS + submits, EARLY)
+    session = toy(TELLS + SUBMITS, EARLY)
     session.runs.get_ready()
     waiting()
     run(session)
@@ -174,9 +197,8 @@ def test_it_serves_one_run_and_leaves_nothing_for_the_next(toy: Make):
 
 def test_two_wait_so_that_a_run_that_follows_at_once_finds_one_too(toy: Make):
     session = toy(TELLS, PRELOADS)
-    for _ in range(4):
-        session.runs.get_ready()
-    first, second = waiting(0), waiting(1)
+    first, second = two_wait(session)
+    session.runs.get_ready()
     assert len(READY.waiting) == len(ready_folders()) == 2 and first.pid != second.pid
     run(session)
     assert used(session, 1) and READY.waiting[0].host.pid == second.pid and second.is_running()
@@ -199,27 +221,24 @@ def test_one_waits_where_memory_is_short(toy: Make, monkeypatch: pytest.MonkeyPa
 def test_the_sessions_of_a_process_share_what_waits(toy: Make):
     session = toy(TELLS, PRELOADS)
     other = open_session(session.workspace.root, tag="other")
-    for one in (session, other, session, other):
-        one.runs.get_ready()
+    two_wait(session)
+    other.runs.get_ready()
     assert len(READY.waiting) == 2
-    waiting(0)
     run(other)
     assert used(other, other.state.experiments[-1].number) and len(READY.waiting) == 1
 
 
-def test_what_waits_gives_way_to_another_kind_when_it_has_waited_long(toy: Make, monkeypatch: pytest.MonkeyPatch):
+def test_what_waits_gives_way_to_another_kind_when_nobody_has_asked_for_its_own(toy: Make, monkeypatch: pytest.MonkeyPatch):
     session = toy(TELLS, PRELOADS)
-    session.runs.get_ready()
-    session.runs.get_ready()
-    first, second = waiting(0), waiting(1)
+    first, second = two_wait(session)
     session.runs.pinned["score.py"] += b"# changed\n"  # stands for another session of this process
     session.runs.get_ready()
     assert [one.host.pid for one in READY.waiting] == [first.pid, second.pid]
     monkeypatch.setattr(ready, "LONG", 0.0)
-    for _ in range(3):
-        session.runs.get_ready()
+    session.runs.get_ready()
     third = waiting(1)
-    assert [one.host.pid for one in READY.waiting] == [second.pid, third.pid] and not first.is_running()
+    session.runs.get_ready()
+    assert [one.host.pid for one in READY.waiting] == [second.pid, third.pid] and gone(first)
     assert len(ready_folders()) == 2
 
 
@@ -255,7 +274,7 @@ def test_it_ends_with_the_process_that_asked_for_it(toy: Make):
     process = waiting()
     below = process.children(recursive=True)
     READY.waiting[0].socket.close()  # as the kernel does when a server dies
-    wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in (process, *below)))
+    wait_for(lambda: all(map(gone, (process, *below))))
     assert ready_folders() == []
     run(session)
     assert ended(session).score == 1.0
@@ -284,60 +303,138 @@ def test_what_a_killed_one_left_is_swept(toy: Make):
     assert ready_folders() == []
 
 
-def test_nothing_is_made_ready_while_a_run_is_on(toy: Make, tmp_path: Path):
-    """Not in this session, and of another one it waits until the run is over: no run is disturbed."""
+def test_nothing_is_made_ready_while_a_run_is_on(toy: Make):
+    """Neither in its session nor in another: no run is disturbed."""
     session = toy(UNTIL_TOLD, PRELOADS)
     number, _ = session.run_experiment("is on")
     session.runs.get_ready()
-    assert READY.waiting == []
     wait_for(lambda: session.progress().phase == "training")
     draft = session.runs._spec(run=0, experiment=0, seed=1)  # pyright: ignore[reportPrivateUsage]
     session.executor.get_ready(draft, session.runs.pinned)  # as another session would
-    (folder,) = [each for each in ready_folders()]
-    pid = READY.waiting[0].host.pid
-    wait_for(lambda: slots.waiting(slots.slots_folder()))
-    time.sleep(0.5)
-    assert psutil.Process(pid).children() == [], "nothing is started beside a run"
+    assert READY.waiting == [] and ready_folders() == []
     let_go(session, number)
     wait_for(lambda: is_over(session, number))
-    assert waiting().pid == pid and folder.exists()
 
 
-def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy: Make):
-    session = toy(TELLS, PRELOADS)
+@contextmanager
+def slots_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As another run would that took them in the moment in which a host was started."""
     folder = slots.slots_folder()
     folder.mkdir(parents=True)
     held = [try_lock(folder / f"{name}.lock") for name in slots.first().names]
-    session.runs.get_ready()
-    number, _ = session.run_experiment("comes early")
-    assert used(session, number)
-    wait_for(lambda: session.progress().pid)  # from here on the run itself waits
+    monkeypatch.setattr(slots, "is_free", lambda *_: True)
+    yield
     for descriptor in held:
         assert descriptor is not None
         os.close(descriptor)
+
+
+def test_nothing_is_imported_before_the_slot_is_free(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    session = toy(TELLS, PRELOADS)
+    with slots_held(monkeypatch):
+        session.runs.get_ready()
+        wait_for(lambda: slots.waiting(slots.slots_folder()))
+        time.sleep(0.5)
+        assert psutil.Process(READY.waiting[0].host.pid).children() == []
+        assert all(use.waiting == 0 for use in session.executor.in_use()), "it is no run that waits"
+    waiting()
+
+
+def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    session = toy(TELLS, PRELOADS)
+    with slots_held(monkeypatch):
+        session.runs.get_ready()
+        number, _ = session.run_experiment("comes early")
+        assert used(session, number)
+        wait_for(lambda: session.progress().pid)  # from here on the run itself waits
     wait_for(lambda: is_over(session, number))
     assert ended(session).score == 1.0
 
 
-def test_no_run_of_another_kind_waits_for_what_is_being_made_ready(toy: Make, force: Callable[[str], None], tmp_path: Path):
-    force("none")
-    slow = tmp_path / "slow"
-    slow.mkdir()  # the first to remove it is slow
-    loads = f"import os, time; os.path.exists('{slow}') and time.sleep(60 + (os.rmdir('{slow}') or 0)); print('loaded'"
-    early = EARLY.replace("print('loaded'", loads)
-    session = toy(TELLS, early)
+def loads_slowly(session: Session, flag: Path) -> tuple[psutil.Process, list[psutil.Process]]:
+    """A host that is being made ready for a minute, which has begun when this returns, and its processes."""
     session.runs.get_ready()
     host = psutil.Process(READY.waiting[0].host.pid)
-    wait_for(lambda: not slow.exists())
+    wait_for(lambda: not flag.exists())
     begun = host.children()
     assert host.pid in slots.holders(slots.slots_folder()) and len(begun) == 2
+    return host, begun
+
+
+def slow(tmp_path: Path) -> tuple[str, Path]:
+    """A task whose scoring command loads slowly the first time, and what is gone when it has begun to."""
+    flag = tmp_path / "slow"
+    flag.mkdir()
+    loads = f"import os, time; os.path.exists('{flag}') and time.sleep(60 + (os.rmdir('{flag}') or 0)); print('loaded'"
+    return EARLY.replace("print('loaded'", loads), flag
+
+
+def test_no_run_of_another_kind_waits_for_what_is_being_made_ready(toy: Make, force: Callable[[str], None], tmp_path: Path):
+    force("none")
+    toml, flag = slow(tmp_path)
+    session = toy(TELLS, toml)
+    host, begun = loads_slowly(session, flag)
     session.runs.pinned["score.py"] += b"# changed\n"
     started = time.monotonic()
     run(session)
     assert not used(session, 1) and ended(session).score == 1.0
     assert time.monotonic() - started < 30, "it waited until everything was loaded"
     assert waiting().pid == host.pid, "which is done when the run is over"
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in begun)
+    assert all(map(gone, begun)) and READY.waiting[0].loaded
+
+
+def test_a_run_of_its_kind_waits_for_what_is_being_made_ready_and_has_it(toy: Make, force: Callable[[str], None], tmp_path: Path):
+    force("none")
+    toml, flag = slow(tmp_path)
+    session = toy(TELLS + SUBMITS, toml.replace("time.sleep(60", "time.sleep(3"))
+    _, begun = loads_slowly(session, flag)
+    run(session)
+    assert used(session, 1) and ended(session).score == 1.0 and all(map(gone, begun))
+    assert "loaded" not in spec_of(session, 1).scoring_log.read_text(), "that was said before the run came"
+
+
+def test_what_is_being_made_ready_ends_with_the_server(toy: Make, force: Callable[[str], None], tmp_path: Path):
+    force("none")
+    toml, flag = slow(tmp_path)
+    session = toy(TELLS, toml)
+    host, begun = loads_slowly(session, flag)
+    READY.waiting[0].socket.close()
+    wait_for(lambda: all(map(gone, (host, *begun))), seconds=20)
+    assert not slots.holders(slots.slots_folder()) and READY.waiting == [] and ready_folders() == []
+
+
+def test_a_loaded_one_is_taken_before_one_that_is_not(toy: Make):
+    session = toy(TELLS, PRELOADS)
+    first, second = two_wait(session)
+    (READY.waiting[0].draft.folder / ready.LOADED).unlink()
+    run(session)
+    assert gone(second) and not gone(first)
+
+
+def test_a_kind_whose_hosts_fail_is_not_tried_again_at_once(toy: Make, monkeypatch: pytest.MonkeyPatch):
+    session = toy(TELLS, PRELOADS)
+    monkeypatch.setattr("autoresearch_mcp.executors.local.HOST", "autoresearch_mcp.no_such_host")
+    session.runs.get_ready()
+    wait_for(lambda: not READY.waiting)
+    session.runs.get_ready()
+    assert READY.waiting == [] and ready_folders() == []
+    monkeypatch.setattr(ready, "BROKEN", 0.0)
+    session.runs.get_ready()
+    assert len(READY.waiting) == 1
+
+
+def test_what_importing_raises_is_for_the_file_to_meet(tmp_path: Path):
+    (tmp_path / "fails.py").write_text("raise OSError('a library is missing')\n")
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
+    file = tmp_path / "own" / "file.py"
+    file.parent.mkdir()
+    file.write_text(
+        "import sys\ntry:\n    import confine\nexcept ImportError:\n    print(sys.argv[1:], sys.path[0], sys.stdin.read())\n"
+    )
+    command = [sys.executable, inside.__file__, "fails", "leaves", "--", str(file), "a", "--"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, f"['a', '--'] {file.parent} \n"), result.stderr
 
 
 def test_a_host_that_does_not_answer_is_ended_and_the_run_starts_once(toy: Make, monkeypatch: pytest.MonkeyPatch):

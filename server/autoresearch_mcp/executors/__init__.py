@@ -30,7 +30,7 @@ class Executor(Protocol):
 
     def get_ready(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
         """Makes ready what a next run like this one can begin with, before its editable file is known; `files` are the others. It
-        may do nothing, it is no run, and what was made ready for another kind of run is ended. Cheap where it was called before.
+        may do nothing, and it is no run. Cheap where it was called before.
         """
         ...
 

@@ -11,7 +11,6 @@ after that, results.tsv included, can fail without harm: it follows from the led
 """
 
 import io
-import math
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import sqlite3
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -26,6 +26,7 @@ import anyio.to_thread
 from anyio.abc import UNIXSocketStream
 
 from autoresearch_mcp.errors import AutoresearchError, LedgerError
+from autoresearch_mcp.executors.ready import LOADED
 from autoresearch_mcp.files import is_locked, write_atomic
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.exports import Results
@@ -150,16 +151,16 @@ async def _end_with(carrier: Path, spec: RunSpec) -> None:
 async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> RunSpec | None:
     """Makes a run ready, and hosts the one that comes; None where none came."""
     cell = Cell(draft)
+    loading = Loading(cell)
     spec: RunSpec | None = None
     try:
         async with anyio.create_task_group() as tasks, await UNIXSocketStream.from_socket(given) as stream:
-            waiting = anyio.CancelScope()
-            tasks.start_soon(_get_ready, cell, waiting)
-            with anyio.move_on_after(patience):
-                spec = await _come(stream, draft)
-            waiting.cancel()  # a run that is on is waited for by the run itself
-            if spec is None:
-                tasks.cancel_scope.cancel()
+            tasks.start_soon(loading.go_on)
+            try:
+                with anyio.move_on_after(patience):
+                    spec = await _come(stream, draft)
+            finally:
+                loading.end(finish=spec is not None)
         if spec is not None:
             await host(spec, cell)
     finally:
@@ -168,49 +169,70 @@ async def stand_by(draft: RunSpec, given: socket.socket, patience: float) -> Run
     return spec
 
 
-async def _get_ready(cell: Cell, waiting: anyio.CancelScope) -> None:
-    """In a free slot, so that no run that is on is disturbed. What fails is left for the run to start itself."""
-    folder, session = slots.slots_folder(), f"{cell.spec.line}{slots.READY}"
-    try:
-        with waiting:
-            while (held := await slots.take_slot(folder, cell.task.run, session, lambda: False)) is not None:
-                try:
-                    cell.slot = held.slot
-                    with anyio.CancelScope(shield=True):
-                        if await _load(cell, folder, waiting):
-                            return
-                finally:
-                    held.release()
-    except Exception as error:  # whatever it is, a run may have come meanwhile
-        print(f"nothing was made ready: {type(error).__name__}: {error}", file=sys.stderr)
+class Loading:
+    """Of what a run can begin with, in a free slot, so that no run that is on is disturbed: one that wants the slot gets it, and
+    what has begun is begun again later. What fails is left for the run to start itself.
+    """
 
+    def __init__(self, cell: Cell):
+        self._cell, self._folder = cell, slots.slots_folder()
+        self._queued, self._at_it = anyio.CancelScope(), anyio.CancelScope()
+        self._over = self._finish = self._gives_way = False
 
-async def _load(cell: Cell, folder: Path, waiting: anyio.CancelScope) -> bool:
-    """Whether it was done before a run wanted the slot. Raises OSError, RunFailedError."""
-    given_way = anyio.Event()
+    def end(self, finish: bool) -> None:
+        """Nothing is begun any more. `finish`: what has begun is finished, for the run that has come here."""
+        self._over, self._finish = True, finish
+        self._queued.cancel()
+        if not finish:
+            self._at_it.cancel()
 
-    async def give_way() -> None:
-        """The run that comes here, `waiting` is cancelled then, waits until it is done."""
-        wanted = slots.needs(cell.task.run).keys()
-        while not any(  # noqa: ASYNC110 - it is another process that asks
-            ticket.served < math.inf and wanted & ticket.wanted.keys() for ticket in slots.waiting(folder)
-        ):
-            await anyio.sleep(slots.POLL)
-        if not waiting.cancel_called:
-            given_way.set()
-            tasks.cancel_scope.cancel()
-
-    failure: Exception | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(give_way)
+    async def go_on(self) -> None:
         try:
-            await cell.get_ready()
-        except Exception as error:  # raised below: a group would wrap it
-            failure = error
-        tasks.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    return not given_way.is_set()
+            with self._queued:
+                while not await self._turn():
+                    pass
+        except Exception as error:  # whatever it is, a run may have come meanwhile
+            print(f"nothing was made ready: {type(error).__name__}: {error}", file=sys.stderr)
+
+    async def _turn(self) -> bool:
+        """With the slot in hand; whether no other turn is wanted. Raises OSError, RunFailedError."""
+        cell, done = self._cell, False
+        held = await slots.take_slot(self._folder, cell.task.run, f"{cell.spec.line}{slots.READY}", lambda: False)
+        if held is None:
+            return True
+        cell.slot, self._gives_way = held.slot, False
+        try:
+            if self._over:
+                return True
+            with anyio.CancelScope(shield=True) as self._at_it:
+                failure: Exception | None = None
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._give_way)
+                    try:
+                        await cell.get_ready()
+                        done = True
+                    except Exception as error:  # raised below: a group would wrap it
+                        failure = error
+                    tasks.cancel_scope.cancel()
+                if failure is not None:
+                    raise failure
+            if done:
+                (cell.spec.folder / LOADED).touch()
+        finally:
+            if not done:  # whatever the imports have started ends before the slot is another's
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(partial(end_descendants, users=cell.users))
+            held.release()
+        return done or not self._gives_way
+
+    async def _give_way(self) -> None:
+        """Leaves off when a run wants the slot; the run that has come here waits until it is done."""
+        wanted = slots.needs(self._cell.task.run).keys()
+        while not self._finish:
+            if any(not ticket.is_last and wanted & ticket.wanted.keys() for ticket in slots.waiting(self._folder)):
+                self._gives_way = True
+                self._at_it.cancel()
+            await anyio.sleep(slots.POLL)
 
 
 async def _come(stream: UNIXSocketStream, draft: RunSpec) -> RunSpec | None:

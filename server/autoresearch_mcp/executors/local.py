@@ -40,12 +40,13 @@ class LocalExecutor:
     """An Executor. Whether a run is alive is a lock on a file, which its host holds and the kernel takes from it when it dies."""
 
     def get_ready(self, spec: RunSpec, files: Mapping[str, bytes]) -> None:
+        if not spec.task.run.preload or "{seed}" in " ".join(spec.task.metric.command):
+            return
+        slot = slots.only(spec.task.run)  # None: which of several it will be is not known before
+        if slot is None or not slots.is_free(slots.slots_folder(), slot):  # a host's start would take time from the run that is on
+            return
         kind = _kind(spec, files)
-        if not READY.lacks(kind) or not spec.task.run.preload or "{seed}" in " ".join(spec.task.metric.command):
-            return
-        if slots.only(spec.task.run) is None:  # which of several it will be is not known before
-            return
-        if not READY.make_room(kind):
+        if not READY.lacks(kind):
             return
         self.sweep("ready")
         token = token_hex(8)
@@ -92,22 +93,21 @@ class LocalExecutor:
     def _give(self, spec: RunSpec, files: Mapping[str, bytes]) -> bool:
         """Gives the run to the host that waits for one like it: whether it is that host's now."""
         name = spec.task.files.editable
-        waiting = READY.take(_kind(spec, {path: content for path, content in files.items() if path != name}))
-        if waiting is None:
-            return False
-        spec = spec.model_copy(update={"place": waiting.draft.folder})
-        with suppress(OSError):
-            outputs.remove(spec.folder)
-            lock = try_lock(spec.lock)
-            assert lock is not None, "a new run's folder is ours alone"
-            try:
-                _write(spec, {name: files[name]})
-                write_atomic(spec.path, spec.model_dump_json().encode(), lasting=False)
-                if waiting.give(spec.folder, lock):
-                    return True
-            finally:
-                os.close(lock)
-        waiting.end()
+        kind = _kind(spec, {path: content for path, content in files.items() if path != name})
+        while (waiting := READY.take(kind)) is not None:
+            here = spec.model_copy(update={"place": waiting.draft.folder})
+            with suppress(OSError):
+                outputs.remove(here.folder)
+                lock = try_lock(here.lock)
+                assert lock is not None, "a new run's folder is ours alone"
+                try:
+                    _write(here, {name: files[name]})
+                    write_atomic(here.path, here.model_dump_json().encode(), lasting=False)
+                    if waiting.give(here.folder, lock):
+                        return True
+                finally:
+                    os.close(lock)
+            waiting.end()
         return False
 
     def _remove(self, draft: RunSpec) -> None:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -19,7 +19,9 @@ from autoresearch_mcp.run.spec import RunSpec
 
 MOST = 2  # that wait: one for the next run, and one for the run that follows it at once, as repeats do
 ROOM = 4 << 30  # bytes of memory that must be free for more than one: each takes about half a GB
-LONG = 60.0  # seconds after which one gives way to another kind
+LONG = 300.0  # seconds that nobody has asked for a kind, after which it gives way to another
+BROKEN = 60.0  # seconds that a kind is not tried again after a host of it has failed
+LOADED = "loaded"  # a file in its draft's folder: it has made everything ready
 LEAVING = 2.0  # seconds that one has to end by itself
 
 
@@ -33,7 +35,10 @@ class Waiting:
     socket: socket.socket
     remove: Callable[[RunSpec], None]
     """Removes what it leaves."""
-    since: float = field(default_factory=time.monotonic)
+
+    @property
+    def loaded(self) -> bool:
+        return (self.draft.folder / LOADED).exists()
 
     @property
     def alive(self) -> bool:
@@ -66,6 +71,10 @@ class Ready:
 
     def __init__(self) -> None:
         self._waiting: list[Waiting] = []
+        self._asked: dict[str, float] = {}
+        """When each kind was asked for last."""
+        self._failed: dict[str, float] = {}
+        """When a host of a kind ended otherwise than by itself."""
 
     @property
     def waiting(self) -> list[Waiting]:
@@ -73,6 +82,8 @@ class Ready:
         for waiting in [waiting for waiting in self._waiting if not waiting.alive]:
             self._waiting.remove(waiting)
             waiting.end()
+            if waiting.host.returncode != 0:
+                self._failed[waiting.kind] = time.monotonic()
         return self._waiting
 
     @property
@@ -80,31 +91,33 @@ class Ready:
         return MOST if psutil.virtual_memory().available > ROOM else 1
 
     def lacks(self, kind: str) -> bool:
-        """Whether another of a kind is of use."""
-        return sum(waiting.kind == kind for waiting in self.waiting) < self.most
-
-    def make_room(self, kind: str) -> bool:
-        """Whether one of a kind may be added. Where there is none of it yet, one that has long waited for another gives way."""
-        if len(self.waiting) < self.most:
-            return True
-        first = self._waiting[0]
-        if any(waiting.kind == kind for waiting in self._waiting) or time.monotonic() - first.since < LONG:
+        """Whether another of a kind is of use, and may be added: one whose kind nobody asks for any more gives way."""
+        now = time.monotonic()
+        self._asked[kind] = now
+        of_it, most = sum(waiting.kind == kind for waiting in self.waiting), self.most
+        if of_it >= most or now - self._failed.get(kind, -BROKEN) < BROKEN:
             return False
-        self._waiting.remove(first)
-        first.end()
-        return True
+        if len(self._waiting) >= most and not of_it:
+            old = next((waiting for waiting in self._waiting if now - self._asked[waiting.kind] > LONG), None)
+            if old is not None:
+                self._waiting.remove(old)
+                old.end()
+        return len(self._waiting) < most
 
     def add(self, waiting: Waiting) -> None:
         self._waiting.append(waiting)
 
     def take(self, kind: str) -> Waiting | None:
-        """The first of a kind, for a run; None where none waits."""
-        found = next((waiting for waiting in self.waiting if waiting.kind == kind), None)
-        if found is not None:
-            self._waiting.remove(found)
+        """One of a kind, for a run, that has made everything ready if there is one; None where none waits."""
+        of_it = [waiting for waiting in self.waiting if waiting.kind == kind]
+        if not of_it:
+            return None
+        found = next((waiting for waiting in of_it if waiting.loaded), of_it[0])
+        self._waiting.remove(found)
         return found
 
     def end(self) -> None:
         """Ends all of them."""
         while self._waiting:
             self._waiting.pop().end()
+        self._failed.clear()

@@ -281,7 +281,8 @@ class Session:
         self.refresh()
         if self.task.notify.on_end and self.position().phase == "done":
             self.hooks.fire("end", {"reason": self.done()})
-        if rules.due(self.state, self.task) is None and waves.against(self.state, self.task) is None:
+        due = rules.due(self.state, self.task) is not None and self.runs.has_room
+        if not due and waves.against(self.state, self.task) is None:
             return
         with self.step("advance"):
             while (experiment := rules.due(self.state, self.task)) and self.runs.has_room:  # of a wave several

@@ -84,6 +84,8 @@ class Cell:
         except BaseException:
             self.spare.close()
             log.close()
+            while self._proxies:
+                self._proxies.pop().close()
             raise
 
     @property
@@ -100,7 +102,8 @@ class Cell:
     def start_run(self, command: list[str], log: BoundedLog) -> tuple[Child, socket.socket]:
         """The run, and our end of the socket over which it asks for things. Raises RunFailedError."""
         seed = str(self.spec.seed)
-        argv = expand(command, preset=self.task.preset or "", seed=seed)[1:]
+        python = str(self.spec.environment / "bin" / "python")
+        argv = expand(command, python=python, preset=self.task.preset or "", seed=seed)[1:]
         if (begun := self.spare.begin(argv, {"AUTORESEARCH_SEED": seed}, log)) is not None:
             return begun
         try:

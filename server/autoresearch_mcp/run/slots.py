@@ -173,6 +173,10 @@ def only(run: Run) -> Slot | None:
     return Slot(tuple(name for kind in wanted for name in there[kind]))
 
 
+def is_free(folder: Path, slot: Slot) -> bool:
+    return not any(is_locked(folder / f"{name}.lock") for name in slot.names)
+
+
 def first() -> Slot:
     """What a run without wishes would have, if it were free."""
     there = offered()
@@ -204,6 +208,11 @@ class Ticket:
     since: float
     path: Path
     wanted: Mapping[str, int] = field(compare=False, default_factory=dict[str, int])
+
+    @property
+    def is_last(self) -> bool:
+        """Whether something is only to be made ready."""
+        return self.served == math.inf
 
 
 async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[], bool]) -> Held | None:
@@ -344,8 +353,8 @@ class Use:
 
 
 def in_use(folder: Path) -> list[Use]:
-    """What this machine offers, and how much of it is taken and waited for."""
-    tickets = waiting(folder)
+    """What this machine offers, and how much of it is taken and waited for by runs."""
+    tickets = [ticket for ticket in waiting(folder) if not ticket.is_last]
     return [
         Use(
             kind,

@@ -289,9 +289,11 @@ def links(paths: Iterable[Path], ruled: Rules) -> dict[Path, str]:
     """Links on the way to these paths which lie in nothing that is shown, and what each says."""
     words = dict(ruled)
     found: dict[Path, str] = {}
-    plain: set[Path] = set()  # is no link
-    for path in paths:
-        at, todo = Path("/"), list(path.absolute().parts[1:]) if path.exists() else []
+    plain: set[Path] = set()  # is no link, nor is anything on the way to it
+    for path in map(Path.absolute, paths):
+        if path.parent in plain and path.name != ".." and not path.is_symlink():  # most of these paths lie in few folders
+            continue
+        at, todo = Path("/"), list(path.parts[1:]) if path.exists() else []
         while todo:
             part = todo.pop(0)
             at = at.parent if part == ".." else at / part

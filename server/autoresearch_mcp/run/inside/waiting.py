@@ -8,6 +8,11 @@ there on everything is as if Python had been started with the file, and with thi
 run. Where the line never comes, it ends.
 """
 
+import sys
+
+if __name__ == "__main__":
+    sys.path.pop(0)  # this folder: nothing is imported from it
+
 import builtins
 import contextlib
 import gc
@@ -16,7 +21,6 @@ import importlib.machinery
 import io
 import json
 import os
-import sys
 import types
 
 
@@ -24,7 +28,8 @@ def begin(argv: list[str], environment: dict[str, str]) -> None:
     """Runs a file as __main__."""
     os.environ.update(environment)
     path = os.path.abspath(argv[0])
-    sys.argv[:], sys.path[0] = argv, os.path.dirname(path)
+    sys.argv[:] = argv
+    sys.path.insert(0, os.path.dirname(path))
     main = types.ModuleType("__main__")
     main.__loader__ = importlib.machinery.SourceFileLoader("__main__", path)
     main.__dict__.update(__file__=path, __builtins__=builtins, __cached__=None, __annotations__={})
@@ -46,7 +51,7 @@ def load(modules: list[str]) -> None:
     """Imports them. What imports make stays, so the garbage collector, which would take a fifth of the time, is not asked."""
     gc.disable()
     for name in modules:
-        with contextlib.suppress(ImportError):  # then the run finds out, if it wants it
+        with contextlib.suppress(Exception, SystemExit):  # then the run finds out, if it wants it
             importlib.import_module(name)
     gc.freeze()
     gc.enable()
