@@ -406,7 +406,7 @@ def test_what_is_being_made_ready_ends_with_the_server(toy: Make, force: Callabl
 def test_a_loaded_one_is_taken_before_one_that_is_not(toy: Make):
     session = toy(TELLS, PRELOADS)
     first, second = two_wait(session)
-    (READY.waiting[0].draft.folder / ready.LOADED).unlink()
+    READY.waiting[0].draft.loaded.unlink()
     run(session)
     assert gone(second) and not gone(first)
 

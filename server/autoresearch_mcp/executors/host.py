@@ -26,7 +26,6 @@ import anyio.to_thread
 from anyio.abc import UNIXSocketStream
 
 from autoresearch_mcp.errors import AutoresearchError, LedgerError
-from autoresearch_mcp.executors.ready import LOADED
 from autoresearch_mcp.files import is_locked, write_atomic
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.exports import Results
@@ -217,7 +216,7 @@ class Loading:
                 if failure is not None:
                     raise failure
             if done:
-                (cell.spec.folder / LOADED).touch()
+                cell.spec.loaded.touch()
         finally:
             if not done:  # whatever the imports have started ends before the slot is another's
                 with anyio.CancelScope(shield=True):

@@ -21,7 +21,6 @@ MOST = 2  # that wait: one for the next run, and one for the run that follows it
 ROOM = 4 << 30  # bytes of memory that must be free for more than one: each takes about half a GB
 LONG = 300.0  # seconds that nobody has asked for a kind, after which it gives way to another
 BROKEN = 60.0  # seconds that a kind is not tried again after a host of it has failed
-LOADED = "loaded"  # a file in its draft's folder: it has made everything ready
 LEAVING = 2.0  # seconds that one has to end by itself
 
 
@@ -38,7 +37,7 @@ class Waiting:
 
     @property
     def loaded(self) -> bool:
-        return (self.draft.folder / LOADED).exists()
+        return self.draft.loaded.exists()
 
     @property
     def alive(self) -> bool:

@@ -30,13 +30,18 @@ from autoresearch_mcp.run.slots import Slot
 from autoresearch_mcp.run.spare import Spare
 from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.sections import Check, Network
-from autoresearch_mcp.task import expand, lacking, program
+from autoresearch_mcp.task import Task, expand, lacking, program
 
 LENDING = 20.0  # seconds
 WAITING = Path(waiting.__file__)
 EDITED = ".edited"  # where a check finds the editable file as data: no name that an import could have
 DETERMINISTIC = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
 """Without it cuBLAS may add in another order each time: https://docs.nvidia.com/cuda/cublas/#results-reproducibility."""
+
+
+def _loading(task: Task) -> list[str]:
+    """A process that imports what the task's runs begin with."""
+    return ["{python}", str(WAITING), *task.run.preload]
 
 
 class Cell:
@@ -77,21 +82,14 @@ class Cell:
         """
         log = BoundedLog(self.spec.log, self.task.run.log_bytes)
         try:
-            self.spare.child, self.spare.control = self._start_run(self._loading, log, subprocess.PIPE, [WAITING])
+            self.spare.child, self.spare.control = self._start_run(_loading(self.task), log, subprocess.PIPE, [WAITING])
             if self.task.metric.starts_early:
                 self.spare.scoring = self.start_scoring()
             await self.spare.ready()
         except BaseException:
-            self.spare.close()
+            self.close()
             log.close()
-            while self._proxies:
-                self._proxies.pop().close()
             raise
-
-    @property
-    def _loading(self) -> list[str]:
-        """A process that imports what the task's runs begin with."""
-        return ["{python}", str(WAITING), *self.task.run.preload]
 
     def take_on(self) -> None:
         """The run that this was made ready for has come, and its file lies there: it belongs to the run. Raises OSError."""
@@ -108,7 +106,7 @@ class Cell:
             return begun
         try:
             if self.task.run.preload:
-                return self._start_run([*self._loading, "--", *command[1:]], log, shown=[WAITING])
+                return self._start_run([*_loading(self.task), "--", *command[1:]], log, shown=[WAITING])
             return self._start_run(command, log)
         except OSError as error:
             raise RunFailedError("crash", "error", f"run.command cannot be started: {error}") from error
@@ -327,10 +325,10 @@ class Cell:
             self.refusals.note(f"connect {host}: not among the hosts that network names")
 
     def close(self) -> None:
-        """Lets go of what was opened for its processes."""
+        """Lets go of what was opened for its processes. May be called again."""
         self.spare.close()
-        for proxy in self._proxies:
-            proxy.close()
+        while self._proxies:
+            self._proxies.pop().close()
         if self.refusals is not None:
             self.refusals.close()
 

@@ -148,6 +148,11 @@ class RunSpec(BaseModel, frozen=True):
         return self.folder / "ended.json"
 
     @property
+    def loaded(self) -> Path:
+        """Of a draft: its presence says that what a run can begin with is ready."""
+        return self.folder / "loaded"
+
+    @property
     def carried(self) -> Path:
         """Its presence says that the result is where it lasts."""
         return self.folder / "carried"
