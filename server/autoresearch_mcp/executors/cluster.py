@@ -129,7 +129,7 @@ class Cluster:
             waited = time.time() - order.since if (order := self._order(name)) is not None else 0.0
             self.table.put(name, "ended", stopped_before(run, waited).model_dump_json().encode(), overwrite=False)
             self.table.drop(WAITING, name)
-            if actor is not None:
+            if self.table.get(name, "holder") is None and (actor := self._actor(name)) is not None:  # given in this moment, too
                 self.ray.kill(actor)
 
     def _waits(self, name: str) -> bool:

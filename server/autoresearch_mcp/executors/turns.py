@@ -254,6 +254,8 @@ class Queue:
             self._handles[name] = (
                 self._ray.remote(Remote).options(**options).remote(name, self._ray.get_runtime_context().current_actor)
             )
+            if self._table.get(name, "ended") is not None:  # stopped by somebody who found no actor yet
+                self._ray.kill(self._handles[name])
         except self._ray.exceptions.ActorAlreadyExistsError:  # it was given, and this actor died
             pass
         except ValueError as error:  # no order that Ray takes: a resource with a name of Ray's own
