@@ -20,6 +20,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from autoresearch_mcp.app import ADVANCE_EVERY
 from autoresearch_mcp.create import create
 from autoresearch_mcp.executors import chosen
 from autoresearch_mcp.loop import batch, waves
@@ -29,7 +30,6 @@ from autoresearch_mcp.run import disturbance, slots
 from autoresearch_mcp.workspace import Workspace
 
 TARGET = 0.95  # of linear
-ADVANCE_EVERY = 2.0  # seconds, as a server does
 TASK = """
 name = "seats"
 goal = "None: it measures the machine."

@@ -285,6 +285,11 @@ def supervise(spec: RunSpec, broken: str = "") -> list[RunEnded]:
     return [RunEnded.model_validate_json(line) for line in lines]
 
 
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended, collected or not."""
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():

@@ -24,6 +24,7 @@ from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.errors import WorkspaceError
 from autoresearch_mcp.executors import carrying, chosen
 from autoresearch_mcp.executors.carrying import Manifest
+from autoresearch_mcp.executors.cluster import Cluster as Connected
 from autoresearch_mcp.executors.jobs import Jobs, Told
 from autoresearch_mcp.executors.local import HOSTS
 from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
@@ -48,6 +49,7 @@ from conftest import (
     WORK,
     connect,
     ended,
+    gone,
     is_decided,
     is_over,
     log_of,
@@ -369,6 +371,10 @@ class Table(dict[tuple[str, str], bytes]):
     def get(self, name: str, entry: str) -> bytes | None:  # type: ignore[override]
         return super().get((name, entry))
 
+    def put(self, name: str, entry: str, content: bytes, overwrite: bool = True) -> None:
+        if overwrite or (name, entry) not in self:
+            self[name, entry] = content
+
     def drop(self, name: str, *entries: str) -> None:
         for entry in entries:
             self.pop((name, entry), None)
@@ -437,6 +443,31 @@ def test_what_was_told_to_who_did_not_take_it_is_told_again(monkeypatch: pytest.
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 60)
     assert [queue.told(), queue.told()] == ["run-2", "run-1"]
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_is_stopped_while_it_is_given_to_ray_is_ended_by_the_queue(stopped: bool):
+    queue, killed = Asked(seat(1)), list[str]()
+
+    def begin(name: str, *_: object) -> str:
+        if stopped:
+            queue._table.put(name, "ended", b"{}")  # pyright: ignore[reportPrivateUsage]
+        return name
+
+    queue._ray.kill, queue._ray.exceptions = killed.append, SimpleNamespace(ActorAlreadyExistsError=KeyError)
+    queue._ray.get_runtime_context = lambda: SimpleNamespace(current_actor=None)
+    queue._ray.remote = lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=begin))
+    queue._give("run-1", seat(1))  # pyright: ignore[reportPrivateUsage]
+    assert killed == ["run-1"] * stopped and queue.told() is None, "nothing waits any more"
+
+
+def test_what_is_given_to_ray_while_it_is_stopped_is_ended_by_who_stops_it(monkeypatch: pytest.MonkeyPatch):
+    cluster, killed, table = object.__new__(Connected), list[str](), Table()
+    table[WAITING, "run-1"] = seat(1).written()
+    cluster.table, cluster.ray = table, SimpleNamespace(kill=killed.append)  # type: ignore[assignment]
+    monkeypatch.setattr(cluster, "_actor", lambda name: "its actor" if table.get(name, "ended") else None)
+    cluster.stop("run-1", 1)
+    assert killed == ["its actor"] and table.entries(WAITING) == [] and table.get("run-1", "ended")
 
 
 # --- data ---
@@ -917,7 +948,7 @@ def test_a_node_that_dies_loses_its_run_which_is_made_again(
     raylet.wait()  # a zombie looks alive to those who are to end with it
     wait_for(lambda: is_over(session, 1))
     assert ended(session).failure == "lost" and "node" in ended(session).excerpt
-    wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: gone(host))
     one.cluster.remove_node(first, allow_graceful=False)
     one.add()
     session.run_experiment("once more")
@@ -1000,7 +1031,7 @@ def test_a_head_that_forgets_loses_the_run_and_counts_nothing_twice(
     one.end()
     own(port=port).add()
     wait_for(lambda: is_over(session, 1))
-    wait_for(lambda: not host.is_running() or host.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: gone(host))
     session.refresh()
     assert [run.ended.failure for run in session.experiment(1).runs if run.ended] == ["lost"]
 

@@ -29,6 +29,7 @@ from conftest import (
     UNTIL_TOLD,
     connect,
     ended,
+    gone,
     is_over,
     let_go,
     log_of,
@@ -108,10 +109,6 @@ def two_wait(session: Session) -> tuple[psutil.Process, psutil.Process]:
 
     wait_for(asked)
     return waiting(0), waiting(1)
-
-
-def gone(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def ready_folders() -> list[Path]:
@@ -265,6 +262,7 @@ def test_what_dies_while_it_waits_costs_no_run(toy: Make, who: str):
         (children[0] if who == "run" else children[1]).kill()
     run(session)
     assert ended(session).score == 1.0
+    assert json.loads(log_of(session, 1))["waited"], "whether it was one that waited or one made now"
     assert ready_folders() == []
 
 
@@ -297,7 +295,7 @@ def test_what_a_killed_one_left_is_swept(toy: Make):
     process = waiting()
     below = process.children(recursive=True)
     process.send_signal(signal.SIGKILL)
-    wait_for(lambda: not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in below))
+    wait_for(lambda: all(map(gone, below)))
     assert len(ready_folders()) == 1
     LocalExecutor().sweep("ready")
     assert ready_folders() == []
@@ -348,7 +346,7 @@ def test_a_run_that_comes_while_it_waits_for_the_slot_is_hosted_all_the_same(toy
         assert used(session, number)
         wait_for(lambda: session.progress().pid)  # from here on the run itself waits
     wait_for(lambda: is_over(session, number))
-    assert ended(session).score == 1.0
+    assert ended(session).score == 1.0 and json.loads(log_of(session, 1))["waited"]
 
 
 def loads_slowly(session: Session, flag: Path) -> tuple[psutil.Process, list[psutil.Process]]:
@@ -476,7 +474,7 @@ def test_it_carries_the_mark_of_its_run(toy: Make):
     host_process.kill()
     wait_for(lambda: is_over(session, number))
     assert ended(session, number).failure == "lost" and not spec.home.exists()
-    assert not work.is_running() or work.status() == psutil.STATUS_ZOMBIE
+    assert gone(work)
 
 
 def test_a_server_makes_the_next_run_ready_by_itself(toy: Make):

@@ -176,11 +176,11 @@ class Loading:
     def __init__(self, cell: Cell):
         self._cell, self._folder = cell, slots.slots_folder()
         self._queued, self._at_it = anyio.CancelScope(), anyio.CancelScope()
-        self._over = self._finish = self._gives_way = False
+        self._finish = False
 
     def end(self, finish: bool) -> None:
         """Nothing is begun any more. `finish`: what has begun is finished, for the run that has come here."""
-        self._over, self._finish = True, finish
+        self._finish = finish
         self._queued.cancel()
         if not finish:
             self._at_it.cancel()
@@ -194,14 +194,14 @@ class Loading:
             print(f"nothing was made ready: {type(error).__name__}: {error}", file=sys.stderr)
 
     async def _turn(self) -> bool:
-        """With the slot in hand; whether no other turn is wanted. Raises OSError, RunFailedError."""
+        """With the slot in hand; whether it is done, or too late. Raises OSError, RunFailedError."""
         cell, done = self._cell, False
         held = await slots.take_slot(self._folder, cell.task.run, f"{cell.spec.line}{slots.READY}", lambda: False)
         if held is None:
             return True
-        cell.slot, self._gives_way = held.slot, False
+        cell.slot = held.slot
         try:
-            if self._over:
+            if self._queued.cancel_called:
                 return True
             with anyio.CancelScope(shield=True) as self._at_it:
                 failure: Exception | None = None
@@ -222,14 +222,13 @@ class Loading:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(partial(end_descendants, users=cell.users))
             held.release()
-        return done or not self._gives_way
+        return done
 
     async def _give_way(self) -> None:
         """Leaves off when a run wants the slot; the run that has come here waits until it is done."""
         wanted = slots.needs(self._cell.task.run).keys()
         while not self._finish:
             if any(not ticket.is_last and wanted & ticket.wanted.keys() for ticket in slots.waiting(self._folder)):
-                self._gives_way = True
                 self._at_it.cancel()
             await anyio.sleep(slots.POLL)
 

@@ -46,7 +46,7 @@ class LocalExecutor:
         if slot is None or not slots.is_free(slots.slots_folder(), slot):  # a host's start would take time from the run that is on
             return
         kind = _kind(spec, files)
-        if not READY.lacks(kind):
+        if not READY.make_room(kind):
             return
         self.sweep("ready")
         token = token_hex(8)

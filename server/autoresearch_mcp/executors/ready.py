@@ -89,7 +89,7 @@ class Ready:
     def most(self) -> int:
         return MOST if psutil.virtual_memory().available > ROOM else 1
 
-    def lacks(self, kind: str) -> bool:
+    def make_room(self, kind: str) -> bool:
         """Whether another of a kind is of use, and may be added: one whose kind nobody asks for any more gives way."""
         now = time.monotonic()
         self._asked[kind] = now

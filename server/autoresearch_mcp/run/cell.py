@@ -100,7 +100,7 @@ class Cell:
     def start_run(self, command: list[str], log: BoundedLog) -> tuple[Child, socket.socket]:
         """The run, and our end of the socket over which it asks for things. Raises RunFailedError."""
         seed = str(self.spec.seed)
-        python = str(self.spec.environment / "bin" / "python")
+        python = str(visible.interpreter(self.spec.environment))
         argv = expand(command, python=python, preset=self.task.preset or "", seed=seed)[1:]
         if (begun := self.spare.begin(argv, {"AUTORESEARCH_SEED": seed}, log)) is not None:
             return begun

@@ -220,6 +220,11 @@ def base_executable() -> Path:
     return Path(getattr(sys, "_base_executable", sys.executable)).resolve()
 
 
+def interpreter(environment: Path) -> Path:
+    """Of an environment that was or will be made there."""
+    return environment / "bin" / "python"
+
+
 def make_environment(folder: Path, packages: Sequence[str]) -> Path:
     """Makes a virtual environment of links in `folder`, and returns its interpreter. Raises OSError and what `entries` does."""
     base = base_executable()
@@ -232,7 +237,7 @@ def make_environment(folder: Path, packages: Sequence[str]) -> Path:
     for link, target in links.items():
         if not link.is_symlink():
             link.symlink_to(target)
-    return folder / "bin" / "python"
+    return interpreter(folder)
 
 
 # --- shown and hidden ---
