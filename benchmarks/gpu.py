@@ -30,9 +30,8 @@ from memory import ask
 from autoresearch_mcp.create import presets_of
 from autoresearch_mcp.errors import AutoresearchError
 from autoresearch_mcp.loop.trial import Tried, run_trial
-from autoresearch_mcp.run import nvidia, sandbox
+from autoresearch_mcp.run import gpus, nvidia, sandbox
 from autoresearch_mcp.run.fitting import fitting
-from autoresearch_mcp.run.slots import gpu_indices
 
 EVAL_TOKENS = "eval_tokens=2**17"  # what the embedded corpus has enough of, instead of what climbmix has
 KERNELS = """
@@ -77,7 +76,7 @@ def task(folder: Path, budget: float) -> Path:
 
 def machine() -> list[str]:
     found = [f"{date.today()}; Python {platform.python_version()}, torch {torch.__version__}; {sandbox.detect().explanation}"]
-    for index in gpu_indices():
+    for index in gpus.indices():
         device = nvidia.device(index)
         found.append(f"GPU {index}: {device.name}, {device.memory / 2**30:.1f} GiB" if device else f"GPU {index}: it does not tell")
     if torch.cuda.is_available():

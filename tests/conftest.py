@@ -27,7 +27,7 @@ from autoresearch_mcp.run.spec import RunSpec
 from autoresearch_mcp.task import parse_task
 from autoresearch_mcp.workspace import Workspace
 
-pytest_plugins = ["needs"]
+pytest_plugins = ["needs", "driver"]
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from autoresearch_mcp.create import presets_of
-from autoresearch_mcp.run import fitting, nvidia
+from autoresearch_mcp.run import fitting, gpus, nvidia
 
 PRESETS = presets_of("default")
 
@@ -59,7 +59,7 @@ def test_the_smallest_of_several_gpus_counts(monkeypatch: pytest.MonkeyPatch):
             self.memory = {"0": 80, "1": 24}[index] << 30
 
     monkeypatch.setattr(fitting.sys, "platform", "linux")
-    monkeypatch.setattr(fitting, "gpu_indices", lambda: ["0", "1"])
+    monkeypatch.setattr(gpus, "indices", lambda: ["0", "1"])
     monkeypatch.setattr(nvidia, "device", Device)
     assert fitting.fitting(PRESETS) == "gpu-24"
     monkeypatch.setattr(nvidia, "device", lambda index: None)

@@ -15,7 +15,7 @@ import pytest
 
 from autoresearch_mcp.files import try_lock
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.run import slots
+from autoresearch_mcp.run import gpus, slots
 from autoresearch_mcp.run.hardware import Granted, granted
 from autoresearch_mcp.run.slots import Slot
 from autoresearch_mcp.sections import Run
@@ -32,7 +32,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     def make(*devices: str, visible: str | None = None) -> None:
         for name in devices:
             (tmp_path / name).touch()
-        monkeypatch.setattr(slots, "DEVICES", tmp_path)
+        monkeypatch.setattr(gpus, "DEVICES", tmp_path)
         monkeypatch.setattr("sys.platform", "linux")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
@@ -66,6 +66,8 @@ def test_what_is_offered_of_one_kind_has_a_bound(monkeypatch: pytest.MonkeyPatch
         (["nvidia0", "nvidia1"], "1", ["gpu1"]),
         (["nvidia0", "nvidia1"], "", []),
         (["nvidia0"], "-1", []),
+        (["nvidia3"], None, ["gpu3"]),
+        (["nvidia3", "nvidia5"], "1,0", ["gpu5", "gpu3"]),
         (["nvidia0"], "GPU-3c1", ["gpuGPU-3c1"]),
         ([], "0", []),
     ],
@@ -101,7 +103,7 @@ def eight(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A machine of eight physical cores with two threads each, two GPUs and a simulator; its folder of slots."""
     cores = Granted(tuple(range(16)), 16.0, 8, tuple((core, core + 8) for core in range(8)))
     monkeypatch.setattr(slots, "granted", lambda: cores)
-    monkeypatch.setattr(slots, "gpu_indices", lambda: ["0", "1"])
+    monkeypatch.setattr(gpus, "indices", lambda: ["0", "1"])
     monkeypatch.setenv(slots.SETTING, "simulator=1")
     yield tmp_path / "slots"
     for held in TAKEN:
@@ -282,7 +284,7 @@ def test_a_ticket_that_says_nothing_is_in_nobodys_way(eight: Path, content: str)
     os.close(held)
 
 
-@pytest.mark.skipif(bool(slots.gpu_indices()), reason="this machine has a GPU")
+@pytest.mark.skipif(bool(gpus.indices()), reason="this machine has a GPU")
 def test_a_task_that_demands_a_gpu_is_refused_without_one(toy: Make):
     session = toy(DONE, budget_seconds='20\ndevice = "gpu"')
     run(session)

@@ -19,6 +19,7 @@ import anyio.to_thread
 from autoresearch_mcp.errors import RunFailedError
 from autoresearch_mcp.run import outputs, sandbox, users, visible
 from autoresearch_mcp.run.child import Child
+from autoresearch_mcp.run.gpus import Reach
 from autoresearch_mcp.run.hardware import Granted, granted
 from autoresearch_mcp.run.inside import lend, relay, waiting
 from autoresearch_mcp.run.levels import REGISTRY, SYSTEM_FILES, Confinement
@@ -302,12 +303,12 @@ class Cell:
         if self._users is not None:
             user = self._users.run if by_run else self._users.scoring
             users.give(folder, user)
-        limits = (bounds.processes, bounds.disk_mb << 20)
+        limits = (Reach.of(self.slot.gpus).files, bounds.processes, bounds.disk_mb << 20)
         pinned, loopback = bool(self._cores), network != "none"
         if isinstance(network, list) and self.spec.enforcement == "bubblewrap":
             command, through = self._with_hosts(command, network)
             readable = [*readable, *through]
-        confinement = Confinement(folder, readable, hidden, bool(self.slot.gpus), *limits, self.spec.mark, user, pinned, loopback)
+        confinement = Confinement(folder, readable, hidden, *limits, self.spec.mark, user, pinned, loopback)
         if self.refusals is not None and (calls := REGISTRY[self.spec.enforcement].calls(confinement)) is not None:
             told = self.refusals.begin(calls, confinement.rules, SYSTEM_FILES)
             confinement = dataclasses.replace(confinement, tell=told)
@@ -341,5 +342,5 @@ class Cell:
         } | extra
         if self.task.run.device == "cpu":
             extra["AUTORESEARCH_DEVICE"] = "cpu"
-        extra |= {"CUDA_VISIBLE_DEVICES": ",".join(self.slot.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as slots number them
+        extra |= {"CUDA_VISIBLE_DEVICES": Reach.of(self.slot.gpus).names, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         return sandbox.environment(folder, str(self.spec.home), self._granted.environment | extra)

@@ -10,9 +10,8 @@ import re
 import sys
 from collections.abc import Sequence
 
-from autoresearch_mcp.run import nvidia
+from autoresearch_mcp.run import gpus, nvidia
 from autoresearch_mcp.run.hardware import granted
-from autoresearch_mcp.run.slots import gpu_indices
 
 TOLERANCE = 0.92  # an A10, sold as 24 GB, has 22.5 GiB
 UNSIZED = 80  # GiB that `gpu` is for, beside presets with sizes
@@ -22,7 +21,7 @@ def smallest_gpu() -> float | None:
     """GiB of memory; 0 for a GPU that does not tell, None where there is none."""
     if sys.platform == "darwin":
         return None
-    devices = [nvidia.device(index) for index in gpu_indices()]
+    devices = [nvidia.device(index) for index in gpus.indices()]
     return min((device.memory / 2**30 if device else 0.0 for device in devices), default=None)
 
 

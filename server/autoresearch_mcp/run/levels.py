@@ -28,7 +28,6 @@ SYSTEM_FILES = (
     "/etc/nsswitch.conf",
     "/etc/ssl/openssl.cnf",  # no node without it
 )
-GPU_DEVICES = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
 SHARED_MEMORY = 1 << 30  # bytes of /dev/shm inside bubblewrap
 ENTERS = " and may look up any name on the machine, because the environment lies in a folder that only root can enter"
 LAUNCHER = Path(confine.__file__)
@@ -45,7 +44,8 @@ class Confinement:
     """What it may read besides the interpreter and system libraries."""
     hidden: Sequence[Path] = field(default=())
     """Folders that it may not read although they lie in one that it may, as packages never may unless they are in `readable`."""
-    gpu: bool = False
+    devices: Sequence[Path] = field(default=())
+    """Files of the accelerators that it has; see gpus.py."""
     processes: int = 512
     file_bytes: int = 16 << 30
     mark: int = 0
@@ -168,9 +168,9 @@ class Landlock:
         readable = [*SYSTEM_FILES, "/sys/devices/system", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/version"]
         readable += [str(path) for path in visible.allowed(confinement.rules)]
         writable = [str(confinement.folder), "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
-        if confinement.gpu:
+        if confinement.devices:
             readable += ["/sys", "/proc/driver/nvidia", "/proc/devices"]
-            writable += [str(device) for device in gpu_devices()]
+            writable += [str(device) for device in confinement.devices]
         rules = [part for path in readable for part in ("--read", path)]
         rules += ["--list", sysconfig.get_path("stdlib")]  # Python finds modules by name there; packages may lie below
         rules += [part for path in writable for part in ("--write", path)]
@@ -214,10 +214,10 @@ class Bubblewrap:
             arguments += ["--ro-bind-try", name, name]
         arguments += ["--proc", "/proc", "--dev", "/dev", "--dir", "/tmp"]
         arguments += ["--size", str(SHARED_MEMORY), "--tmpfs", "/dev/shm"]
-        kernel = "/sys" if confinement.gpu else "/sys/devices/system"  # numbers of cores and nodes; drivers want the rest
+        kernel = "/sys" if confinement.devices else "/sys/devices/system"  # numbers of cores and nodes; drivers want the rest
         arguments += ["--ro-bind-try", kernel, kernel]
-        if confinement.gpu:
-            for device in gpu_devices():
+        if confinement.devices:
+            for device in confinement.devices:
                 arguments += ["--dev-bind", str(device), str(device)]
         folder = str(confinement.folder)
         arguments += ["--bind", folder, folder]
@@ -248,8 +248,8 @@ def _rights(confinement: Confinement) -> list[str]:
         return []
     capability = users.capability_for([*interpreter_files(), confinement.folder, *confinement.readable], confinement.user)
     rights = ["--user", str(confinement.user)]
-    if confinement.gpu:
-        closed = {device.stat().st_gid for device in gpu_devices() if device.stat().st_mode & 0o006 != 0o006}
+    if confinement.devices:
+        closed = {device.stat().st_gid for device in confinement.devices if device.stat().st_mode & 0o006 != 0o006}
         rights += [part for group in sorted(closed) for part in ("--group", str(group))]
     return rights if capability is None else [*rights, "--capability", str(capability)]
 
@@ -257,8 +257,3 @@ def _rights(confinement: Confinement) -> list[str]:
 def interpreter_files() -> list[Path]:
     """Some of what must be read to start: whoever reaches these reaches the rest."""
     return [visible.base_executable(), Path(sys.executable), Path(os.__file__), LAUNCHER]
-
-
-def gpu_devices() -> list[Path]:
-    """Device files of NVIDIA and AMD accelerators."""
-    return [path for pattern in GPU_DEVICES for path in sorted(Path("/dev").glob(pattern)) if not path.is_dir()]

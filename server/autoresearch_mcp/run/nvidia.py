@@ -1,7 +1,7 @@
 """What NVIDIA's management library (NVML) tells of one GPU: which it is, who computes on it, who holds its memory, and whether its
 power is cut.
 
-Eight functions of a C interface that the driver brings along and keeps stable by versioned names, called directly: the package
+Ten functions of a C interface that the driver brings along and keeps stable by versioned names, called directly: the package
 that wraps them would be one more dependency for everybody without a GPU. It starts no CUDA context. Where the library is not
 there, or does not answer, there is no device, and nobody fails.
 
@@ -51,6 +51,12 @@ class Device:
     @property
     def uuid(self) -> str:
         return self._text("nvmlDeviceGetUUID")
+
+    @property
+    def number(self) -> str:
+        """Of its device file, /dev/nvidiaNUMBER; empty where the driver does not tell."""
+        minor = ctypes.c_uint()
+        return str(minor.value) if self._call("nvmlDeviceGetMinorNumber", ctypes.byref(minor)) else ""
 
     @property
     def memory(self) -> int:
@@ -106,21 +112,34 @@ class Device:
 
 @functools.cache
 def device(index: str) -> Device | None:
-    """The GPU of a slot, by its number or its UUID; None where there is none that answers. The library stays open until this
-    process ends: opening it wakes the driver.
+    """The GPU of a slot, by the number of its device file or its UUID; None where there is none that answers. The library stays
+    open until this process ends: opening it wakes the driver.
     """
     try:
         library = ctypes.CDLL(LIBRARY)
         if library.nvmlInit_v2() != 0:
             return None
-        handle = ctypes.c_void_p()
         if index.isdigit():
-            found = library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(int(index)), ctypes.byref(handle))
-        else:
-            found = library.nvmlDeviceGetHandleByUUID(index.encode(), ctypes.byref(handle))
+            found = [gpu for place, gpu in enumerate(_all(library)) if (gpu.number or str(place)) == index]
+            return found[0] if found else None
+        handle = ctypes.c_void_p()
+        told = library.nvmlDeviceGetHandleByUUID(index.encode(), ctypes.byref(handle))
     except (OSError, AttributeError):
         return None
-    return Device(library, handle) if found == 0 else None
+    return Device(library, handle) if told == 0 else None
+
+
+def _all(library: ctypes.CDLL) -> list[Device]:
+    """Those that this process may open, which in a container are not all of the machine: so their places say nothing. Raises
+    AttributeError.
+    """
+    count, found = ctypes.c_uint(), list[Device]()
+    library.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    for place in range(count.value):
+        handle = ctypes.c_void_p()
+        if library.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(place), ctypes.byref(handle)) == 0:
+            found.append(Device(library, handle))
+    return found
 
 
 class Held:

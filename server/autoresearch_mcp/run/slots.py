@@ -12,9 +12,7 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,10 +26,10 @@ import anyio.to_thread
 from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.errors import RunFailedError, WorkspaceError
 from autoresearch_mcp.files import is_locked, locked, read_json, try_lock
+from autoresearch_mcp.run import gpus
 from autoresearch_mcp.run.hardware import Granted, granted
 from autoresearch_mcp.sections import MOST, Run
 
-DEVICES = Path("/dev")
 SETTING = "AUTORESEARCH_RESOURCES"  # what else there is on this machine: "simulator=2 board=1"
 POLL = 0.2  # seconds
 READY = ":ready"  # ends the name of a session for which something is only made ready: it comes last
@@ -45,22 +43,6 @@ def slots_folder() -> Path:
 # --- what there is, and what a run needs of it ---
 
 
-def gpu_indices() -> list[str]:
-    """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through. Asks no driver."""
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        return ["0"]  # Metal has one
-    found = _nvidia()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None or not found:
-        return found
-    return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
-
-
-def _nvidia() -> list[str]:
-    """Numbers of all NVIDIA GPUs that have a device file here."""
-    return sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
-
-
 def resources() -> dict[str, int]:
     """What AUTORESEARCH_RESOURCES says there is besides GPUs and cores, by name."""
     found = re.findall(r"([A-Za-z_][\w-]*)=(\d+)", os.environ.get(SETTING, ""))
@@ -69,14 +51,14 @@ def resources() -> dict[str, int]:
 
 def offered() -> dict[str, list[str]]:
     """All slots of this machine, by kind. A core is a physical one, with all its threads."""
-    there = {"gpu": [f"gpu{index}" for index in gpu_indices()]}
+    there = {"gpu": [f"gpu{index}" for index in gpus.indices()]}
     there["core"] = [f"core{number}" for number in granted().physical]
     return there | {name: [f"{name}.{index}" for index in range(count)] for name, count in resources().items()}
 
 
 def needs(run: Run) -> dict[str, int]:
     """How many slots of each kind a run takes here. Without `cpus` a run on the CPU takes every core."""
-    on_gpu = run.device == "gpu" or (run.device == "auto" and bool(gpu_indices()))
+    on_gpu = run.device == "gpu" or (run.device == "auto" and bool(gpus.indices()))
     wanted = {"gpu": run.gpus} if on_gpu else {"core": granted().threads}
     if run.cpus is not None:
         wanted["core"] = run.cpus
@@ -94,9 +76,9 @@ def refusal(run: Run) -> str | None:
     if kind == "gpu" and not have:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         hidden = "" if visible is None else f", CUDA_VISIBLE_DEVICES is {visible!r}"
-        files = len(list(DEVICES.glob("nvidia*")))
+        files = f"{len(list(gpus.DEVICES.glob('nvidia*')))} files {gpus.DEVICES}/nvidia*"
         return (
-            f'the task demands a GPU (run.device = "gpu"), and this machine offers none: {files} files {DEVICES}/nvidia*{hidden}. '
+            f'the task demands a GPU (run.device = "gpu"), and this machine offers none: {files}{hidden}. '
             'Install its driver or pass the device into the container, or set run.device = "auto" or preset = "cpu" in '
             "autoresearch.toml and start another session"
         )
@@ -138,7 +120,7 @@ class Slot:
     @property
     def is_share(self) -> bool:
         """Whether the machine has more of some kind than the run holds, so that others beside it are no exception."""
-        if 0 < len(self.gpus) < len(_nvidia()):  # also of those that CUDA_VISIBLE_DEVICES hides: they are others' to use
+        if 0 < len(self.gpus) < len(gpus.numbers()):  # also of those that CUDA_VISIBLE_DEVICES hides: they are others' to use
             return True
         return any(0 < len(held) < len(there) for there in offered().values() if (held := set(there) & set(self.names)))
 
