@@ -41,7 +41,7 @@ async def whole_loop(root: Path, mode: str) -> None:
             return text_of(result), result.structured_content
 
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-        assert sorted(tools) == sorted([*SIX, "history", "read_reference", "run_batch", "status", "stop_experiment"])
+        assert sorted(tools) == sorted([*SIX, "adopt", "history", "read_reference", "run_batch", "status", "stop_experiment"])
         assert all(tool.description and tool.output_schema and tool.annotations for tool in tools.values())
         assert all(
             tool.annotations and tool.annotations.destructive_hint is (name == "stop_experiment")

@@ -49,7 +49,7 @@ def _argument(description: str, most: int | None = None, ge: int | None = None) 
 
 MOST_LINES = 10**9  # of a file, and experiments: a number beyond is none
 WORDS = 300  # characters of a name or a search
-Wait = Annotated[float | None, _argument("Seconds to wait for the result, 0 to 240; the default suits your client")]
+Wait = Annotated[float | None, _argument("Seconds to wait, 0 to 240; the default suits your client")]
 First = Annotated[int | None, _argument("First line, from 1", ge=1)]
 Last = Annotated[int | None, _argument("Last line, included", ge=1)]
 Number = Annotated[int | None, _argument("The latest if left out", ge=1)]
@@ -64,7 +64,7 @@ Chosen = Annotated[int | None, _argument("Of a wave: which; the best if left out
 Stopped = Annotated[int | None, _argument("Of a wave: which", ge=1)]
 Combine = Annotated[
     Annotated[list[int], Field(max_length=MOST)] | None,
-    _argument("First merge the changes of these experiments, of a past wave or another session, into the unedited file"),
+    _argument("First merge the changes of these experiments, of any session, into the unedited file"),
 ]
 CHANGE = {
     "type": "object",
@@ -175,12 +175,17 @@ def _add_tools(server: AnsweringServer, session: Session) -> None:
         combine: Combine = None,
         wait_seconds: Wait = None,
     ) -> Annotated[CallToolResult, answers.Result]:
-        if combine:
-            await blocking(partial(batch.combine, session, combine))
-        insists = replicate or bool(combine)  # on another best a change is tried again
-        number, note = await blocking(partial(session.run_experiment, description, hypothesis, insists))
+        run = partial(session.run_experiment, description, hypothesis, replicate)
+        number, note = await blocking(partial(batch.run_merged, session, combine, description, hypothesis) if combine else run)
         elsewhere = await blocking(partial(batch.tried_elsewhere, session, number))
         return await calls.result(session, ctx, number, wait_seconds, "; ".join(part for part in (note, elsewhere) if part))
+
+    @tool("adopt", WRITE, "Run here, on top of this session's best, a change that another session kept.")
+    async def adopt(
+        ctx: Context, experiment: Annotated[int, _argument("See history with all", ge=1)], wait_seconds: Wait = None
+    ) -> Annotated[CallToolResult, answers.Result]:
+        number, note = await blocking(partial(batch.adopt, session, experiment))
+        return await calls.result(session, ctx, number, wait_seconds, note)
 
     @tool(
         "run_batch",

@@ -26,7 +26,7 @@ LONG_RUN = 65  # seconds: longer than the 60 at which clients have cut calls
 SLOW = f"import time\ntime.sleep({LONG_RUN})\nopen('result.txt', 'w').write('1.0')\n"
 TOOLS = {
     "status", "history", "read_work", "read_reference", "apply_patch", "run_experiment", "get_score", "keep", "discard", "stop_experiment",
-    "run_batch",
+    "run_batch", "adopt",
 }  # fmt: skip
 
 pytestmark = [pytest.mark.slow, pytest.mark.needs("npm"), pytest.mark.timeout(900)]  # the first one installs the programs

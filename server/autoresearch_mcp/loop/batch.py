@@ -130,10 +130,47 @@ def combine(session: Session, numbers: Sequence[int]) -> None:
         session.worktree.write(merged)
 
 
+def run_merged(session: Session, numbers: Sequence[int], description: str, hypothesis: str | None = None) -> tuple[int, str]:
+    """Merges what these experiments changed and runs it; on another best a change is tried again. Where it cannot be run, the file
+    is as it was. Returns what `Session.run_experiment` does. Raises AutoresearchError.
+    """
+    combine(session, numbers)
+    try:
+        return session.run_experiment(description, hypothesis, replicate=True)
+    except AutoresearchError:
+        with session.step("combine"):
+            if session.file().edited:
+                session.worktree.write(session.blob(session.state.head_commit))
+        raise
+
+
+def adopt(session: Session, number: int) -> tuple[int, str]:
+    """Starts an experiment here: what another session kept, its change merged onto this one's best. Returns its number and a note
+    as `Session.run_experiment` does. Raises NotAllowedError, NotFoundError.
+    """
+    found = comparable_experiment(session, number)
+    if found is None:
+        raise NotFoundError(_unknown(session, number))
+    there = found.committed.session
+    if there == session.tag:
+        raise NotAllowedError(f"Experiment {number} is of this session: run_experiment with combine=[{number}] merges its change.")
+    if found.verdict is None or found.verdict.verdict != "keep":
+        raise NotAllowedError(
+            f"Session {there} has not kept experiment {number} ({found.status}), so there is nothing to take over. To try that "
+            f"change all the same: run_experiment with combine=[{number}]."
+        )
+    told = f"experiment {number} of session {there}: {one_line(found.committed.description, DESCRIPTION)}"
+    return run_merged(session, [number], one_line(told, DESCRIPTION), found.committed.hypothesis)
+
+
+def _unknown(session: Session, number: int) -> str:
+    return f"There is no experiment {number} in this workspace that changed {session.task.files.editable}."
+
+
 def _with(session: Session, text: bytes, number: int) -> bytes:
     experiment = comparable_experiment(session, number)
     if experiment is None:
-        raise NotFoundError(f"There is no experiment {number} in this workspace that changed {session.task.files.editable}.")
+        raise NotFoundError(_unknown(session, number))
     before, after = session.blob(experiment.committed.parent), session.blob(experiment.committed.commit)
     merged = commits.merge(session.workspace, text, before, after)
     if merged is None:

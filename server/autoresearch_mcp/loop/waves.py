@@ -104,5 +104,5 @@ def place(state: SessionState, task: Task) -> tuple[Literal["running", "repeatin
         return "scored", ("discard",), "call discard: none of the wave is better", True
     step = f"call keep, which keeps experiment {best[0].number} and discards the rest"
     if others := [other.number for other in best[1:]]:
-        step += f"; then run_experiment with combine={others} tries what else was better on top of it"
+        step += f"; then run_experiment with combine={others} tries what else was better on top of it, where that does not overlap"
     return "scored", ("keep", "discard"), step, False
