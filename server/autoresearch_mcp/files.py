@@ -86,11 +86,18 @@ def try_lock(path: Path) -> int | None:
     return descriptor
 
 
-def is_locked(path: Path) -> bool:
-    descriptor = try_lock(path) if path.exists() else None
-    if descriptor is None:
-        return path.exists()
-    os.close(descriptor)
+def is_locked(path: Path | str) -> bool:
+    """Whether somebody holds the lock, which is taken for the moment of the question. Raises OSError where it may not be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
     return False
 
 

@@ -23,17 +23,17 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from autoresearch_mcp.text import plain
 
 PF_KTHREAD, SCHED_IDLE = 0x200000, 5  # see proc(5) and sched(7)
 OWN_NAMES = ("autoresearch-mcp", "autoresearch_mcp")
 TICKS = os.sysconf("SC_CLK_TCK")  # a second
+REMEMBERED = 60 * TICKS  # for how long a number is taken for the kernel's own thread that had it
 
 
-@dataclass(frozen=True)
-class Process:
+class Process(NamedTuple):
     name: str
     parent: int
     born: int
@@ -94,13 +94,15 @@ class Foreign:
         self._seen: dict[int, Process] = {}
         self._family: set[int] = set()
         self._foreign: set[int] = set()
-        self._at = 0
+        self._kernel: set[int] = set()
+        """Numbers of its threads, mostly the half of all there is; they are not looked at again and again."""
+        self._at = self._asked = 0
         self.look()
 
     def look(self, others: Collection[int] = ()) -> dict[str, float]:
         """Seconds that foreign programs took of our cores, by name. `others` are the supervisors of other slots' runs."""
         now = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
-        seen = {int(name): found for name in os.listdir("/proc") if name.isdigit() and (found := read(name))}
+        seen = self._all(now)
         lines, excluded, collected = Lines(seen), {self._us, *others}, self._collected(seen)
         taken, family, foreign = defaultdict[str, float](float), set[int](), set[int]()
         for pid, process in seen.items():
@@ -116,6 +118,14 @@ class Foreign:
         kept = min(1.0, possible / total) if (total := sum(taken.values())) else 0.0
         self._seen, self._family, self._foreign, self._at = seen, family, foreign, now
         return {name: seconds * kept for name, seconds in taken.items()}
+
+    def _all(self, now: int) -> dict[int, Process]:
+        if now - self._asked > REMEMBERED:
+            self._kernel, self._asked = set(), now
+        names = [name for name in os.listdir("/proc") if name.isdigit() and int(name) not in self._kernel]
+        seen = {int(name): found for name in names if (found := read(name))}
+        self._kernel |= {pid for pid, process in seen.items() if process.kernel}
+        return seen
 
     def was_foreign(self, pid: int) -> bool:
         """Whether a process was another's at the last look."""

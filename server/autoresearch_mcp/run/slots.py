@@ -4,7 +4,7 @@ dies.
 
 A run takes all that it needs at once or nothing, so that no two wait for each other. Who waits leaves a ticket, a file kept locked
 as well. In turn is the session that was served longest ago, and of one session the oldest ticket; who wants more than is free
-keeps what is free of its kind from those behind, or a large run would never come. Waiting is by looking five times a second.
+keeps what is free of its kind from those behind, or a large run would never come. Waiting is by looking ten times a second.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from autoresearch_mcp.run.hardware import Granted, granted
 from autoresearch_mcp.sections import MOST, Run
 
 SETTING = "AUTORESEARCH_RESOURCES"  # what else there is on this machine: "simulator=2 board=1"
-POLL = 0.2  # seconds
+POLL = 0.1  # seconds
 READY = ":ready"  # ends the name of a session for which something is only made ready: it comes last
 KINDS = ("gpu", "core")
 
@@ -211,8 +211,9 @@ async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[],
     try:
         os.pwrite(ticket, json.dumps({"session": session, "wanted": wanted}).encode(), 0)
         path.with_suffix(".new").rename(path)  # locked before anybody can see it: else it would look like a dead one's
+        there = offered()
         while True:
-            if (held := await anyio.to_thread.run_sync(_look, folder, path, session, wanted)) is not None:
+            if (held := await anyio.to_thread.run_sync(_look, folder, path, session, wanted, there)) is not None:
                 return held
             if given_up():
                 return None
@@ -226,12 +227,18 @@ async def take_slot(folder: Path, run: Run, session: str, given_up: Callable[[],
         os.close(ticket)
 
 
-def _look(folder: Path, ours: Path, session: str, wanted: Mapping[str, int]) -> Held | None:
-    """The slots for a ticket, if it is its turn and they are free. One at a time of all who wait looks."""
+def _look(folder: Path, ours: Path, session: str, wanted: Mapping[str, int], there: Mapping[str, Sequence[str]]) -> Held | None:
+    """The slots for a ticket, if it is its turn and they are free of those that are `there`. One at a time of all who wait takes
+    any; most looks find too few, and are no more than that.
+    """
+
+    def free_of(kind: str) -> list[str]:
+        return [name for name in there.get(kind, []) if not is_locked(f"{folder}/{name}.lock")]
+
+    if any(len(free_of(kind)) < count for kind, count in wanted.items()):  # whoever's turn it is
+        return None
     with locked(folder / "turn.lock", "slots"):
-        free = {kind: [name for name in names if not is_locked(folder / f"{name}.lock")] for kind, names in offered().items()}
-        if any(len(free.get(kind, [])) < count for kind, count in wanted.items()):  # whoever's turn it is, and most of the time
-            return None
+        free = {kind: free_of(kind) for kind in there}
         for ticket in waiting(folder, ours):
             chosen = {kind: free.get(kind, [])[:count] for kind, count in ticket.wanted.items()}
             enough = all(len(chosen[kind]) == count for kind, count in ticket.wanted.items())
