@@ -22,7 +22,7 @@ import pytest
 import needs
 from autoresearch_mcp.data import cache_root
 from autoresearch_mcp.errors import WorkspaceError
-from autoresearch_mcp.executors import carrying, chosen
+from autoresearch_mcp.executors import carrying, chosen, remote
 from autoresearch_mcp.executors.carrying import Manifest
 from autoresearch_mcp.executors.cluster import Cluster as Connected
 from autoresearch_mcp.executors.jobs import Jobs, Told
@@ -30,7 +30,7 @@ from autoresearch_mcp.executors.local import HOSTS
 from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK
 from autoresearch_mcp.executors.remote import Remote
-from autoresearch_mcp.executors.table import NAMESPACE, WAITING, Order, Ticket, Wants, packed, uses
+from autoresearch_mcp.executors.table import NAMESPACE, STAY, WAITING, Order, Ticket, Wants, packed, uses
 from autoresearch_mcp.executors.turns import Given, Queue, Turns
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import batch
@@ -78,8 +78,10 @@ class OneMachine:
     """A cluster of raylets on this machine: a head without any room, and nodes with seats."""
 
     def __init__(self, port: int = 0, **system: Any):
+        from ray._private.utils import get_ray_address_file
         from ray.cluster_utils import Cluster
 
+        Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)  # Ray notes the address there, and makes no folder for it
         self._client_port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short, for it holds sockets
         self.cluster: Any = Cluster(
@@ -111,8 +113,9 @@ class OneMachine:
     def jobs(self) -> str:
         return f"http://{self.cluster.webui_url}"
 
-    def add(self, **options: Any) -> Any:
-        return self.cluster.add_node(num_cpus=2, **({"resources": {"seat": SEATS}} | options))
+    def add(self, env_vars: dict[str, str] | None = None, **options: Any) -> Any:
+        environment = {remote.SETTING: "1"} | (env_vars or {})
+        return self.cluster.add_node(num_cpus=2, env_vars=environment, **({"resources": {"seat": SEATS}} | options))
 
     def end(self) -> None:
         self.cluster.shutdown()
@@ -400,10 +403,16 @@ class Asked(Queue):
         for ticket in waiting:
             self._table[WAITING, f"run-{ticket.run}"] = ticket.written()
         self._turns, self._waiting, self._given, self._taken = Turns(), {}, dict(pending or {}), {}
-        self._handles, self._lock = {}, threading.Lock()
+        self._handles, self._lock, self._idle = {}, threading.Lock(), {}
+        self.called: list[str] = []
+        self._call = self.called.append
 
-    def told(self, kept: float = 1.0) -> str | None:
-        return self.take("run-0", "n", {"seat": kept})
+    def told(self, kept: float = 1.0, stays: bool = False) -> str | None:
+        return self.take("run-0", "n", {"seat": kept}, stays)
+
+    def comes(self, ticket: Ticket) -> None:
+        self._table[WAITING, f"run-{ticket.run}"] = ticket.written()
+        self._look()
 
 
 def seat(run: int, line: str = "a", count: float = 1.0) -> Ticket:
@@ -430,7 +439,7 @@ def test_what_is_about_to_begin_elsewhere_is_told_only_where_nothing_waits():
 
 def test_nothing_is_told_to_who_is_gone_or_on_a_node_that_is_to_go():
     queue = Asked(seat(1))
-    assert queue.take("run-7", "n", {"seat": 1.0}) is None
+    assert queue.take("run-7", "n", {"seat": 1.0}, True) is None
     queue.draining = {"n": 1}
     assert queue.told() is None
     queue.draining = {}
@@ -459,6 +468,52 @@ def test_what_is_stopped_while_it_is_given_to_ray_is_ended_by_the_queue(stopped:
     queue._ray.remote = lambda _: SimpleNamespace(options=lambda **_: SimpleNamespace(remote=begin))
     queue._give("run-1", seat(1))  # pyright: ignore[reportPrivateUsage]
     assert killed == ["run-1"] * stopped and queue.told() is None, "nothing waits any more"
+
+
+def test_who_stays_is_called_for_the_next_run_that_wants_as_much():
+    queue = Asked()
+    assert queue.told(stays=True) == STAY and queue.kept() == [{"seat": 1.0}] and queue.told(stays=True) == STAY
+    queue.comes(seat(1))
+    assert queue.called == ["run-0"] and queue.kept() == [], "it is spoken for"
+    assert queue.told(stays=True) == "run-1" and queue.told(stays=False) is None
+
+
+def test_who_stays_hears_of_its_run_though_it_was_about_to_leave():
+    queue = Asked()
+    assert queue.told(stays=True) == STAY
+    queue.comes(seat(1))
+    assert queue.told(stays=False) == "run-1"
+
+
+def test_who_stays_leaves_where_its_room_is_wanted_otherwise(monkeypatch: pytest.MonkeyPatch):
+    queue, given = Asked(), list[str]()
+    monkeypatch.setattr(queue, "_give", lambda name, ticket: given.append(name))
+    assert queue.told(stays=True) == STAY
+    queue.comes(Ticket(run=1, line="a", since=1.0, wanted={"seat": 1.0, "core": 1.0}))
+    assert given == ["run-1"] and queue.called == ["run-0"] and queue.told(stays=True) is None
+
+
+def test_who_stays_need_not_leave_for_a_run_that_has_room_elsewhere(monkeypatch: pytest.MonkeyPatch):
+    queue, given = Asked(), list[str]()
+
+    def give(name: str, ticket: Ticket) -> None:
+        given.append(name)
+        queue._table.drop(WAITING, name)  # pyright: ignore[reportPrivateUsage]
+
+    monkeypatch.setattr(queue, "_give", give)
+    assert queue.told(stays=True) == STAY
+    queue.comes(Ticket(run=1, line="a", since=1.0, wanted={"core": 1.0}))
+    assert given == ["run-1"] and queue.called == [] and queue.told(stays=True) == STAY
+
+
+def test_a_run_whose_actor_is_gone_before_it_heard_of_it_waits_again():
+    queue = Asked()
+    assert queue.told(stays=True) == STAY
+    queue.comes(seat(1))
+    queue.draining["n"] = 1
+    assert queue.told(stays=True) is None
+    queue._see()  # pyright: ignore[reportPrivateUsage]
+    assert set(queue._waiting) == {"run-1"}  # pyright: ignore[reportPrivateUsage]
 
 
 def test_what_is_given_to_ray_while_it_is_stopped_is_ended_by_who_stops_it(monkeypatch: pytest.MonkeyPatch):
@@ -754,10 +809,10 @@ def test_a_wave_takes_all_seats_and_no_more(machine: OneMachine, choose: Callabl
     assert kept is not None and kept.score == 7.0
 
 
-def on_one_seat(own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make) -> Session:
-    """A session with a baseline, on a cluster of its own that has room for one run."""
+def on_one_seat(own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make, idle: float = 1) -> Session:
+    """A session with a baseline, on a cluster of its own that has room for one run and where whoever has held one stays so long."""
     one = own()
-    one.add(resources={"seat": 1})
+    one.add(resources={"seat": 1}, env_vars={remote.SETTING: str(idle)})
     choose(one.address)
     session = toy(WORK, ASKS)
     run(session)
@@ -794,6 +849,41 @@ def test_who_has_held_a_run_goes_on_with_the_next_that_wants_as_much(
     wait_for(lambda: not psutil.pid_exists(holders[0]))  # nothing is left for it to do
     assert [session.experiment(number).score for number in numbers] == [2.0, 3.0, 4.0]
     assert on_nodes() == []
+
+
+def test_who_has_held_a_run_stays_a_while_for_the_next(own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make):
+    session = on_one_seat(own, choose, toy, idle=100)
+    pids: list[int] = []
+    for score in (2, 3):
+        (number,) = waits_in_turn(session, score)
+        wait_for(lambda number=number: up(session, number))
+        pids.append(holder_of(session, number).pid)
+        let_go(session, number)
+        wait_for(lambda number=number: is_over(session, number))
+        session.keep()
+        seats = [use for use in session.executor.in_use() if use.kind == "seat"]
+        assert [(use.used, use.there) for use in seats] == [(0, 1)], "it is anybody's"
+    assert pids[0] == pids[1]
+    assert session.experiment(3).score == 3.0
+    assert psutil.pid_exists(pids[0]) and on_nodes() == []
+
+
+def test_who_stays_gives_way_to_a_run_that_wants_otherwise(
+    own: Callable[..., OneMachine], choose: Callable[[str], None], toy: Make, tmp_path: Path
+):
+    session = on_one_seat(own, choose, toy, idle=100)
+    (number,) = waits_in_turn(session, 2)
+    wait_for(lambda: up(session, number))
+    stays = holder_of(session, number).pid
+    let_go(session, number)
+    wait_for(lambda: is_over(session, number))
+    (tmp_path / "task").rename(tmp_path / "task-before")
+    (tmp_path / "workspace").rename(tmp_path / "workspace-before")
+    other = toy(WORK, ASKS.replace("cpus = 0", "cpus = 1"))
+    began = time.monotonic()
+    run(other)
+    assert ended(other).score == 1.0 and time.monotonic() - began < 60
+    assert not psutil.pid_exists(stays)
 
 
 def test_a_holder_that_dies_loses_the_run_that_is_on_and_none_besides(

@@ -195,8 +195,13 @@ class Cluster:
         return uses(self.used(), waiting)
 
     def used(self) -> dict[str, tuple[float, float]]:
-        """How much is used and there of each of the cluster's resources."""
+        """How much is used and there of each of the cluster's resources. What is kept for a run to come is not used."""
         there, free = self.ray.cluster_resources(), self.ray.available_resources()
+        with suppress(Exception):
+            if NAME in actors_of(self.ray):
+                for kept in self.ray.get(queue(self.ray).kept.remote(), timeout=LOOK):
+                    for kind, count in kept.items():
+                        free[kind] = free.get(kind, 0.0) + count
         return {kind: (count - free.get(kind, 0.0), count) for kind, count in there.items()}
 
     def _holder(self, name: str) -> Any:

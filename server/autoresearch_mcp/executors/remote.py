@@ -5,7 +5,8 @@ scoring. The host records nothing itself. This actor carries the result into the
 its score. Where the actor dies, its host ends the run.
 
 When the host has ended, the room that the actor has of Ray is kept if the run whose turn it is wants just that: then it goes on
-with that run, and a process less is started. Else it ends, and whoever uses the cluster too may have the room.
+with that run, and a process less is started. Where none waits it stays a while, for an agent that thinks, or a verdict that wants
+another run. Else it ends, and whoever uses the cluster too may have the room.
 """
 
 import json
@@ -29,6 +30,7 @@ from autoresearch_mcp.executors.table import (
     LEFT,
     NAMESPACE,
     NO_SLOTS,
+    STAY,
     WAITING,
     Order,
     Table,
@@ -51,7 +53,8 @@ KEPT = 1 << 20  # bytes of each log's end that are kept for who comes later
 POLL, ASK = 0.05, 0.5  # seconds between looks at the host, and at whether the run shall stop
 ENDING, LEAVING = 120.0, 5.0  # seconds that a host has to end its run, and Ray to end this process
 STAYS = 300.0  # seconds after which an actor ends with its run, though others wait: others than we may want its room
-TURN = 10.0  # seconds that the queue has to say which run is next
+TURN, RENEW = 10.0, 2.0  # seconds that the queue has to say which run is next, and until it is asked again
+STAYS_IDLE, SETTING = 30.0, "AUTORESEARCH_RAY_IDLE"  # seconds that one without a run stays, and the variable that says so otherwise
 KIND = "ray"  # how the names of its folders begin
 
 
@@ -60,6 +63,14 @@ def versions() -> dict[str, str]:
     found = {"autoresearch-mcp": __version__, "torch": torch_version().partition("+")[0]}
     found["Python"] = ".".join(platform.python_version_tuple()[:2])
     return {name: version for name, version in found.items() if version}
+
+
+def idle_seconds() -> float:
+    """For how long an actor without a run stays, on this node."""
+    try:
+        return float(os.environ.get(SETTING, STAYS_IDLE))
+    except ValueError:
+        return STAYS_IDLE
 
 
 class Remote:
@@ -76,6 +87,7 @@ class Remote:
         self._name = name
         """Of the run that is on; the actor has that of its first."""
         self._spec: RunSpec | None = None
+        self._called = threading.Event()
         self._room: dict[str, float] = {}
         """What Ray was asked for this actor."""
         threading.Thread(target=self._stay, daemon=True).start()
@@ -87,23 +99,34 @@ class Remote:
         logs = {name: more for name, size in sizes.items() if name in LOGS and (more := _read(spec.folder / name, size, BLOCK))}
         return {"progress": self._executor.progress(spec).model_dump_json(), "logs": logs}
 
+    def called(self) -> None:
+        """The queue has something to say."""
+        self._called.set()
+
     def _stay(self) -> None:
         """From the first run to the end of this process, whatever happens."""
         until = time.monotonic() + STAYS
         name: str | None = self._own
         try:
             while name is not None and self._hold(name):
-                name = self._next() if time.monotonic() < until else None
+                name = self._next(until) if time.monotonic() < until else None
         finally:
             with suppress(Exception):
                 self._ray.kill(self._ray.get_actor(self._own, namespace=NAMESPACE))
                 time.sleep(LEAVING)
             os._exit(0)
 
-    def _next(self) -> str | None:
-        """The run in turn, if it wants just the room that is held here."""
+    def _next(self, until: float) -> str | None:
+        """The run in turn, if it wants just the room that is held here; where none waits, the next that does, in a while."""
+        until = min(until, time.monotonic() + idle_seconds())
         with suppress(Exception):  # the queue is away: it gives Ray what waits when it is back
-            return self._ray.get(self._queue.take.remote(self._own, self._node, self._room), timeout=TURN)
+            while True:
+                self._called.clear()
+                stays = time.monotonic() < until
+                told = self._ray.get(self._queue.take.remote(self._own, self._node, self._room, stays), timeout=TURN)
+                if told != STAY:
+                    return told
+                self._called.wait(min(RENEW, max(0.0, until - time.monotonic())))
         return None
 
     def _hold(self, name: str) -> bool:

@@ -23,8 +23,9 @@ from autoresearch_mcp.run.slots import Use
 
 NAMESPACE = "autoresearch"
 RUN = "run-"  # how the names of runs begin
-AGREED = f"{__version__}-2"  # what those who share a queue agree on; another number where what is kept in the table is another
+AGREED = f"{__version__}-3"  # what those who share a queue agree on; another number where what is kept in the table is another
 WAITING = f"waiting-{AGREED}"  # under this name the table has an entry for each run that waits for room
+STAY = ""  # is told instead of a run's name to an actor for which there is none yet
 LEFT = b"-"  # is noted as the holder of a run that nobody holds any more
 LITTLE = 1e-4  # what Ray counts resources by
 KINDS = {"CPU": "core", "GPU": "gpu"}

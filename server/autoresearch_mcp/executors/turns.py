@@ -4,8 +4,9 @@ Which of the actors that wait is next, Ray says nothing about, and of sixteen se
 in the cluster's table, and is given to Ray when a node has room: in turn is the session that was served longest ago, and of one
 session the run that came first. What has no room holds back whatever comes after it and wants some of the same, or it would never
 have any. One run that has no room yet is with Ray all the same, so that a cluster grows that can. Whoever has held a run to its
-end is told the next one, if that wants the room which it has (remote.py). What this actor must know is in the table: where it
-dies, Ray starts it anew, and of two that are told the same run it is the one's who is first noted as its holder.
+end is told the next one, if that wants the room which it has (remote.py), and where none waits, stays for one until its room is
+wanted otherwise. What this actor must know is in the table: where it dies, Ray starts it anew, and of two that are told the same
+run it is the one's who is first noted as its holder; those that stay ask again.
 """
 
 import sys
@@ -16,12 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from autoresearch_mcp.executors.remote import Remote
+from autoresearch_mcp.executors.remote import RENEW, Remote
 from autoresearch_mcp.executors.table import (
     AGREED,
     KINDS,
     NAMESPACE,
     RUN,
+    STAY,
     WAITING,
     Order,
     Table,
@@ -40,6 +42,7 @@ SETTLED = 15.0  # and after which one that has not begun had no room after all
 LOOK = 3.0  # seconds that Ray has to tell how a run ended
 REASON = 300  # characters of that
 REMEMBERED = 1000  # runs of which it can be asked
+SILENT = 3 * RENEW  # seconds after which one that stays, and has not asked again, does not
 
 Room = Mapping[str, float]
 """Of a node, by kind; or what a run wants of one."""
@@ -54,6 +57,20 @@ class Given:
     """When it was given; 0 where that was before this process."""
     early: bool = True
     """Whether there was no room for it then."""
+
+
+@dataclass
+class Idle:
+    """An actor that has held a run to its end and stays for another."""
+
+    node: str
+    kept: Room
+    at: float
+    """When it asked last."""
+    told: str = ""
+    """The run that it will hear of when it asks again."""
+    leaves: bool = False
+    """Whether it will hear then that its room is wanted."""
 
 
 class Turns:
@@ -129,6 +146,8 @@ class Queue:
         """None: not known yet."""
         self._taken: dict[str, float] = {}
         """The runs that were told to an actor, and when: until it is noted as their holder."""
+        self._idle: dict[str, Idle] = {}
+        """By the name of the actor."""
         self._handles: dict[str, Any] = {}
         """By these Ray tells why a run has ended."""
         self._lock = threading.Lock()
@@ -147,11 +166,23 @@ class Queue:
                 return one_line(str(error), REASON)
         return ""
 
-    def take(self, actor: str, node: str, kept: Room) -> str | None:
-        """The run that an actor goes on with which has done its own, if the one in turn wants what it keeps of its node."""
+    def kept(self) -> list[Room]:
+        """The room of those that stay for a run."""
         with self._lock:
+            return [one.kept for one in self._staying().values()]
+
+    def take(self, actor: str, node: str, kept: Room, stays: bool) -> str | None:
+        """The run that an actor goes on with which has done its own, if the one in turn wants what it keeps of its node. STAY where
+        none waits, and it `stays` for one: it is called then, and asks again in RENEW seconds in any case.
+        """
+        with self._lock:
+            before = self._idle.pop(actor, None)
             if actor not in actors_of(self._ray) or node in self._ray._private.state.state.get_draining_nodes():
+                if before is not None:
+                    self._taken.pop(before.told, None)
                 return None
+            if before is not None and before.told:
+                return before.told
             self._see()
             given = self._given = self._not_begun()
             alike = [(its.early, name) for name, its in given.items() if its.wanted == kept and name not in self._taken]
@@ -170,6 +201,9 @@ class Queue:
                 self._waiting.pop(name, None)
                 self._taken[name] = time.monotonic()
                 self._handles[name] = self._handles.get(actor)
+            elif stays and not (before and before.leaves) and not self._waiting and not any(its.early for its in given.values()):
+                self._idle[actor] = Idle(node, kept, time.monotonic())
+                return STAY
             return name
 
     def _keep(self) -> None:
@@ -189,17 +223,40 @@ class Queue:
         if not self._waiting:
             return
         self._given = self._not_begun()
-        there = nodes_of(self._ray)
-        free = list(self._free().values())
+        there, idle = nodes_of(self._ray), self._staying()
+        free = {node: dict(room) for node, room in self._free().items()}
+        with_idle = {node: dict(room) for node, room in free.items()}
+        for one in idle.values():
+            _add(with_idle, one, 1)
         while True:
             now = time.monotonic()
-            turn = self._turns.next(self._waiting, list(self._given.values()), there, free, now)
+            turn = self._turns.next(self._waiting, list(self._given.values()), there, list(with_idle.values()), now)
             if turn is None:
                 return
             name, early = turn
             ticket = self._waiting.pop(name)
+            if (actor := next((actor for actor, one in idle.items() if one.kept == ticket.wanted), None)) is not None:
+                idle[actor].told, self._taken[name] = name, now
+                self._handles[name] = self._handles.get(actor)
+                _add(with_idle, idle.pop(actor), -1)
+                self._call(actor)
+                continue
             self._give(name, ticket)
             self._given[name] = Given(ticket.wanted, now, early)
+            if place(ticket.wanted, list(free.values())) is None:  # Ray has it in hand, and places it when they have left
+                for actor, one in idle.items():
+                    one.leaves = True
+                    self._call(actor)
+
+    def _staying(self) -> dict[str, Idle]:
+        """Those of whom nothing is wanted yet."""
+        now = time.monotonic()
+        self._idle = {actor: one for actor, one in self._idle.items() if now - one.at < SILENT}
+        return {actor: one for actor, one in self._idle.items() if not one.told and not one.leaves}
+
+    def _call(self, actor: str) -> None:
+        with suppress(Exception):  # it asks again in any case, or is gone, and its run is seen to wait again
+            self._ray.get_actor(actor, namespace=NAMESPACE).called.remote()
 
     def _see(self) -> None:
         """Which runs wait."""
@@ -264,6 +321,13 @@ class Queue:
         self._table.drop(WAITING, name)  # last, so that it is there at every moment
         while len(self._handles) > REMEMBERED:
             self._handles.pop(next(iter(self._handles)))
+
+
+def _add(free: dict[str, dict[str, float]], idle: Idle, sign: int) -> None:
+    """The room of one that stays to what is free of its node; `sign`: 1 or -1."""
+    if (room := free.get(idle.node)) is not None:
+        for kind, count in idle.kept.items():
+            room[kind] = room.get(kind, 0.0) + sign * count
 
 
 def queue(ray: Any) -> Any:
