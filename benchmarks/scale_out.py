@@ -4,10 +4,13 @@ cores stand for any number of machines.
     python benchmarks/scale_out.py [--seconds 30] [--slots 1,2,4,8,16] [--rounds 4] [--executors local,ray]
 
 Every run takes one seat of a named resource and no core; a wave has `rounds` runs for each seat. Time counts from the call of
-run_batch to the row of the last result, so commits, hosts, sandboxes and scoring are in it. Ideal is rounds times the seconds that
-a run sleeps. What begins a wave, where all runs start at one moment, counts once however long a wave is; so the rate from the last
-result of the first round to the last of all is shown too, as what a night comes to. A Ray cluster has two nodes on this machine
+run_batch to the row of the last result, so commits, hosts, sandboxes and scoring are in it; the session is looked at as often as a
+client that waits has it looked at. Ideal is rounds times the seconds that a run sleeps. A Ray cluster has two nodes on this machine
 that share the seats, and a head without any.
+
+What a night pays once is shown by itself: before each wave comes one of a single round, and the last column but one says how much
+longer than its runs it took. On Ray that is where a process is started for each slot, on this machine's cores, however many slots
+they stand for; they stay for the wave that is measured. What Ray adds to a run is the difference to the row above, by rounds.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from autoresearch_mcp.app import ADVANCE_EVERY
+from autoresearch_mcp.calls import POLL_LAST
 from autoresearch_mcp.create import create
 from autoresearch_mcp.executors import chosen
 from autoresearch_mcp.loop import batch, waves
@@ -93,8 +96,8 @@ def made(folder: Path) -> Workspace:
     return create(folder / "workspace", str(folder / "task"))
 
 
-def wave(folder: Path, seats: int, rounds: int, seconds: float) -> tuple[float, float]:
-    """Seconds that a wave of `rounds` runs for each seat takes, and that its first round does."""
+def night(folder: Path, seats: int, rounds: int, seconds: float) -> tuple[float, float]:
+    """Seconds that a wave of one run for each seat takes, and that one of `rounds` does after it."""
     os.environ[slots.SETTING] = f"seat={seats}"
     workspace = made(folder)
     session = Session.start(workspace, open_ledger(workspace))
@@ -102,22 +105,25 @@ def wave(folder: Path, seats: int, rounds: int, seconds: float) -> tuple[float, 
     while not ended(session):
         time.sleep(0.05)
     session.keep()
-    started = time.perf_counter()
-    entries = [entry(seconds, -number) for number in range(1, seats * rounds + 1)]  # each worse than the best: one run decides
-    numbers = batch.run_batch(session, entries)
-    first, advanced = 0.0, started
+    first = wave(session, seats, seconds, 1)
+    session.discard()
+    return first, wave(session, seats * rounds, seconds, 1 + seats)
+
+
+def wave(session: Session, runs: int, seconds: float, first: int) -> float:
+    """Seconds that it takes. Each of the runs is worse than the best, so that one decides; `first`: by how much the first is."""
+    started = advanced = time.perf_counter()
+    numbers = batch.run_batch(session, [entry(seconds, -number) for number in range(first, first + runs)])
     while not waves.is_over(session.state, session.task):
         time.sleep(0.05)
-        if time.perf_counter() - advanced > ADVANCE_EVERY:
+        if time.perf_counter() - advanced > POLL_LAST:
             session.advance()
             advanced = time.perf_counter()
-        if not first and sum(run.ended is not None for run in session.ledger.state().runs.values()) > seats:  # and the baseline
-            first = time.perf_counter() - started
     took = time.perf_counter() - started
     scored = [session.experiment(number).score for number in numbers if isinstance(number, int)]
-    if len(scored) != seats * rounds or None in scored:
-        sys.exit(f"{seats} seats: {numbers}, {scored}")
-    return took, first
+    if len(scored) != runs or None in scored:
+        sys.exit(f"{runs} runs: {numbers}, {scored}")
+    return took
 
 
 def main() -> None:
@@ -129,16 +135,18 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ[disturbance.SETTING] = "100"  # what this process does disturbs no run that sleeps
     print(f"runs that sleep {arguments.seconds:g} s, {arguments.rounds} for each slot; target {TARGET:.0%} of linear\n")
-    print("| slots | where | runs | seconds | ideal | experiments an hour | of linear | after the first round |")
-    print("|---|---|---|---|---|---|---|---|", flush=True)
+    print("| slots | where | runs | seconds | ideal | experiments an hour | of linear | once, s | Ray adds, s a run |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for seats in map(int, arguments.slots.split(",")):
+        here = None
         for executor in arguments.executors.split(","):
             with tempfile.TemporaryDirectory() as folder, cluster_of(seats) if executor == "ray" else nullcontext():
-                took, first = wave(Path(folder), seats, arguments.rounds, arguments.seconds)
+                first, took = night(Path(folder), seats, arguments.rounds, arguments.seconds)
             ideal, runs = arguments.rounds * arguments.seconds, seats * arguments.rounds
-            steady = (ideal - arguments.seconds) / (took - first)
-            figures = f"{took:.1f} | {ideal:.1f} | {3600 * runs / took:.0f} | {ideal / took:.1%} | {steady:.1%}"
-            print(f"| {seats} | {executor} | {runs} | {figures} |", flush=True)
+            added = f"{(took - here) / arguments.rounds:.2f}" if executor == "ray" and here is not None else ""
+            here = took if executor == "local" else here
+            figures = f"{took:.1f} | {ideal:.1f} | {3600 * runs / took:.0f} | {ideal / took:.1%} | {first - arguments.seconds:.1f}"
+            print(f"| {seats} | {executor} | {runs} | {figures} | {added} |", flush=True)
 
 
 if __name__ == "__main__":

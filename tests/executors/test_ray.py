@@ -405,7 +405,7 @@ class Asked(Queue):
         self._turns, self._waiting, self._given, self._taken = Turns(), {}, dict(pending or {}), {}
         self._handles, self._lock, self._idle = {}, threading.Lock(), {}
         self.called: list[str] = []
-        self._call = self.called.append
+        self._call, self._recent = self.called.append, lambda look: look(self._ray)
 
     def told(self, kept: float = 1.0, stays: bool = False) -> str | None:
         return self.take("run-0", "n", {"seat": kept}, stays)

@@ -151,6 +151,8 @@ class LocalExecutor:
 
     def end_strays(self, spec: RunSpec) -> list[str]:
         """Ends what is left of a dead run. Returns what could not be ended."""
+        if spec.cleared.exists():
+            return []
         owners = users.owners((spec.work, spec.scoring))
         pair = users.hold(owners) if owners else None
         try:

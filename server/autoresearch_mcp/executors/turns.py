@@ -12,7 +12,7 @@ run it is the one's who is first noted as its holder; those that stay ask again.
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +42,7 @@ SETTLED = 15.0  # and after which one that has not begun had no room after all
 LOOK = 3.0  # seconds that Ray has to tell how a run ended
 REASON = 300  # characters of that
 REMEMBERED = 1000  # runs of which it can be asked
+RECENT = 0.1  # seconds for which what was seen of the cluster is taken to be so, by those that ask in one moment
 SILENT = 3 * RENEW  # seconds after which one that stays, and has not asked again, does not
 
 Room = Mapping[str, float]
@@ -148,6 +149,8 @@ class Queue:
         """The runs that were told to an actor, and when: until it is noted as their holder."""
         self._idle: dict[str, Idle] = {}
         """By the name of the actor."""
+        self._seen: dict[str, tuple[float, Any]] = {}
+        """What was seen of the cluster, and when."""
         self._handles: dict[str, Any] = {}
         """By these Ray tells why a run has ended."""
         self._lock = threading.Lock()
@@ -177,7 +180,7 @@ class Queue:
         """
         with self._lock:
             before = self._idle.pop(actor, None)
-            if actor not in actors_of(self._ray) or node in self._ray._private.state.state.get_draining_nodes():
+            if actor not in self._recent(actors_of) or node in self._recent(_draining):
                 if before is not None:
                     self._taken.pop(before.told, None)
                 return None
@@ -188,12 +191,10 @@ class Queue:
             alike = [(its.early, name) for name, its in given.items() if its.wanted == kept and name not in self._taken]
             name = next((name for early, name in alike if early), None)
             if name is None:
-                free = {one: dict(room) for one, room in self._free().items()}
-                for kind, count in kept.items():
-                    free[node][kind] = free[node].get(kind, 0.0) + count
-                turn = self._turns.next(
-                    self._waiting, list(given.values()), nodes_of(self._ray), list(free.values()), time.monotonic(), kept
-                )
+                free = {one: dict(room) for one, room in self._recent(_free).items()}
+                _add(free, node, kept, 1)
+                there = self._recent(nodes_of)
+                turn = self._turns.next(self._waiting, list(given.values()), there, list(free.values()), time.monotonic(), kept)
                 name = turn[0] if turn else None
             if name is None and not self._waiting and not any(its.early for its in given.values()):
                 name = next((name for _, name in alike), None)  # it is about to begin elsewhere, and begins sooner here
@@ -224,10 +225,10 @@ class Queue:
             return
         self._given = self._not_begun()
         there, idle = nodes_of(self._ray), self._staying()
-        free = {node: dict(room) for node, room in self._free().items()}
+        free = {node: dict(room) for node, room in _free(self._ray).items()}
         with_idle = {node: dict(room) for node, room in free.items()}
         for one in idle.values():
-            _add(with_idle, one, 1)
+            _add(with_idle, one.node, one.kept, 1)
         while True:
             now = time.monotonic()
             turn = self._turns.next(self._waiting, list(self._given.values()), there, list(with_idle.values()), now)
@@ -238,7 +239,8 @@ class Queue:
             if (actor := next((actor for actor, one in idle.items() if one.kept == ticket.wanted), None)) is not None:
                 idle[actor].told, self._taken[name] = name, now
                 self._handles[name] = self._handles.get(actor)
-                _add(with_idle, idle.pop(actor), -1)
+                one = idle.pop(actor)
+                _add(with_idle, one.node, one.kept, -1)
                 self._call(actor)
                 continue
             self._give(name, ticket)
@@ -266,9 +268,13 @@ class Queue:
         found = {name: self._waiting.get(name) or self._ticket(name) for name in there}
         self._waiting = {name: ticket for name, ticket in found.items() if ticket is not None}
 
-    def _free(self) -> Mapping[str, Room]:
-        """What Ray says is free, by node."""
-        return self._ray._private.state.available_resources_per_node()
+    def _recent(self, look: Callable[[Any], Any]) -> Any:
+        """What a look at the cluster shows, or has shown just now: when many runs end at once, all who held them ask."""
+        at, found = self._seen.get(look.__name__, (-RECENT, None))
+        if time.monotonic() - at >= RECENT:
+            found = look(self._ray)
+            self._seen[look.__name__] = time.monotonic(), found
+        return found
 
     def _ticket(self, name: str) -> Ticket | None:
         """None where it has been taken out meanwhile, or cannot be read: such a run is lost."""
@@ -323,10 +329,20 @@ class Queue:
             self._handles.pop(next(iter(self._handles)))
 
 
-def _add(free: dict[str, dict[str, float]], idle: Idle, sign: int) -> None:
-    """The room of one that stays to what is free of its node; `sign`: 1 or -1."""
-    if (room := free.get(idle.node)) is not None:
-        for kind, count in idle.kept.items():
+def _free(ray: Any) -> Mapping[str, Room]:
+    """What Ray says is free, by node."""
+    return ray._private.state.available_resources_per_node()
+
+
+def _draining(ray: Any) -> Mapping[str, Any]:
+    """The nodes that are to go."""
+    return ray._private.state.state.get_draining_nodes()
+
+
+def _add(free: dict[str, dict[str, float]], node: str, kept: Room, sign: int) -> None:
+    """What somebody keeps of a node to what is free of it; `sign`: 1 or -1."""
+    if (room := free.get(node)) is not None:
+        for kind, count in kept.items():
             room[kind] = room.get(kind, 0.0) + sign * count
 
 

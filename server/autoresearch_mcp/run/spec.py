@@ -148,6 +148,11 @@ class RunSpec(BaseModel, frozen=True):
         return self.folder / "ended.json"
 
     @property
+    def cleared(self) -> Path:
+        """Its presence says that no process of the run is left."""
+        return self.folder / "cleared"
+
+    @property
     def loaded(self) -> Path:
         """Of a draft: its presence says that what a run can begin with is ready."""
         return self.folder / "loaded"

@@ -90,6 +90,7 @@ class Supervisor:
                 result = failures.of_error(error)
             try:
                 await self._end_processes()
+                self._say_cleared()
             except Exception as error:
                 self._fail(failures.of_error(error))
             if self._cell.refusals is not None:
@@ -144,6 +145,12 @@ class Supervisor:
             print(f"run {self.spec.run}: these processes could not be ended: {', '.join(self._left)}", file=sys.stderr)
         self._judging.end()
         reap_adopted(set(self._children))
+
+    def _say_cleared(self) -> None:
+        """So that nobody looks for processes of the run among all that there are."""
+        if not self._left:
+            with suppress(OSError):
+                self.spec.cleared.touch()
 
     # --- the run ---
 
