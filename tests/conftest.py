@@ -69,12 +69,21 @@ PATIENCE = 120  # seconds for what takes one or two on a machine that is not bus
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deals the long tests out to the processes that tests are run by: each takes an equal part of the list, from its beginning."""
-    long = [item for item in items if item.get_closest_marker("long")]
-    others = [item for item in items if not item.get_closest_marker("long")]
+    """Deals the long tests out to the processes that tests are run by: each takes an equal part of the list, from its beginning. Those
+    of one function stay together, for what one has found out may spare the next.
+    """
+    long: dict[str, list[pytest.Item]] = {}
+    others: list[pytest.Item] = []
+    for item in items:
+        is_long = item.get_closest_marker("long") is not None
+        (long.setdefault(item.nodeid.partition("[")[0], []) if is_long else others).append(item)
     count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    parts = [others[len(others) * part // count : len(others) * (part + 1) // count] for part in range(count)]
-    items[:] = [item for part, those in enumerate(parts) for item in (*long[part::count], *those)]
+    dealt: list[pytest.Item] = []
+    for part in range(count):
+        dealt += [item for group in list(long.values())[part::count] for item in group]
+        room = max(0, len(items) * (part + 1) // count - len(dealt))
+        dealt, others = dealt + others[:room], others[room:]
+    items[:] = dealt + others
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -17,13 +17,14 @@ from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.run import disturbance
 from clients import programs
 from clients.endpoint import Call, Model, Script, Shown, endpoint
-from conftest import git, open_session
+from conftest import TOY, git, open_session
 
 Make = Callable[..., Session]
 AGENTS = ["claude-code", "codex"]
 OUTPUT_LIMIT = 10_000  # bytes; Codex cuts a tool's output at about 10,000 tokens, Claude Code at 25,000
 LONG_RUN = 65  # seconds: longer than the 60 at which clients have cut calls
 SLOW = f"import time\ntime.sleep({LONG_RUN})\nopen('result.txt', 'w').write('1.0')\n"
+SHARED = TOY.replace("budget_seconds = 20", "budget_seconds = 100\ncpus = 0")
 TOOLS = {
     "status", "history", "read_work", "read_reference", "apply_patch", "run_experiment", "get_score", "keep", "discard", "stop_experiment",
     "run_batch", "adopt",
@@ -111,11 +112,28 @@ async def play(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("agent", AGENTS)
-def test_a_whole_loop_at_the_agents_default_settings(agent: str, toy: Make, home: Path):
-    session = toy(SLOW, budget_seconds="100")
-    model, _ = anyio.run(lambda: play(agent, whole_loop(), session, home))
+def test_a_whole_loop_at_the_agents_default_settings(toy: Make, tmp_path: Path):
+    """Of both agents at once, for most of it is waiting."""
+    root = toy(SLOW, SHARED).workspace.root
+    played: dict[str, tuple[Session, Model]] = {}
 
+    async def one(agent: str) -> None:
+        (home := tmp_path / f"home-{agent}").mkdir()
+        session = open_session(shutil.copytree(root, tmp_path / agent, symlinks=True))
+        model, _ = await play(agent, whole_loop(), session, home)
+        played[agent] = session, model
+
+    async def both() -> None:
+        async with anyio.create_task_group() as tasks:
+            for agent in AGENTS:
+                tasks.start_soon(one, agent)
+
+    anyio.run(both)
+    for agent in AGENTS:
+        examine(*played[agent])
+
+
+def examine(session: Session, model: Model) -> None:
     assert set(model.tools) == TOOLS
     for tool in model.tools.values():
         assert 20 < len(tool["description"]) < 400

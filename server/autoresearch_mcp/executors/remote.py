@@ -108,6 +108,8 @@ class Remote:
         until = time.monotonic() + STAYS
         name: str | None = self._own
         try:
+            with suppress(OSError):
+                self._executor.sweep(KIND)
             while name is not None and self._hold(name):
                 name = self._next(until) if time.monotonic() < until else None
         finally:
@@ -172,7 +174,6 @@ class Remote:
             )
             self._carry(self._failed(order, "refused", "refused", reason))
             return False
-        self._executor.sweep(KIND)
         offered = self._offered()
         own = {name: int(count) for name, count in offered.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
         os.environ[slots.SETTING] = " ".join(f"{name}={count}" for name, count in own.items())
