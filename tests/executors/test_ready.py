@@ -297,8 +297,7 @@ def test_what_a_killed_one_left_is_swept(toy: Make):
     process.send_signal(signal.SIGKILL)
     wait_for(lambda: all(map(gone, below)))
     assert len(ready_folders()) == 1
-    LocalExecutor().sweep("ready")
-    assert ready_folders() == []
+    wait_for(lambda: (LocalExecutor().sweep("ready"), ready_folders() == [])[1])
 
 
 def test_nothing_is_made_ready_while_a_run_is_on(toy: Make):

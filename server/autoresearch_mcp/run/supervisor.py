@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -90,7 +90,7 @@ class Supervisor:
                 result = failures.of_error(error)
             try:
                 await self._end_processes()
-                self._say_cleared()
+                _say_cleared(self.spec, self._left)
             except Exception as error:
                 self._fail(failures.of_error(error))
             if self._cell.refusals is not None:
@@ -145,12 +145,6 @@ class Supervisor:
             print(f"run {self.spec.run}: these processes could not be ended: {', '.join(self._left)}", file=sys.stderr)
         self._judging.end()
         reap_adopted(set(self._children))
-
-    def _say_cleared(self) -> None:
-        """So that nobody looks for processes of the run among all that there are."""
-        if not self._left:
-            with suppress(OSError):
-                self.spec.cleared.touch()
 
     # --- the run ---
 
@@ -349,3 +343,10 @@ class Supervisor:
                 if received != signal.SIGHUP:  # a closing terminal is no reason to end a run
                     self._ended_from_outside = True
                     self._news.set()
+
+
+def _say_cleared(spec: RunSpec, left: Sequence[str]) -> None:
+    """So that nobody looks for processes of the run among all that there are, unless there are some `left`."""
+    if not left:
+        with suppress(OSError):
+            spec.cleared.touch()
