@@ -90,7 +90,7 @@ def is_locked(path: Path | str) -> bool:
     """Whether somebody holds the lock, which is taken for the moment of the question. Raises OSError where it may not be opened."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

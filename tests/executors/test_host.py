@@ -2,17 +2,19 @@
 
 import json
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autoresearch_mcp.executors.host import LOG_BYTES, Printed, bring_up_to_date, leave, record
+from autoresearch_mcp.executors.local import LocalExecutor
 from autoresearch_mcp.loop.session import Session
 from autoresearch_mcp.record.events import RunEnded
 from autoresearch_mcp.record.ledger import Ledger
 from autoresearch_mcp.run.log import BoundedLog
-from conftest import ended, open_session, spec_of, supervisor_of, wait_for
+from conftest import ended, open_session, run, spec_of, supervisor_of, wait_for
 
 Make = Callable[..., Session]
 SLOW = "import time\nprint('up', flush=True)\ntime.sleep(300)\n"
@@ -112,3 +114,22 @@ def test_what_a_host_prints_is_bounded(tmp_path: Path):
         print(f"{number} half of a pair \ud800", file=printed)
     text = (tmp_path / "host.log").read_text()
     assert len(text) <= LOG_BYTES and text.startswith("0 half of a pair ?") and "19999" in text[-100:]
+
+
+@pytest.mark.parametrize("level", ["none", "landlock", "bubblewrap"])
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans of a run are found on Linux alone")
+def test_a_run_says_that_no_process_of_it_is_left_where_it_is_sure(
+    level: str, toy: Make, force: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+):
+    """Then nobody looks for any, among all processes of the machine."""
+    force(level)
+    session = toy("open('result.txt', 'w').write('1')\n")
+    run(session)
+    spec, looked = spec_of(session, 1), list[str]()
+    assert ended(session).enforcement == level and spec.cleared.exists() == (level != "none")
+    monkeypatch.setattr("autoresearch_mcp.executors.local.end_strays", lambda folder, *_: looked.append(folder) or [])
+    assert LocalExecutor().end_strays(spec) == [] and bool(looked) == (level == "none")
+
+
+def test_a_run_that_is_on_or_whose_host_was_killed_says_nothing(dead: Session):
+    assert not spec_of(dead, 1).cleared.exists()

@@ -404,7 +404,7 @@ class Asked(Queue):
             self._table[WAITING, f"run-{ticket.run}"] = ticket.written()
         self._turns, self._waiting, self._given, self._taken = Turns(), {}, dict(pending or {}), {}
         self._handles, self._lock, self._idle = {}, threading.Lock(), {}
-        self.called: list[str] = []
+        self.called, self._asked = list[str](), threading.Event()
         self._call, self._recent = self.called.append, lambda look: look(self._ray)
 
     def told(self, kept: float = 1.0, stays: bool = False) -> str | None:
@@ -485,33 +485,54 @@ def test_who_stays_hears_of_its_run_though_it_was_about_to_leave():
     assert queue.told(stays=False) == "run-1"
 
 
-def test_who_stays_leaves_where_its_room_is_wanted_otherwise(monkeypatch: pytest.MonkeyPatch):
-    queue, given = Asked(), list[str]()
-    monkeypatch.setattr(queue, "_give", lambda name, ticket: given.append(name))
-    assert queue.told(stays=True) == STAY
-    queue.comes(Ticket(run=1, line="a", since=1.0, wanted={"seat": 1.0, "core": 1.0}))
-    assert given == ["run-1"] and queue.called == ["run-0"] and queue.told(stays=True) is None
+def wants(run: int, **room: float) -> Ticket:
+    return Ticket(run=run, line=f"session {run}", since=float(run), wanted=room)
 
 
-def test_who_stays_need_not_leave_for_a_run_that_has_room_elsewhere(monkeypatch: pytest.MonkeyPatch):
-    queue, given = Asked(), list[str]()
+@pytest.mark.parametrize(
+    ("kept", "come", "given", "leaves"),
+    [
+        ({"seat": 1.0}, [wants(1, seat=1, core=1)], [1], True),
+        ({"seat": 1.0}, [wants(1, core=1)], [1], False),  # that has room elsewhere
+        ({"seat": 1.0}, [wants(1, seat=1, core=1), seat(2)], [1], True),  # and not for who comes after it
+        ({"seat": 1.0, "core": 1.0}, [wants(1, core=2), wants(2, core=1)], [1, 2], True),  # of what is free the first has all
+        ({"seat": 1.0}, [wants(1, seat=5)], [1], False),  # that no node has
+        ({"seat": 1.0}, [wants(1, board=1)], [1], False),
+    ],
+)
+def test_who_stays_leaves_where_its_room_is_wanted_otherwise_and_only_then(
+    kept: dict[str, float], come: list[Ticket], given: list[int], leaves: bool, monkeypatch: pytest.MonkeyPatch
+):
+    queue, placed = Asked(), list[int]()
 
     def give(name: str, ticket: Ticket) -> None:
-        given.append(name)
+        placed.append(ticket.run)
         queue._table.drop(WAITING, name)  # pyright: ignore[reportPrivateUsage]
 
     monkeypatch.setattr(queue, "_give", give)
-    assert queue.told(stays=True) == STAY
-    queue.comes(Ticket(run=1, line="a", since=1.0, wanted={"core": 1.0}))
-    assert given == ["run-1"] and queue.called == [] and queue.told(stays=True) == STAY
+    assert queue.take("run-0", "n", kept, True) == STAY
+    for ticket in come:
+        queue._table[WAITING, f"run-{ticket.run}"] = ticket.written()  # pyright: ignore[reportPrivateUsage]
+    queue._look()  # pyright: ignore[reportPrivateUsage]
+    assert placed == given and queue.called == (["run-0"] if leaves else [])
+    for ticket in come:  # whatever still waits
+        queue._table.drop(WAITING, f"run-{ticket.run}")  # pyright: ignore[reportPrivateUsage]
+    assert queue.take("run-0", "n", kept, True) == (None if leaves else STAY)
 
 
-def test_a_run_whose_actor_is_gone_before_it_heard_of_it_waits_again():
+@pytest.mark.parametrize("how", ["draining", "dead", "dead and never asked again"])
+def test_a_run_whose_actor_is_gone_before_it_heard_of_it_waits_again(how: str, monkeypatch: pytest.MonkeyPatch):
     queue = Asked()
     assert queue.told(stays=True) == STAY
     queue.comes(seat(1))
-    queue.draining["n"] = 1
-    assert queue.told(stays=True) is None
+    if how == "draining":
+        queue.draining["n"] = 1
+    else:
+        monkeypatch.setattr(queue._ray.util, "list_named_actors", lambda **_: [])
+    if how == "dead and never asked again":
+        queue._staying()  # pyright: ignore[reportPrivateUsage]
+    else:
+        assert queue.told(stays=True) is None
     queue._see()  # pyright: ignore[reportPrivateUsage]
     assert set(queue._waiting) == {"run-1"}  # pyright: ignore[reportPrivateUsage]
 

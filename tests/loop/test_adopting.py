@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from autoresearch_mcp.errors import AutoresearchError, NotAllowedError, NotFoundError
+from autoresearch_mcp.errors import AutoresearchError, NotAllowedError, NotFoundError, WorkspaceError
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.session import Session
 from conftest import ended, is_decided, open_session, run, wait_for
@@ -100,3 +100,17 @@ def test_where_it_cannot_be_run_the_file_is_as_it_was(here: Session, monkeypatch
             batch.adopt(here, 2)
     assert here.read().text == before and here.position().phase == "ready"
     assert ended(here, adopted(here, 2)).score == 8.0
+
+
+def test_what_is_recorded_and_could_not_be_started_can_be_run_again(here: Session, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object) -> None:
+        raise WorkspaceError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(here.executor, "start", full)
+        with pytest.raises(WorkspaceError, match="disk is full"):
+            batch.adopt(here, 2)
+    number = here.state.experiments[-1].number
+    assert "b = 2.0" in here.read().text and here.experiment(number).failure == "lost"
+    assert run(here, "again") == number
+    assert ended(here, number).score == 8.0

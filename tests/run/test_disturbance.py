@@ -300,3 +300,14 @@ def test_only_an_unbroken_line_leads_to_the_first_process():
     )
     assert lines.of(6) == [6, 5, 1]
     assert [lines.of(pid) for pid in (2, 7, 8, 9)] == [None] * 4
+
+
+def test_looks_are_shared_among_slots_but_never_far_apart(monkeypatch: pytest.MonkeyPatch):
+    watch = disturbance.Watch(Granted((0,), 1.0, 1))
+    watch.start(slots.first())
+    for others in (0, 1000):
+        monkeypatch.setattr(slots, "holders", lambda _, others=others: set(range(10**7, 10**7 + others)))
+        watch.look("training")
+        pause = watch._next - watch._at  # pyright: ignore[reportPrivateUsage]
+        assert disturbance.INTERVAL <= pause <= disturbance.LONGEST + 1, "and the seconds that the look took"
+    assert pause >= disturbance.LONGEST

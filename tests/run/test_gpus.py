@@ -26,6 +26,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
         for name in (*COMMON, *(f"nvidia{number}" for number in numbers)):
             (folder / name).write_text(name)
         monkeypatch.setattr(gpus, "DEVICES", folder)
+        monkeypatch.setattr(gpus, "DRIVER", tmp_path / "gpus")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         return folder
 
@@ -67,6 +68,20 @@ def test_in_a_container_that_has_some_of_them_numbers_are_kept_and_places_counte
     assert Reach.of(["7"]).names == "GPU-1" and Reach.of(["6", "7"]).names == "0,1"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert gpus.indices() == ["7"], "as CUDA counts them"
+
+
+@LINUX
+def test_places_are_those_on_the_bus_which_device_files_need_not_follow(
+    files: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files(0, 1, 2, 3, 4)
+    for place, minor in (("0000:07:00.0", 2), ("0000:0a:00.0", 3), ("0000:47:00.0", 0), ("0000:4d:00.0", 1), ("0000:87:00.0", 9)):
+        (tmp_path / "gpus" / place).mkdir(parents=True)
+        (tmp_path / "gpus" / place / "information").write_text(f"Model: \t\t NVIDIA A100\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n")
+    assert gpus.indices() == ["2", "3", "0", "1", "4"]
+    assert Reach.of(["0", "1", "2", "3", "4"]).names == "2,3,0,1,4"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert gpus.indices() == ["2", "1"]
 
 
 @LINUX

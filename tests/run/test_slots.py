@@ -33,6 +33,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         for name in devices:
             (tmp_path / name).touch()
         monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+        monkeypatch.setattr(gpus, "DRIVER", tmp_path / "nothing")
         monkeypatch.setattr("sys.platform", "linux")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
@@ -68,6 +69,9 @@ def test_what_is_offered_of_one_kind_has_a_bound(monkeypatch: pytest.MonkeyPatch
         (["nvidia0"], "-1", []),
         (["nvidia3"], None, ["gpu3"]),
         (["nvidia3", "nvidia5"], "1,0", ["gpu5", "gpu3"]),
+        (["nvidia1", "nvidia2"], "1,2,0", ["gpu2"]),  # what CUDA stops reading at
+        (["nvidia0", "nvidia1"], "0,-1,1", ["gpu0"]),
+        (["nvidia0", "nvidia1"], "1,1,0", ["gpu1", "gpu0"]),
         (["nvidia0"], "GPU-3c1", ["gpuGPU-3c1"]),
         ([], "0", []),
     ],

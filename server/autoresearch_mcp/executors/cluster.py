@@ -202,7 +202,7 @@ class Cluster:
                 for kept in self.ray.get(queue(self.ray).kept.remote(), timeout=LOOK):
                     for kind, count in kept.items():
                         free[kind] = free.get(kind, 0.0) + count
-        return {kind: (count - free.get(kind, 0.0), count) for kind, count in there.items()}
+        return {kind: (max(0.0, count - free.get(kind, 0.0)), count) for kind, count in there.items()}
 
     def _holder(self, name: str) -> Any:
         """The actor that holds a run, placed or waiting for room; None where there is none, or none any more. One that has held

@@ -53,7 +53,7 @@ KEPT = 1 << 20  # bytes of each log's end that are kept for who comes later
 POLL, ASK = 0.05, 0.5  # seconds between looks at the host, and at whether the run shall stop
 ENDING, LEAVING = 120.0, 5.0  # seconds that a host has to end its run, and Ray to end this process
 STAYS = 300.0  # seconds after which an actor ends with its run, though others wait: others than we may want its room
-TURN, RENEW = 10.0, 2.0  # seconds that the queue has to say which run is next, and until it is asked again
+TURN, RENEW = 10.0, 5.0  # seconds that the queue has to say which run is next, and until it is asked again
 STAYS_IDLE, SETTING = 30.0, "AUTORESEARCH_RAY_IDLE"  # seconds that one without a run stays, and the variable that says so otherwise
 KIND = "ray"  # how the names of its folders begin
 
@@ -87,7 +87,7 @@ class Remote:
         self._name = name
         """Of the run that is on; the actor has that of its first."""
         self._spec: RunSpec | None = None
-        self._called = threading.Event()
+        self._called, self._swept = threading.Event(), False
         self._room: dict[str, float] = {}
         """What Ray was asked for this actor."""
         threading.Thread(target=self._stay, daemon=True).start()
@@ -108,8 +108,6 @@ class Remote:
         until = time.monotonic() + STAYS
         name: str | None = self._own
         try:
-            with suppress(OSError):
-                self._executor.sweep(KIND)
             while name is not None and self._hold(name):
                 name = self._next(until) if time.monotonic() < until else None
         finally:
@@ -174,6 +172,9 @@ class Remote:
             )
             self._carry(self._failed(order, "refused", "refused", reason))
             return False
+        if not self._swept:  # once: it asks after every run of the node
+            self._executor.sweep(KIND)
+            self._swept = True
         offered = self._offered()
         own = {name: int(count) for name, count in offered.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
         os.environ[slots.SETTING] = " ".join(f"{name}={count}" for name, count in own.items())

@@ -12,7 +12,7 @@ run it is the one's who is first noted as its holder; those that stay ask again.
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +74,31 @@ class Idle:
     """Whether it will hear then that its room is wanted."""
 
 
+def still_free(given: Sequence[Given], free: Sequence[Room], now: float) -> list[dict[str, float]]:
+    """What of that which Ray says is free is no run's that has been given just now."""
+    left = [dict(room) for room in free]
+    for one in given:
+        if not one.early and now - one.at < LAG and (node := place(one.wanted, left)) is not None:
+            for kind, count in one.wanted.items():
+                left[node][kind] -= count
+    return left
+
+
+def in_the_way(wanted: Room, free: Mapping[str, Room], idle: Mapping[str, Idle]) -> list[str]:
+    """Those who must leave so that a node has room for a run; nobody where one has, or none would have."""
+    if place(wanted, list(free.values())) is not None:
+        return []
+    for node, room in free.items():
+        left, leaving = {node: dict(room)}, list[str]()
+        for actor, one in idle.items():
+            if one.node == node and one.kept.keys() & wanted.keys():
+                _add(left, node, one.kept)
+                leaving.append(actor)
+                if place(wanted, [left[node]]) is not None:
+                    return leaving
+    return []
+
+
 class Turns:
     """Which of the runs that wait is given to Ray next."""
 
@@ -106,11 +131,7 @@ class Turns:
     def _next(
         self, waiting: Mapping[str, Ticket], given: Sequence[Given], there: Sequence[Room], free: Sequence[Room], now: float
     ) -> tuple[str, bool] | None:
-        left = [dict(room) for room in free]
-        for one in given:
-            if not one.early and now - one.at < LAG and (node := place(one.wanted, left)) is not None:
-                for kind, count in one.wanted.items():
-                    left[node][kind] -= count
+        left = still_free(given, free, now)
         early = [one.wanted for one in given if one.early or now - one.at > SETTLED]
         early = [wanted for wanted in early if place(wanted, there) is not None]
         held: set[str] = set()
@@ -183,16 +204,17 @@ class Queue:
             if actor not in self._recent(actors_of) or node in self._recent(_draining):
                 if before is not None:
                     self._taken.pop(before.told, None)
+                    self._asked.set()
                 return None
             if before is not None and before.told:
                 return before.told
             self._see()
-            given = self._given = self._not_begun()
+            given = self._given = self._not_begun(self._recent(actors_of))
             alike = [(its.early, name) for name, its in given.items() if its.wanted == kept and name not in self._taken]
             name = next((name for early, name in alike if early), None)
             if name is None:
                 free = {one: dict(room) for one, room in self._recent(_free).items()}
-                _add(free, node, kept, 1)
+                _add(free, node, kept)
                 there = self._recent(nodes_of)
                 turn = self._turns.next(self._waiting, list(given.values()), there, list(free.values()), time.monotonic(), kept)
                 name = turn[0] if turn else None
@@ -202,7 +224,7 @@ class Queue:
                 self._waiting.pop(name, None)
                 self._taken[name] = time.monotonic()
                 self._handles[name] = self._handles.get(actor)
-            elif stays and not (before and before.leaves) and not self._waiting and not any(its.early for its in given.values()):
+            elif stays and not (before and before.leaves) and not self._is_wanted(kept, list(given.values())):
                 self._idle[actor] = Idle(node, kept, time.monotonic())
                 return STAY
             return name
@@ -219,42 +241,53 @@ class Queue:
             self._asked.clear()
 
     def _look(self) -> None:
-        """Gives Ray the runs that wait and for which there is room."""
+        """Gives Ray the runs that wait and for which there is room, or tells them to who stays for them."""
+        if self._idle:
+            self._staying()
         self._see()
         if not self._waiting:
             return
-        self._given = self._not_begun()
+        given = self._given = self._not_begun()
         there, idle = nodes_of(self._ray), self._staying()
         free = {node: dict(room) for node, room in _free(self._ray).items()}
-        with_idle = {node: dict(room) for node, room in free.items()}
-        for one in idle.values():
-            _add(with_idle, one.node, one.kept, 1)
         while True:
             now = time.monotonic()
-            turn = self._turns.next(self._waiting, list(self._given.values()), there, list(with_idle.values()), now)
+            with_idle = {node: dict(room) for node, room in free.items()}
+            for one in idle.values():
+                _add(with_idle, one.node, one.kept)
+            turn = self._turns.next(self._waiting, list(given.values()), there, list(with_idle.values()), now)
             if turn is None:
                 return
             name, early = turn
             ticket = self._waiting.pop(name)
-            if (actor := next((actor for actor, one in idle.items() if one.kept == ticket.wanted), None)) is not None:
-                idle[actor].told, self._taken[name] = name, now
+            actor = None if early else next((actor for actor, one in idle.items() if one.kept == ticket.wanted), None)
+            if actor is not None:
+                idle.pop(actor).told, self._taken[name] = name, now
                 self._handles[name] = self._handles.get(actor)
-                one = idle.pop(actor)
-                _add(with_idle, one.node, one.kept, -1)
                 self._call(actor)
                 continue
             self._give(name, ticket)
-            self._given[name] = Given(ticket.wanted, now, early)
-            if place(ticket.wanted, list(free.values())) is None:  # Ray has it in hand, and places it when they have left
-                for actor, one in idle.items():
-                    one.leaves = True
-                    self._call(actor)
+            left = dict(zip(free, still_free(list(given.values()), list(free.values()), now), strict=True))
+            leaving = [] if early else in_the_way(ticket.wanted, left, idle)
+            for actor in leaving:  # Ray has it in hand, and places it when they have left
+                idle.pop(actor).leaves = True
+                self._call(actor)
+            given[name] = Given(ticket.wanted, now, early or bool(leaving))
 
     def _staying(self) -> dict[str, Idle]:
-        """Those of whom nothing is wanted yet."""
-        now = time.monotonic()
-        self._idle = {actor: one for actor, one in self._idle.items() if now - one.at < SILENT}
+        """Those of whom nothing is wanted yet. What was told to one that is gone waits again."""
+        now, names, draining = time.monotonic(), self._recent(actors_of), self._recent(_draining)
+        for actor, one in list(self._idle.items()):
+            if actor not in names or one.node in draining or now - one.at > SILENT:
+                self._taken.pop(self._idle.pop(actor).told, None)
         return {actor: one for actor, one in self._idle.items() if not one.told and not one.leaves}
+
+    def _is_wanted(self, kept: Room, given: Sequence[Given]) -> bool:
+        """Whether a run waits for some of the room that somebody keeps."""
+        there, now = self._recent(nodes_of), time.monotonic()
+        waiting = [ticket.wanted for ticket in self._waiting.values()]
+        pending = [one.wanted for one in given if one.early or now - one.at > SETTLED]
+        return any(wanted.keys() & kept.keys() and place(wanted, there) is not None for wanted in (*waiting, *pending))
 
     def _call(self, actor: str) -> None:
         with suppress(Exception):  # it asks again in any case, or is gone, and its run is seen to wait again
@@ -286,9 +319,9 @@ class Queue:
             self._table.drop(WAITING, name)
             return None
 
-    def _not_begun(self) -> dict[str, Given]:
-        """The runs that Ray has and that have not begun."""
-        there = actors_of(self._ray)
+    def _not_begun(self, there: Collection[str] | None = None) -> dict[str, Given]:
+        """The runs that Ray has and that have not begun; `there`: the actors of ours, where they are known."""
+        there = actors_of(self._ray) if there is None else there
         if self._given is None:
             self._given = {}
             for name in there:
@@ -339,11 +372,11 @@ def _draining(ray: Any) -> Mapping[str, Any]:
     return ray._private.state.state.get_draining_nodes()
 
 
-def _add(free: dict[str, dict[str, float]], node: str, kept: Room, sign: int) -> None:
-    """What somebody keeps of a node to what is free of it; `sign`: 1 or -1."""
+def _add(free: dict[str, dict[str, float]], node: str, kept: Room) -> None:
+    """What somebody keeps of a node to what is free of it."""
     if (room := free.get(node)) is not None:
         for kind, count in kept.items():
-            room[kind] = room.get(kind, 0.0) + sign * count
+            room[kind] = room.get(kind, 0.0) + count
 
 
 def queue(ray: Any) -> Any:

@@ -111,9 +111,9 @@ def _described(entry: Entry) -> str:
     return description
 
 
-def combine(session: Session, numbers: Sequence[int]) -> None:
-    """Merges what experiments of this or another session changed into the editable file, which must be the best's. Raises
-    NotAllowedError, NotFoundError.
+def combine(session: Session, numbers: Sequence[int]) -> bytes:
+    """Merges what experiments of this or another session changed into the editable file, which must be the best's. Returns what it
+    holds now. Raises NotAllowedError, NotFoundError.
     """
     with session.step("combine"):
         file, name = session.file(), session.task.files.editable
@@ -128,18 +128,19 @@ def combine(session: Session, numbers: Sequence[int]) -> None:
         patches.check_syntax(name, merged.decode())
         check_size(session.task.files, merged.decode())
         session.worktree.write(merged)
+        return merged
 
 
 def run_merged(session: Session, numbers: Sequence[int], description: str, hypothesis: str | None = None) -> tuple[int, str]:
-    """Merges what these experiments changed and runs it; on another best a change is tried again. Where it cannot be run, the file
-    is as it was. Returns what `Session.run_experiment` does. Raises AutoresearchError.
+    """Merges what these experiments changed and runs it; on another best a change is tried again. Where that is no experiment in
+    the end, the file is as it was. Returns what `Session.run_experiment` does. Raises AutoresearchError.
     """
-    combine(session, numbers)
+    merged, known = combine(session, numbers), len(session.state.experiments)
     try:
         return session.run_experiment(description, hypothesis, replicate=True)
-    except AutoresearchError:
+    except BaseException:
         with session.step("combine"):
-            if session.file().edited:
+            if len(session.state.experiments) == known and session.read().text.encode() == merged:
                 session.worktree.write(session.blob(session.state.head_commit))
         raise
 

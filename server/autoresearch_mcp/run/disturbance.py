@@ -13,8 +13,8 @@ find no way to have its score set aside. So throttling by heat and by the card's
 about; and a run that ends early is measured over SPAN all the same, for it could end when others happen to be busy. Steal is the
 one figure that depends on the run at all: the host takes nothing from cores that nobody wants.
 
-What it costs: one look at all processes a second, less often where that takes more than a hundredth of a core for all slots in use
-together.
+What it costs: one look at all processes a second, less often, but every LONGEST seconds, where that takes more than a hundredth of a
+core for all slots in use together.
 """
 
 import os
@@ -34,6 +34,7 @@ QUIET, LEAST = 0.05, 0.1  # share of the cores granted; of one core
 WATCHED = {"training": "during training", "evaluation": "during scoring"}  # by phase of the clock, in words
 SPAN, SHORTEST = 30.0, 5.0  # seconds that training is measured over at least, where the budget is as long; and scoring
 INTERVAL, SHARE = 1.0, 0.01  # seconds between looks; share of a core that looking may take, for all slots in use
+LONGEST = 5.0  # seconds between looks, whatever they take
 BRIEF = 0.1  # seconds of a phase that is not watched, which are not worth a look: they count for the next
 INITIAL = "pid:[4026531836]"  # the first namespace of processes, whose numbers are those that a driver tells
 
@@ -149,7 +150,7 @@ class Watch:
             for gpu in self.gpus:
                 self._look_at_gpu(gpu, found, passed / len(self.gpus))
         now = time.monotonic()
-        self._next = now + max(INTERVAL, (now - began) / SHARE * (1 + len(others)))
+        self._next = now + min(LONGEST, max(INTERVAL, (now - began) / SHARE * (1 + len(others))))
 
     def _look_at_gpu(self, gpu: nvidia.Device, found: Taken, passed: float) -> None:
         """Others on the GPU count where their numbers are those that are seen here, which in a container they are not."""

@@ -1,38 +1,54 @@
 """The GPUs of this machine: which there are, and what of them a run that holds some is let at.
 
 A GPU is known by the number of its device file, which it keeps in a container that has no other, or by the UUID that
-CUDA_VISIBLE_DEVICES names it by. CUDA counts otherwise: those whose files it can open, from 0.
+CUDA_VISIBLE_DEVICES names it by. CUDA counts otherwise: those whose files it can open, from 0, by their places on the PCI bus.
 """
 
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch_mcp.run import nvidia
 
 DEVICES = Path("/dev")
+DRIVER = Path("/proc/driver/nvidia/gpus")  # has a folder for each GPU of the machine, named after its place on the bus
 ACCELERATORS = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
 """Device files of NVIDIA and AMD accelerators."""
 
 
 def indices() -> list[str]:
-    """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through. Asks no driver."""
+    """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through: as CUDA reads it, up to the first number that is
+    none. Asks no driver.
+    """
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return ["0"]  # Metal has one
     found = numbers()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not found:
         return found
-    named = [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
-    return [found[int(name)] if name.isdigit() and int(name) < len(found) else name for name in named]
+    named: dict[str, None] = {}
+    for name in map(str.strip, visible.split(",")):
+        if re.fullmatch(r"-?\d*", name):
+            if not name.isdigit() or int(name) >= len(found):
+                break
+            name = found[int(name)]
+        named[name] = None
+    return list(named)
 
 
 def numbers() -> list[str]:
-    """Of all NVIDIA GPUs that have a device file here."""
-    return sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
+    """Of all NVIDIA GPUs that have a device file here, as CUDA counts them; those of whose place nothing is known come last."""
+    there = sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
+    on_bus: list[str] = []
+    for path in sorted(DRIVER.glob("*/information")):
+        with suppress(OSError):
+            on_bus += re.findall(r"^Device Minor:\s*(\d+)", path.read_text(errors="replace"), re.MULTILINE)
+    return sorted(there, key=lambda number: on_bus.index(number) if number in on_bus else len(on_bus))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import math
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -232,13 +233,13 @@ def _look(folder: Path, ours: Path, session: str, wanted: Mapping[str, int], the
     any; most looks find too few, and are no more than that.
     """
 
-    def free_of(kind: str) -> list[str]:
-        return [name for name in there.get(kind, []) if not is_locked(f"{folder}/{name}.lock")]
+    def free_of(kind: str) -> Iterator[str]:
+        return (name for name in there.get(kind, []) if not is_locked(f"{folder}/{name}.lock"))
 
-    if any(len(free_of(kind)) < count for kind, count in wanted.items()):  # whoever's turn it is
+    if any(len(list(islice(free_of(kind), count))) < count for kind, count in wanted.items()):  # whoever's turn it is
         return None
     with locked(folder / "turn.lock", "slots"):
-        free = {kind: free_of(kind) for kind in there}
+        free = {kind: list(free_of(kind)) for kind in there}
         for ticket in waiting(folder, ours):
             chosen = {kind: free.get(kind, [])[:count] for kind, count in ticket.wanted.items()}
             enough = all(len(chosen[kind]) == count for kind, count in ticket.wanted.items())
