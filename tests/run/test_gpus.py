@@ -77,7 +77,9 @@ def test_places_are_those_on_the_bus_which_device_files_need_not_follow(
     files(0, 1, 2, 3, 4)
     for place, minor in (("0000:07:00.0", 2), ("0000:0a:00.0", 3), ("0000:47:00.0", 0), ("0000:4d:00.0", 1), ("0000:87:00.0", 9)):
         (tmp_path / "gpus" / place).mkdir(parents=True)
-        (tmp_path / "gpus" / place / "information").write_text(f"Model: \t\t NVIDIA A100\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n")
+        (tmp_path / "gpus" / place / "information").write_text(
+            f"Model: \t\t NVIDIA A100\nDevice Minor: \t {minor}\nGPU Excluded:\t No\n"
+        )
     assert gpus.indices() == ["2", "3", "0", "1", "4"]
     assert Reach.of(["0", "1", "2", "3", "4"]).names == "2,3,0,1,4"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")

@@ -13,8 +13,8 @@ find no way to have its score set aside. So throttling by heat and by the card's
 about; and a run that ends early is measured over SPAN all the same, for it could end when others happen to be busy. Steal is the
 one figure that depends on the run at all: the host takes nothing from cores that nobody wants.
 
-What it costs: one look at all processes a second, less often, but every LONGEST seconds, where that takes more than a hundredth of a
-core for all slots in use together.
+What it costs: one look at all processes a second; less often, but every LONGEST seconds, where that takes more than a hundredth of
+a core for all slots in use together.
 """
 
 import os
