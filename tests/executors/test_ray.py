@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,7 @@ from autoresearch_mcp.executors.ray import Link, RayExecutor, Unanswered
 from autoresearch_mcp.executors.relay import MARK
 from autoresearch_mcp.executors.remote import Remote
 from autoresearch_mcp.executors.table import NAMESPACE, STAY, WAITING, Order, Ticket, Wants, packed, uses
-from autoresearch_mcp.executors.turns import Given, Queue, Turns
+from autoresearch_mcp.executors.turns import Given, Idle, Queue, Turns, in_the_way
 from autoresearch_mcp.files import locked
 from autoresearch_mcp.loop import batch
 from autoresearch_mcp.loop.batch import Entry
@@ -404,7 +405,7 @@ class Asked(Queue):
             self._table[WAITING, f"run-{ticket.run}"] = ticket.written()
         self._turns, self._waiting, self._given, self._taken = Turns(), {}, dict(pending or {}), {}
         self._handles, self._lock, self._idle = {}, threading.Lock(), {}
-        self.called, self._asked = list[str](), threading.Event()
+        self.called, self._asked, self._seen = list[str](), threading.Event(), {}
         self._call, self._recent = self.called.append, lambda look: look(self._ray)
 
     def told(self, kept: float = 1.0, stays: bool = False) -> str | None:
@@ -518,6 +519,41 @@ def test_who_stays_leaves_where_its_room_is_wanted_otherwise_and_only_then(
     for ticket in come:  # whatever still waits
         queue._table.drop(WAITING, f"run-{ticket.run}")  # pyright: ignore[reportPrivateUsage]
     assert queue.take("run-0", "n", kept, True) == (None if leaves else STAY)
+
+
+def test_a_run_that_was_given_a_moment_ago_is_not_forgotten_by_who_asks_then(monkeypatch: pytest.MonkeyPatch):
+    queue = Asked()
+    monkeypatch.setattr(queue, "_recent", partial(Queue._recent, queue))  # pyright: ignore[reportPrivateUsage]
+
+    def give(name: str, ticket: Ticket) -> None:
+        queue._ray.util.list_named_actors().append({"namespace": NAMESPACE, "name": name})
+        queue._table.drop(WAITING, name)  # pyright: ignore[reportPrivateUsage]
+
+    monkeypatch.setattr(queue, "_give", give)
+    assert queue.told(stays=True) == STAY
+    queue.comes(wants(1, seat=1, core=1))
+    assert queue.told(stays=True) is None and set(queue._given or {}) == {"run-1"}  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "free", "idle", "leave"),
+    [
+        ({"seat": 1.0}, {"n": {"seat": 1.0}}, {"a": ("n", {"seat": 1.0})}, []),
+        ({"seat": 2.0}, {"n": {}}, {"a": ("n", {"seat": 1.0}), "b": ("n", {"seat": 2.0})}, ["b"]),
+        ({"seat": 1.0, "core": 1.0}, {"n": {"core": 2.0}}, {"a": ("n", {"core": 1.0}), "b": ("n", {"seat": 1.0})}, ["b"]),
+        (
+            {"seat": 2.0},
+            {"n": {}, "m": {}},
+            {"a": ("n", {"seat": 1.0}), "b": ("n", {"seat": 1.0}), "c": ("m", {"seat": 2.0})},
+            ["c"],
+        ),
+        ({"seat": 3.0}, {"n": {"seat": 1.0}}, {"a": ("n", {"seat": 1.0}), "b": ("m", {"seat": 3.0})}, []),
+    ],
+)
+def test_no_more_leave_than_must(
+    wanted: dict[str, float], free: dict[str, dict[str, float]], idle: dict[str, tuple[str, dict[str, float]]], leave: list[str]
+):
+    assert in_the_way(wanted, free, {actor: Idle(node, kept, 0.0) for actor, (node, kept) in idle.items()}) == leave
 
 
 @pytest.mark.parametrize("how", ["draining", "dead", "dead and never asked again"])

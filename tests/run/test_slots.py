@@ -71,6 +71,8 @@ def test_what_is_offered_of_one_kind_has_a_bound(monkeypatch: pytest.MonkeyPatch
         (["nvidia3", "nvidia5"], "1,0", ["gpu5", "gpu3"]),
         (["nvidia1", "nvidia2"], "1,2,0", ["gpu2"]),  # what CUDA stops reading at
         (["nvidia0", "nvidia1"], "0,-1,1", ["gpu0"]),
+        (["nvidia0"], "NoDevFiles", []),  # as Slurm has it for a job without GPUs
+        (["nvidia0", "nvidia3x"], None, ["gpu0"]),
         (["nvidia0", "nvidia1"], "1,1,0", ["gpu1", "gpu0"]),
         (["nvidia0"], "GPU-3c1", ["gpuGPU-3c1"]),
         ([], "0", []),

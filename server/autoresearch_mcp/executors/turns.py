@@ -12,7 +12,7 @@ run it is the one's who is first noted as its holder; those that stay ask again.
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -85,18 +85,23 @@ def still_free(given: Sequence[Given], free: Sequence[Room], now: float) -> list
 
 
 def in_the_way(wanted: Room, free: Mapping[str, Room], idle: Mapping[str, Idle]) -> list[str]:
-    """Those who must leave so that a node has room for a run; nobody where one has, or none would have."""
-    if place(wanted, list(free.values())) is not None:
-        return []
-    for node, room in free.items():
-        left, leaving = {node: dict(room)}, list[str]()
-        for actor, one in idle.items():
-            if one.node == node and one.kept.keys() & wanted.keys():
-                _add(left, node, one.kept)
-                leaving.append(actor)
-                if place(wanted, [left[node]]) is not None:
-                    return leaving
-    return []
+    """Those who must leave so that a node has room for a run, as few as that takes; nobody where one has, or none would have."""
+
+    def has_room(node: str, without: Mapping[str, Idle]) -> bool:
+        left = {node: dict(free[node])}
+        for one in without.values():
+            _add(left, node, one.kept)
+        return place(wanted, [left[node]]) is not None
+
+    found: list[list[str]] = []
+    for node in free:
+        leaving = {actor: one for actor, one in idle.items() if one.node == node and one.kept.keys() & wanted.keys()}
+        if has_room(node, leaving):
+            for actor in list(leaving):
+                fewer = {other: one for other, one in leaving.items() if other != actor}
+                leaving = fewer if has_room(node, fewer) else leaving
+            found.append(list(leaving))
+    return min(found, key=len, default=list[str]())
 
 
 class Turns:
@@ -209,7 +214,7 @@ class Queue:
             if before is not None and before.told:
                 return before.told
             self._see()
-            given = self._given = self._not_begun(self._recent(actors_of))
+            given = self._given = self._not_begun()
             alike = [(its.early, name) for name, its in given.items() if its.wanted == kept and name not in self._taken]
             name = next((name for early, name in alike if early), None)
             if name is None:
@@ -224,7 +229,7 @@ class Queue:
                 self._waiting.pop(name, None)
                 self._taken[name] = time.monotonic()
                 self._handles[name] = self._handles.get(actor)
-            elif stays and not (before and before.leaves) and not self._is_wanted(kept, list(given.values())):
+            elif stays and not (before and before.leaves) and not self._is_wanted(kept):
                 self._idle[actor] = Idle(node, kept, time.monotonic())
                 return STAY
             return name
@@ -282,9 +287,10 @@ class Queue:
                 self._taken.pop(self._idle.pop(actor).told, None)
         return {actor: one for actor, one in self._idle.items() if not one.told and not one.leaves}
 
-    def _is_wanted(self, kept: Room, given: Sequence[Given]) -> bool:
+    def _is_wanted(self, kept: Room) -> bool:
         """Whether a run waits for some of the room that somebody keeps."""
         there, now = self._recent(nodes_of), time.monotonic()
+        given = [one for name, one in (self._given or {}).items() if name not in self._taken]
         waiting = [ticket.wanted for ticket in self._waiting.values()]
         pending = [one.wanted for one in given if one.early or now - one.at > SETTLED]
         return any(wanted.keys() & kept.keys() and place(wanted, there) is not None for wanted in (*waiting, *pending))
@@ -319,9 +325,9 @@ class Queue:
             self._table.drop(WAITING, name)
             return None
 
-    def _not_begun(self, there: Collection[str] | None = None) -> dict[str, Given]:
-        """The runs that Ray has and that have not begun; `there`: the actors of ours, where they are known."""
-        there = actors_of(self._ray) if there is None else there
+    def _not_begun(self) -> dict[str, Given]:
+        """The runs that Ray has and that have not begun."""
+        there = actors_of(self._ray)  # now: one that was given a moment ago would be forgotten
         if self._given is None:
             self._given = {}
             for name in there:
@@ -363,8 +369,9 @@ class Queue:
 
 
 def _free(ray: Any) -> Mapping[str, Room]:
-    """What Ray says is free, by node."""
-    return ray._private.state.available_resources_per_node()
+    """What Ray says is free, by node, of those that stay."""
+    draining = _draining(ray)
+    return {node: room for node, room in ray._private.state.available_resources_per_node().items() if node not in draining}
 
 
 def _draining(ray: Any) -> Mapping[str, Any]:

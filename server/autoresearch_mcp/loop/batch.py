@@ -11,6 +11,7 @@ from autoresearch_mcp.loop import changes, commits, limits, patches, rules
 from autoresearch_mcp.loop.rows import LEARNED
 from autoresearch_mcp.loop.session import DESCRIPTION, Session
 from autoresearch_mcp.loop.sizes import check_size
+from autoresearch_mcp.record.events import SessionStarted
 from autoresearch_mcp.record.experiments import ExperimentState
 from autoresearch_mcp.record.state import SessionState
 from autoresearch_mcp.text import format_score, one_line
@@ -61,9 +62,12 @@ def comparable(session: Session) -> dict[str, SessionState]:
     return {
         tag: state
         for tag, state in sessions.items()
-        if tag == session.tag
-        or ((state.started.file, state.started.metric) == (own.file, own.metric) and state.started.examines is None)
+        if tag == session.tag or (_measures(state.started) == _measures(own) and state.started.examines is None)
     }
+
+
+def _measures(started: SessionStarted) -> tuple[str, str, str]:
+    return started.file, started.metric, started.direction
 
 
 def comparable_experiment(session: Session, number: int) -> ExperimentState | None:

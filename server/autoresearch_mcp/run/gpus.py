@@ -22,7 +22,7 @@ ACCELERATORS = ("nvidia*", "nvidia-caps/*", "kfd", "dri/*")
 
 
 def indices() -> list[str]:
-    """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through: as CUDA reads it, up to the first number that is
+    """The machine's GPUs, of NVIDIA those that CUDA_VISIBLE_DEVICES lets through: as CUDA reads it, up to the first name that is
     none. Asks no driver.
     """
     if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -33,17 +33,19 @@ def indices() -> list[str]:
         return found
     named: dict[str, None] = {}
     for name in map(str.strip, visible.split(",")):
-        if re.fullmatch(r"-?\d*", name):
-            if not name.isdigit() or int(name) >= len(found):
-                break
-            name = found[int(name)]
-        named[name] = None
+        if name.isdecimal() and int(name) < len(found):
+            named[found[int(name)]] = None
+        elif re.fullmatch(r"(GPU|MIG)-[\w-]+", name):
+            named[name] = None
+        else:
+            break
     return list(named)
 
 
 def numbers() -> list[str]:
     """Of all NVIDIA GPUs that have a device file here, as CUDA counts them; those of whose place nothing is known come last."""
-    there = sorted((path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*")), key=int)
+    names = (path.name.removeprefix("nvidia") for path in DEVICES.glob("nvidia[0-9]*"))
+    there = sorted((name for name in names if name.isdecimal()), key=int)
     on_bus: list[str] = []
     for path in sorted(DRIVER.glob("*/information")):
         with suppress(OSError):
