@@ -23,6 +23,8 @@ from conftest import lay_out, supervise
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="other processes are watched on Linux alone")]
 LEVELS = [pytest.param(level, marks=pytest.mark.needs(level)) for level in ("landlock", "bubblewrap")]
+ITSELF, STRANGER, NEIGHBOUR = (f"{name}{os.getpid() % 10**5}" for name in ("itself", "stranger", "neighbour"))
+"""Names of processes: those that other tests start meanwhile, in another process, have others."""
 
 PRELUDE = """
 import ctypes, os, signal, sys, time
@@ -79,7 +81,7 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def watched(folder: Path, work: str, level: str = "none", **changes: str) -> tuple[RunEnded, dict[str, dict[str, float]]]:
     """The result of a run through the real supervisor, and the seconds that it found others took, by phase and name."""
-    spec = lay_out(folder, PRELUDE.replace("@NAME@", "itself") + work + DONE, **changes).model_copy(update={"enforcement": level})
+    spec = lay_out(folder, PRELUDE.replace("@NAME@", ITSELF) + work + DONE, **changes).model_copy(update={"enforcement": level})
     spec.path.write_text(spec.model_dump_json())
     (one,) = supervise(spec, TELLS)
     return one, json.loads((spec.folder / "taken.json").read_text())
@@ -105,21 +107,21 @@ def test_a_busy_process_of_another_session_marks_the_row(
     tmp_path: Path, start: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv(disturbance.SETTING)
-    start("stranger", "while True: pass\n")
+    start(STRANGER, "while True: pass\n")
     one, found = watched(tmp_path, "time.sleep(4)\n", budget_seconds="4")
-    assert found["training"]["stranger"] > 1
+    assert found["training"][STRANGER] > 1
     said = r"other processes \(most: .+\) took [0-9.]+ of [0-9.]+ cores? during training"
     assert re.match(said, one.disturbed) and one.outcome == "scored"
     assert one.hardware and re.fullmatch("[0-9a-f]{8}", one.machine)
 
 
 def test_load_while_it_is_scored_is_told_from_load_while_it_trains(tmp_path: Path, start: Callable[..., object]):
-    start("stranger", "while True: pass\n")
+    start(STRANGER, "while True: pass\n")
     spec = lay_out(tmp_path, DONE)
     (spec.scoring / "score.py").write_text("import time\ntime.sleep(3)\nprint(1)\n")
     supervise(spec, TELLS)
     found = json.loads((spec.folder / "taken.json").read_text())
-    assert found["evaluation"]["stranger"] > 1 > found["training"].get("stranger", 0)
+    assert found["evaluation"][STRANGER] > 1 > found["training"].get(STRANGER, 0)
 
 
 def test_programs_that_live_for_a_moment_count_when_they_are_collected(start: Callable[..., object]):
@@ -158,20 +160,20 @@ def test_runs_of_other_slots_are_noise_of_the_class_and_no_disturbance(start: Ca
         f"held = try_lock(Path({str(slots.slots_folder())!r}) / 'gpu7.lock')\nslots._say_who(held)\nprint('up', flush=True)\n"
         "if os.fork() == 0:\n    while True: pass\ntime.sleep(60)\n"
     )
-    holder = start("neighbour", holds)
+    holder = start(NEIGHBOUR, holds)
     assert holder.stdout is not None and holder.stdout.readline() == "up\n"
     assert slots.holders(slots.slots_folder()) == {holder.pid}
     hardware, by = seen(watching())
-    assert hardware.endswith("beside 1 other slot") and by.get("neighbour", 0) < 0.1
+    assert hardware.endswith("beside 1 other slot") and by.get(NEIGHBOUR, 0) < 0.1
 
 
 def test_programs_of_ours_do_not_count(start: Callable[..., object]):
     """A run that prints without end has the server read without end."""
     watch = watching()
     start("server", "while True: pass\n", words=["autoresearch_mcp.cli", "serve"])
-    start("stranger", "while True: pass\n")
+    start(STRANGER, "while True: pass\n")
     _, by = seen(watch)
-    assert by["stranger"] > 0.5 > by.get("server", 0)
+    assert by[STRANGER] > 0.5 > by.get("server", 0)
 
 
 # --- what a run might try ---------------------------------------------------------------------------------------------
@@ -230,7 +232,7 @@ while time.monotonic() < end:
 def test_nothing_that_a_run_does_counts_as_others(tmp_path: Path, level: str, attack: str):
     one, found = watched(tmp_path, ATTACKS[attack], level)
     assert one.outcome == "scored", one.excerpt
-    ours = [name for phase in found.values() for name in phase if name in ("itself", "daemon") or name.startswith("k")]
+    ours = [name for phase in found.values() for name in phase if name in (ITSELF, "daemon") or name.startswith("k")]
     assert not ours, found
 
 
@@ -244,7 +246,7 @@ def test_a_run_can_neither_leave_its_cores_nor_have_its_crashes_handled(tmp_path
         "try:\n    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n    print('set')\nexcept (OSError, ValueError):\n    print('kept')\n"
         "print(sorted(os.sched_getaffinity(0)), os.environ['OMP_NUM_THREADS'])\n"
     )
-    spec = lay_out(tmp_path, PRELUDE.replace("@NAME@", "itself") + work + DONE).model_copy(update={"enforcement": level})
+    spec = lay_out(tmp_path, PRELUDE.replace("@NAME@", ITSELF) + work + DONE).model_copy(update={"enforcement": level})
     spec.path.write_text(spec.model_dump_json())
     (one,) = supervise(spec, f"import os\nos.sched_setaffinity(0, [{cores[1]}])")
     assert spec.log.read_text() == f"kept\n[{cores[1]}] 1\n", one
