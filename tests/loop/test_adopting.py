@@ -88,28 +88,27 @@ def test_what_overlaps_is_not_taken_over(there: Session, here: Session):
     assert here.position().phase == "ready"
 
 
-def test_where_it_cannot_be_run_the_file_is_as_it_was(here: Session, monkeypatch: pytest.MonkeyPatch):
-    before = here.read().text
+def fails(session: Session, monkeypatch: pytest.MonkeyPatch, place: object, name: str, error: AutoresearchError) -> None:
+    """Has adopting fail where `place` does what is named."""
 
     def full(*_: object) -> None:
-        raise NotAllowedError("the disk is full")
+        raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(here.runs, "first", full)
-        with pytest.raises(NotAllowedError, match="disk is full"):
-            batch.adopt(here, 2)
+        patch.setattr(place, name, full)
+        with pytest.raises(type(error), match="disk is full"):
+            batch.adopt(session, 2)
+
+
+def test_where_it_cannot_be_run_the_file_is_as_it_was(here: Session, monkeypatch: pytest.MonkeyPatch):
+    before = here.read().text
+    fails(here, monkeypatch, here.runs, "first", NotAllowedError("the disk is full"))
     assert here.read().text == before and here.position().phase == "ready"
     assert ended(here, adopted(here, 2)).score == 8.0
 
 
 def test_what_is_recorded_and_could_not_be_started_can_be_run_again(here: Session, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: object) -> None:
-        raise WorkspaceError("the disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(here.executor, "start", full)
-        with pytest.raises(WorkspaceError, match="disk is full"):
-            batch.adopt(here, 2)
+    fails(here, monkeypatch, here.executor, "start", WorkspaceError("the disk is full"))
     number = here.state.experiments[-1].number
     assert "b = 2.0" in here.read().text and here.experiment(number).failure == "lost"
     assert run(here, "again") == number

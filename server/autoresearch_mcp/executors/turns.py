@@ -88,10 +88,8 @@ def in_the_way(wanted: Room, free: Mapping[str, Room], idle: Mapping[str, Idle])
     """Those who must leave so that a node has room for a run, as few as that takes; nobody where one has, or none would have."""
 
     def has_room(node: str, without: Mapping[str, Idle]) -> bool:
-        left = {node: dict(free[node])}
-        for one in without.values():
-            _add(left, node, one.kept)
-        return place(wanted, [left[node]]) is not None
+        left = _with({node: free[node]}, [(node, one.kept) for one in without.values()])
+        return place(wanted, list(left.values())) is not None
 
     found: list[list[str]] = []
     for node in free:
@@ -218,8 +216,7 @@ class Queue:
             alike = [(its.early, name) for name, its in given.items() if its.wanted == kept and name not in self._taken]
             name = next((name for early, name in alike if early), None)
             if name is None:
-                free = {one: dict(room) for one, room in self._recent(_free).items()}
-                _add(free, node, kept)
+                free = _with(self._recent(_free), [(node, kept)])
                 there = self._recent(nodes_of)
                 turn = self._turns.next(self._waiting, list(given.values()), there, list(free.values()), time.monotonic(), kept)
                 name = turn[0] if turn else None
@@ -247,19 +244,16 @@ class Queue:
 
     def _look(self) -> None:
         """Gives Ray the runs that wait and for which there is room, or tells them to who stays for them."""
-        if self._idle:
-            self._staying()
+        idle = self._staying() if self._idle else {}
         self._see()
         if not self._waiting:
             return
         given = self._given = self._not_begun()
-        there, idle = nodes_of(self._ray), self._staying()
-        free = {node: dict(room) for node, room in _free(self._ray).items()}
+        there = nodes_of(self._ray)
+        free = _free(self._ray)
         while True:
             now = time.monotonic()
-            with_idle = {node: dict(room) for node, room in free.items()}
-            for one in idle.values():
-                _add(with_idle, one.node, one.kept)
+            with_idle = _with(free, [(one.node, one.kept) for one in idle.values()])
             turn = self._turns.next(self._waiting, list(given.values()), there, list(with_idle.values()), now)
             if turn is None:
                 return
@@ -369,7 +363,7 @@ class Queue:
 
 
 def _free(ray: Any) -> Mapping[str, Room]:
-    """What Ray says is free, by node, of those that stay."""
+    """What Ray says is free, by node, without those that are to go."""
     draining = _draining(ray)
     return {node: room for node, room in ray._private.state.available_resources_per_node().items() if node not in draining}
 
@@ -379,11 +373,13 @@ def _draining(ray: Any) -> Mapping[str, Any]:
     return ray._private.state.state.get_draining_nodes()
 
 
-def _add(free: dict[str, dict[str, float]], node: str, kept: Room) -> None:
-    """What somebody keeps of a node to what is free of it."""
-    if (room := free.get(node)) is not None:
-        for kind, count in kept.items():
-            room[kind] = room.get(kind, 0.0) + count
+def _with(free: Mapping[str, Room], kept: Sequence[tuple[str, Room]]) -> dict[str, dict[str, float]]:
+    """What would be free, by node, if this that is kept of nodes were too."""
+    found = {node: dict(room) for node, room in free.items()}
+    for node, room in kept:
+        for kind, count in room.items() if node in found else ():
+            found[node][kind] = found[node].get(kind, 0.0) + count
+    return found
 
 
 def queue(ray: Any) -> Any:

@@ -164,8 +164,8 @@ def adopt(session: Session, number: int) -> tuple[int, str]:
             f"Session {there} has not kept experiment {number} ({found.status}), so there is nothing to take over. To try that "
             f"change all the same: run_experiment with combine=[{number}]."
         )
-    told = f"experiment {number} of session {there}: {one_line(found.committed.description, DESCRIPTION)}"
-    return run_merged(session, [number], one_line(told, DESCRIPTION), found.committed.hypothesis)
+    description = f"experiment {number} of session {there}: {found.committed.description}"
+    return run_merged(session, [number], description, found.committed.hypothesis)
 
 
 def _unknown(session: Session, number: int) -> str:

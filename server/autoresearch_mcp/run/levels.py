@@ -216,9 +216,8 @@ class Bubblewrap:
         arguments += ["--size", str(SHARED_MEMORY), "--tmpfs", "/dev/shm"]
         kernel = "/sys" if confinement.devices else "/sys/devices/system"  # numbers of cores and nodes; drivers want the rest
         arguments += ["--ro-bind-try", kernel, kernel]
-        if confinement.devices:
-            for device in confinement.devices:
-                arguments += ["--dev-bind", str(device), str(device)]
+        for device in confinement.devices:
+            arguments += ["--dev-bind", str(device), str(device)]
         folder = str(confinement.folder)
         arguments += ["--bind", folder, folder]
         arguments += [part for path, shown in ruled if not shown for part in ("--remount-ro", str(path))]
@@ -248,9 +247,8 @@ def _rights(confinement: Confinement) -> list[str]:
         return []
     capability = users.capability_for([*interpreter_files(), confinement.folder, *confinement.readable], confinement.user)
     rights = ["--user", str(confinement.user)]
-    if confinement.devices:
-        closed = {device.stat().st_gid for device in confinement.devices if device.stat().st_mode & 0o006 != 0o006}
-        rights += [part for group in sorted(closed) for part in ("--group", str(group))]
+    closed = {device.stat().st_gid for device in confinement.devices if device.stat().st_mode & 0o006 != 0o006}
+    rights += [part for group in sorted(closed) for part in ("--group", str(group))]
     return rights if capability is None else [*rights, "--capability", str(capability)]
 
 
