@@ -166,8 +166,8 @@ def test_experiments_are_filtered_sorted_and_opened_by_keyboard(toy: Make, visit
     write_night(session, 90)
     page = visit(session)
     expect(page.locator(".stats")).to_be_visible()
-    page.keyboard.press("/")
-    expect(page.locator("#filter")).to_be_focused()
+    at_once = "() => { document.dispatchEvent(new KeyboardEvent('keydown', { key: '/' })); return document.activeElement.id; }"
+    assert page.evaluate(at_once) == "filter", "no letter that is typed on is lost"
     page.keyboard.type("wider")
     expect(page.locator(".list [role=status]")).to_contain_text("of 90")
     assert all("wider" in text for text in page.locator("td.description").all_inner_texts())
@@ -184,6 +184,12 @@ def test_experiments_are_filtered_sorted_and_opened_by_keyboard(toy: Make, visit
     dialog = page.locator("dialog")
     expect(dialog).to_be_visible()
     expect(page.locator("#experiment-title")).to_contain_text("try")
+    shown = int(page.url.rpartition("/")[2])
+    page.evaluate(
+        "() => { for (const _ of [1, 2, 3]) document.querySelector('dialog')"
+        ".dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' })); }"
+    )
+    expect(page.locator("dialog .under")).to_contain_text(f"experiment {shown - 3} of")
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
     expect(page).to_have_url(re.compile("#/experiments$"))

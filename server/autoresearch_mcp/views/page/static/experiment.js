@@ -23,8 +23,8 @@ addEventListener("hashchange", (event) => { const before = new URL(event.oldURL)
 
 let night = null;
 function step(by) {
-  const rows = night?.order ?? [];
-  const place = rows.findIndex((row) => row.number === shown) + by;
+  const rows = night?.order ?? [], at = Number(location.hash.split("/")[2]); // the one asked for last, which may not be there yet
+  const place = rows.findIndex((row) => row.number === at) + by;
   if (rows[place]) location.hash = `#/experiment/${rows[place].number}`;
 }
 

@@ -114,7 +114,12 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || writing) return;
   const place = Number(event.key);
   if (place >= 1 && place <= VIEWS.length) location.hash = `#/${VIEWS[place - 1][0]}`;
-  else if (event.key === "/") { location.hash = "#/experiments"; setTimeout(() => document.getElementById("filter")?.focus()); event.preventDefault(); }
+  else if (event.key === "/") {
+    location.hash = "#/experiments";
+    route(); // now: whoever types on would lose letters until the page has heard of the new hash
+    document.getElementById("filter")?.focus();
+    event.preventDefault();
+  }
 });
 
 // --- begin ---
