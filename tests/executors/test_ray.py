@@ -918,7 +918,7 @@ def test_who_has_held_a_run_stays_a_while_for_the_next(own: Callable[..., OneMac
         let_go(session, number)
         wait_for(lambda number=number: is_over(session, number))
         session.keep()
-        wait_for(lambda: [(use.used, use.there) for use in session.executor.in_use() if use.kind == "seat"] == [(0, 1)])  # anybody's
+        wait_for(lambda: [(use.used, use.there) for use in session.executor.in_use() if use.kind == "seat"] == [(0, 1)])
     assert pids[0] == pids[1]
     assert session.experiment(3).score == 3.0
     assert psutil.pid_exists(pids[0]) and on_nodes() == []

@@ -12,9 +12,11 @@ import pytest
 
 from autoresearch_mcp.create import create
 from autoresearch_mcp.loop.session import Session
-from autoresearch_mcp.run.usage import MAX_DEPTH, MAX_FILES, Usage, excess, usage
+from autoresearch_mcp.run import usage as looking
+from autoresearch_mcp.run.processes import descendants
+from autoresearch_mcp.run.usage import MAX_DEPTH, MAX_FILES, Memory, Usage, excess, usage
 from autoresearch_mcp.sections import Sandbox
-from conftest import TOY, ended, open_session, run, spec_of
+from conftest import TOY, ended, open_session, run, spec_of, wait_for
 
 Make = Callable[..., Session]
 DONE = "open('result.txt', 'w').write('1')\n"
@@ -35,6 +37,56 @@ time.sleep(4)
     run(session)
     assert ended(session).outcome == "scored", ended(session)
     assert 200 < (ended(session).peak_memory_mb or 0) < 400
+
+
+SHARED = """
+import os, sys, time
+held, (go, told) = bytearray(b"1") * (40 << 20), os.pipe()
+for _ in range(3):
+    if os.fork() == 0:
+        os.write(1, b"up\\n")
+        os.read(go, 1)
+        for at in range(0, len(held), 4096):
+            held[at] = 2
+        os.write(1, b"done\\n")
+        time.sleep(60)
+sys.stdin.readline()
+os.write(told, b"123")
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="proportional sizes are Linux's")
+def test_shared_memory_is_not_read_at_every_look_and_seen_when_it_is_shared_no_more(monkeypatch: pytest.MonkeyPatch):
+    read: list[int] = []
+    proportional = looking._proportional  # pyright: ignore[reportPrivateUsage]
+
+    def counted(pid: int) -> int:
+        read.append(pid)
+        return proportional(pid)
+
+    monkeypatch.setattr(looking, "_proportional", counted)
+    with subprocess.Popen([sys.executable, "-c", SHARED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdin and parent.stdout
+        for _ in range(3):
+            assert parent.stdout.readline() == b"up\n"
+        pids, memory = [parent.pid, *descendants(parent.pid)], Memory()
+        held, count = memory.held(pids)
+        assert count == 4 and 40 << 20 < held < 100 << 20 and len(read) == 4
+
+        def looks_only_at_what_is_resident() -> bool:
+            before = len(read)
+            return memory.held(pids)[0] > 0 and len(read) == before
+
+        wait_for(looks_only_at_what_is_resident)
+        parent.stdin.write(b"go\n")
+        parent.stdin.flush()
+        for _ in range(3):
+            assert parent.stdout.readline() == b"done\n"
+        wait_for(lambda: memory.held(pids)[0] > 160 << 20)
+        assert memory.held(pids, peak=1 << 30)[0] > 160 << 20
+        for pid in reversed(pids):
+            os.kill(pid, 9)
 
 
 @pytest.mark.parametrize(

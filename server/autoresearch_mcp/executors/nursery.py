@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import anyio
 
-from autoresearch_mcp.run import visible
+from autoresearch_mcp.run import levels, visible
 from autoresearch_mcp.run.spec import RunSpec
 
 PROGRAM = "autoresearch_mcp.executors.nursery"
@@ -163,6 +163,7 @@ def main(descriptor: str) -> None:
 
     anyio.run(anyio.sleep, 0)  # imports what an event loop needs
     visible.get_ready([])
+    levels.get_ready()
     gc.collect()
     gc.freeze()  # so that what all hosts share is not written to
     if (folder := serve(socket.socket(fileno=int(descriptor)))) is not None:

@@ -50,7 +50,7 @@ from autoresearch_mcp.task import torch_version
 LOGS = ("output.log", "scoring.log", "called.log", "checks.log", "compile.log", "host.log")
 BLOCK = 1 << 18  # bytes of a log that travel at once
 KEPT = 1 << 20  # bytes of each log's end that are kept for who comes later
-POLL, ASK = 0.05, 0.5  # seconds between looks at the host, and at whether the run shall stop
+POLL, SOON, ASK = 0.1, 0.02, 1.0  # seconds between looks at the host, at one that has its result, and at whether the run shall stop
 ENDING, LEAVING = 120.0, 5.0  # seconds that a host has to end its run, and Ray to end this process
 STAYS = 300.0  # seconds after which an actor ends with its run, though others wait: others than we may want its room
 TURN, RENEW = 10.0, 5.0  # seconds that the queue has to say which run is next, and until it is asked again
@@ -215,7 +215,7 @@ class Remote:
         """Removes what is left of the run, unless processes of it could not be ended: then the next run here tries again."""
         deadline = time.monotonic() + ENDING
         while self._spec is not None and self._executor.is_alive(self._spec) and time.monotonic() < deadline:
-            time.sleep(POLL)
+            time.sleep(SOON)
         if self._spec is not None and (self._executor.is_alive(self._spec) or self._executor.end_strays(self._spec)):
             return False
         outputs.remove(folder)
@@ -235,7 +235,7 @@ class Remote:
                 if self._stopped():
                     with suppress(AutoresearchError):  # a full disk: asked again
                         self._executor.stop(spec)
-            time.sleep(POLL)
+            time.sleep(POLL if result is None else SOON)
         self._executor.clean_up(spec)
         if result is None:
             lost = "the run's supervisor died before it recorded a result (killed, or out of memory)"

@@ -343,7 +343,7 @@ def refuse_what_was_tried(state: SessionState, task: Task, file: File, replicate
     if change is None and state.best:
         raise NotAllowedError(
             f"{name} differs from the best experiment's in comments or layout alone, so there is nothing to measure. "
-            "Next: change what it does, or call discard."
+            "Next: change what it does (discard puts the best back)."
         )
     program = changes.program_digest(name, file.text)
     same = {e.number: e for e in (*state.by_file.get(digest, []), *state.by_program.get(program, []))}
@@ -351,13 +351,14 @@ def refuse_what_was_tried(state: SessionState, task: Task, file: File, replicate
     same |= {number: e for number, e in on_another.items() if e.committed.parent == state.head_commit}
     on_another = {number: e for number, e in on_another.items() if number not in same}
     if same and _known_result(list(same.values())):
-        raise NotAllowedError(f"{_told(task, same, digest)} Next: change it, or call discard.")
+        raise NotAllowedError(f"{_told(task, same, digest)} Next: try another change (discard puts the best back).")
     if replicate:
         return
     unmeasured = {number: e for number, e in same.items() if e.failure not in NO_FAULT}
     if unmeasured or (on_another and _known_result(list(on_another.values()))):
         told = _told(task, unmeasured, digest) if unmeasured else _told(task, on_another, digest, ", on another best than now")
-        raise NotAllowedError(f"{told} Next: change it, call discard, or pass replicate=true to run it all the same.")
+        step = "try another change (discard puts the best back), or pass replicate=true to run it all the same"
+        raise NotAllowedError(f"{told} Next: {step}.")
 
 
 def _told(task: Task, experiments: dict[int, ExperimentState], digest: str, base: str = "") -> str:

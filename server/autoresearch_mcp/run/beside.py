@@ -1,5 +1,6 @@
 """What goes on beside a run: it is told where the run is, and looked at what the run uses."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -15,10 +16,10 @@ from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.run.judging import Judging
 from autoresearch_mcp.run.processes import reap_adopted
 from autoresearch_mcp.run.progress import Progress
-from autoresearch_mcp.run.usage import Usage, excess, shares, usage
+from autoresearch_mcp.run.usage import Memory, Usage, excess, shares, usage
 
-REPORT = 0.25  # seconds between progress reports and looks at what the run uses
-WAITING = 1.0  # seconds between reports of one that waits for a slot
+LOOK = 0.25  # seconds between looks at what the run uses
+TELL = 1.0  # seconds between reports of where it is, but for a new phase
 
 
 class Beside:
@@ -28,6 +29,9 @@ class Beside:
         self._cell, self._judging, self._clock, self._others, self._fail = cell, judging, clock, others, fail
         self._vram: nvidia.Held | None = None
         self._peak_memory_mb = self._peak_vram_mb = 0.0
+        self._memory, self._by_scoring = Memory(), Memory()
+        self._told: tuple[str, float] = ("", 0.0)
+        """The phase that was said last, and when."""
 
     def start(self) -> None:
         """From when the slot is held."""
@@ -48,7 +52,7 @@ class Beside:
             progress = Progress.of(self._clock, str(self._cell.slot))
             if self._clock.phase == "queued":  # those that are at work shall not notice
                 await anyio.to_thread.run_sync(self._tell, progress)
-                await anyio.sleep(WAITING)
+                await anyio.sleep(TELL)
                 continue
             used, by_scoring = await anyio.to_thread.run_sync(self._look, scoring.child.pid if scoring else None, progress)
             self._fail(excess(by_scoring, allowed, "scoring"))
@@ -57,17 +61,21 @@ class Beside:
                 self._fail(excess(used, allowed))
             reap_adopted(self._judging.own)
             self._others.look_sometimes(self._clock.phase)
-            await anyio.sleep(REPORT)
+            await anyio.sleep(LOOK)
 
     def _look(self, scoring: int | None, progress: Progress) -> tuple[Usage, Usage]:
         """What the run uses, and what its scoring does; each has what the task allows for itself."""
         self._tell(progress)
         running, beside = shares(scoring)
-        ours = usage(self._cell.spec.work, running, self._peak_memory_mb, list(self._cell.fresh))
+        ours = usage(self._cell.spec.work, running, self._memory, self._peak_memory_mb, list(self._cell.fresh))
         if self._vram is not None and self._clock.phase in ("startup", "training", "export"):
             self._peak_vram_mb = max(self._peak_vram_mb, self._vram.by(running) / 2**20)
-        return ours, usage(self._cell.spec.scoring, beside)
+        return ours, usage(self._cell.spec.scoring, beside, self._by_scoring)
 
     def _tell(self, progress: Progress) -> None:
+        (phase, at), now = self._told, time.monotonic()
+        if phase == progress.phase and now - at < TELL:
+            return
+        self._told = progress.phase, now
         with suppress(OSError):  # a full disk: what is said here is only for those who wait
             progress.write(self._cell.spec.progress)

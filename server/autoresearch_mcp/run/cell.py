@@ -50,7 +50,7 @@ class Cell:
 
     def __init__(self, spec: RunSpec):
         self.spec, self.task = spec, spec.task
-        self.slot = Slot()
+        self.slot, self._there = Slot(), granted()
         self.spare = Spare()
         self._made = 0
         self.fresh: list[Path] = []
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def _granted(self) -> Granted:
-        return self.slot.of(granted())
+        return self.slot.of(self._there)
 
     @property
     def _cores(self) -> tuple[int, ...]:

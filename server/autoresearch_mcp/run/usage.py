@@ -11,6 +11,7 @@ very moment from what is still to be looked at to what has been, which the next 
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,7 @@ from autoresearch_mcp.sections import Sandbox
 MAX_FILES = 100_000  # of a run; more would only be made to exhaust the disk's inodes
 MAX_DEPTH = 100  # of folders in folders; each is an open descriptor while it is looked into
 MAX_OPEN = 20_000  # files that a run has open, of all its processes
+AGAIN = 1.0  # seconds
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -77,23 +79,46 @@ def _memory(pids: Sequence[int], held: Callable[[int], int]) -> list[int]:
     return sizes
 
 
-def usage(folder: Path, running: Sequence[int], peak_mb: float = 0.0, more: Sequence[Path] = ()) -> Usage:
-    """What these processes hold in memory, how many they are, and what they hold on disk: the folder, `more` of them, and files
-    deleted but open.
+class Memory:
+    """What the processes of a run hold of memory, from look to look.
 
-    Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Where it
-    passes `peak_mb`, the highest figure so far, and may be far off, proportional sizes are read, which takes longer. Linux.
+    Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Proportional
+    sizes take longer to read: that is done where the bound passes the highest figure so far and may be far off; and where no more
+    is resident than when it was done last, not before AGAIN seconds are over, for a page that is written to may be shared no more.
+    Linux.
     """
-    sizes = _memory(running, _resident)
-    most_off = sum(sizes) - max(sizes, default=0)
-    if sum(sizes) > peak_mb * 2**20 and most_off > sum(sizes) / 20:
-        sizes = _memory(running, _proportional)
+
+    def __init__(self) -> None:
+        self._of: Sequence[int] = []
+        self._resident = self._proportional = 0
+        """Bytes of those processes when both were read last."""
+        self._at = -AGAIN
+
+    def held(self, pids: Sequence[int], peak: float = 0.0) -> tuple[int, int]:
+        """Bytes, of how many living processes. What is no more than `peak` bytes may be an upper bound."""
+        sizes = _memory(pids, _resident)
+        resident, now = sum(sizes), time.monotonic()
+        if resident <= peak or resident - max(sizes, default=0) <= resident / 20:
+            return resident, len(sizes)
+        if pids != self._of or resident > self._resident or now - self._at > AGAIN:
+            self._of, self._resident, self._at = pids, resident, now
+            self._proportional = sum(_memory(pids, _proportional))
+        return self._proportional, len(sizes)
+
+
+def usage(
+    folder: Path, running: Sequence[int], memory: Memory | None = None, peak_mb: float = 0.0, more: Sequence[Path] = ()
+) -> Usage:
+    """What these processes hold in memory, how many they are, and what they hold on disk: the folder, `more` of them, and files
+    deleted but open. `memory` knows the looks before, `peak_mb` is the highest figure of memory so far.
+    """
+    bytes_held, count = (memory or Memory()).held(running, peak_mb * 2**20)
     held = Held()
     for place in (folder, *more):
         held.count_folder(place)
     held.count_deleted(running)
     held.check_threads(running)
-    return Usage(sum(sizes) / 2**20, len(sizes), held.bytes / 2**20, held.files, held.uncounted)
+    return Usage(bytes_held / 2**20, count, held.bytes / 2**20, held.files, held.uncounted)
 
 
 class Held:

@@ -235,8 +235,8 @@ def make_environment(folder: Path, packages: Sequence[str]) -> Path:
     links = {folder / "bin" / name: base for name in ("python", "python3", base.name)}
     links |= {places / entry: path for entry, path in entries(packages).items() if not entry.startswith("__editable__/")}
     for link, target in links.items():
-        if not link.is_symlink():
-            link.symlink_to(target)
+        with suppress(FileExistsError):
+            os.symlink(target, link)
     return interpreter(folder)
 
 
