@@ -1,4 +1,4 @@
-"""Where a run is, as its supervisor last said: one small file, replaced whole several times a second."""
+"""Where a run is, as its supervisor last said: one small file, replaced whole every second and when a phase begins."""
 
 import os
 from pathlib import Path
