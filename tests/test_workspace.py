@@ -208,8 +208,10 @@ def test_sessions_side_by_side(notes: Session):
     other.keep()
     assert notes.worktree.path != other.worktree.path
     assert [e.number for e in notes.state.experiments] == [1] and [e.number for e in other.state.experiments] == [2]
-    with pytest.raises(WorkspaceError, match="no session name"):
-        open_session(notes.workspace.root, "../escape")
+    for name in ("../escape", "long" * 10_000):
+        with pytest.raises(WorkspaceError, match="no session name") as refused:
+            open_session(notes.workspace.root, name)
+        assert len(str(refused.value)) < 300
 
 
 def test_a_branch_that_somebody_moved_is_not_overwritten(notes: Session):

@@ -83,7 +83,8 @@ class Session:
             )
         tag = tag or latest_tag(sessions)
         if tag not in sessions:
-            raise NotFoundError(f"There is no session {tag!r} in {workspace.root}. Choose one of: {', '.join(sorted(sessions))}.")
+            given, there = one_line(tag, 60), ", ".join(sorted(sessions))
+            raise NotFoundError(f"There is no session {given!r} in {workspace.root}. Choose one of: {there}.")
         return cls(workspace, ledger, tag)
 
     @classmethod
@@ -96,7 +97,8 @@ class Session:
         latest = latest_tag(sessions) if sessions else datetime.now().strftime("%b%d").lower()
         tag = tag or latest
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
-            raise WorkspaceError(f"{tag!r} is no session name. Use letters, digits, '-', '_' and '.', at most 50, like nov23.")
+            given = one_line(tag, 60)
+            raise WorkspaceError(f"{given!r} is no session name. Use letters, digits, '-', '_' and '.', at most 50, like nov23.")
         with locked(_lock(workspace, tag), "start"):
             if tag not in ledger.state().sessions:
                 record_start(workspace, ledger, tag)
