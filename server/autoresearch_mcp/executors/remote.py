@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ class Remote:
         if not self._swept:  # once: it asks after every run of the node
             self._executor.sweep(KIND)
             self._swept = True
-        offered = self._offered()
+        offered = self._offered
         own = {name: int(count) for name, count in offered.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
         os.environ[slots.SETTING] = " ".join(f"{name}={count}" for name, count in own.items())
         folder = places.root() / f"{KIND}-{given.token}"
@@ -265,6 +266,7 @@ class Remote:
             return self._table.get(self._name, "stop") is not None
         return False
 
+    @cached_property
     def _offered(self) -> dict[str, float]:
         """What this node has, as Ray counts it."""
         nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in self._ray.nodes()}

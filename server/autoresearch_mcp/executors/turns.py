@@ -321,6 +321,8 @@ class Queue:
 
     def _not_begun(self) -> dict[str, Given]:
         """The runs that Ray has and that have not begun."""
+        if self._given == {}:
+            return {}
         there = actors_of(self._ray)  # now: one that was given a moment ago would be forgotten
         if self._given is None:
             self._given = {}
