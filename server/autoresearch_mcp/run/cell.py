@@ -213,18 +213,18 @@ class Cell:
             AUTORESEARCH_DATA=str(folder / "data"),
         )
         try:
-            python = visible.make_environment(self.spec.environment, self.task.run.packages)
+            listed = visible.entries(self.task.run.packages)
         except PackageNotFoundError as error:
             raise RunFailedError("refused", "refused", lacking([str(error.name)])) from error
         except ValueError as error:
             advice = "A human should install it anew: pip install --force-reinstall"
             raise RunFailedError("refused", "refused", f"{error}. {advice}") from error
+        python = visible.make_environment(self.spec.environment, listed)
         environment |= {"VIRTUAL_ENV": str(self.spec.environment), "PATH": f"{python.parent}:{environment.get('PATH', '')}"}
         toolchains = self._toolchains(command)
         command = expand(command, python=str(python), preset=preset, seed=seed, **places)
-        listed = visible.entries(self.task.run.packages).values()
         hidden = [*visible.private(), self.spec.results.parent, *([self.spec.data] if self.spec.data else [])]
-        readable = [self.spec.environment, *listed, *toolchains, *shown]
+        readable = [self.spec.environment, *listed.values(), *toolchains, *shown]
         return self._confined(command, folder, readable, hidden, network, by_run=True), environment
 
     def start_scoring(self) -> Scoring:

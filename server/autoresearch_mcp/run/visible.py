@@ -21,7 +21,7 @@ import re
 import site
 import sys
 import sysconfig
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
@@ -225,15 +225,15 @@ def interpreter(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
-def make_environment(folder: Path, packages: Sequence[str]) -> Path:
-    """Makes a virtual environment of links in `folder`, and returns its interpreter. Raises OSError and what `entries` does."""
+def make_environment(folder: Path, listed: Mapping[str, Path]) -> Path:
+    """Makes a virtual environment of links in `folder` to what `entries` has found, and returns its interpreter. Raises OSError."""
     base = base_executable()
     places = Path(sysconfig.get_path("purelib", "venv", {"base": str(folder)}))
     for made in (folder / "bin", places / "__pycache__"):
         made.mkdir(parents=True, exist_ok=True)
     (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
     links = {folder / "bin" / name: base for name in ("python", "python3", base.name)}
-    links |= {places / entry: path for entry, path in entries(packages).items() if not entry.startswith("__editable__/")}
+    links |= {places / entry: path for entry, path in listed.items() if not entry.startswith("__editable__/")}
     for link, target in links.items():
         with suppress(FileExistsError):
             os.symlink(target, link)
