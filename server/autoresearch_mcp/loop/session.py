@@ -83,8 +83,7 @@ class Session:
             )
         tag = tag or latest_tag(sessions)
         if tag not in sessions:
-            given, there = one_line(tag, 60), ", ".join(sorted(sessions))
-            raise NotFoundError(f"There is no session {given!r} in {workspace.root}. Choose one of: {there}.")
+            raise NotFoundError(f"No session {one_line(tag, 60)!r} in {workspace.root}. Choose one of: {', '.join(sorted(sessions))}.")
         return cls(workspace, ledger, tag)
 
     @classmethod
