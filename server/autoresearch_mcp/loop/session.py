@@ -83,7 +83,8 @@ class Session:
             )
         tag = tag or latest_tag(sessions)
         if tag not in sessions:
-            raise NotFoundError(f"No session {one_line(tag, 60)!r} in {workspace.root}. Choose one of: {', '.join(sorted(sessions))}.")
+            known = ", ".join(sorted(sessions))
+            raise NotFoundError(f"There is no session {one_line(tag, 60)!r} in {workspace.root}. Choose one of: {known}.")
         return cls(workspace, ledger, tag)
 
     @classmethod
@@ -96,8 +97,7 @@ class Session:
         latest = latest_tag(sessions) if sessions else datetime.now().strftime("%b%d").lower()
         tag = tag or latest
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
-            given = one_line(tag, 60)
-            raise WorkspaceError(f"{given!r} is no session name. Use letters, digits, '-', '_' and '.', at most 50, like nov23.")
+            raise WorkspaceError(f"{one_line(tag, 60)!r} is no session name. Use up to 50 letters, digits, '-', '_', '.', like nov23.")
         with locked(_lock(workspace, tag), "start"):
             if tag not in ledger.state().sessions:
                 record_start(workspace, ledger, tag)
