@@ -97,7 +97,7 @@ class Session:
         latest = latest_tag(sessions) if sessions else datetime.now().strftime("%b%d").lower()
         tag = tag or latest
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", tag) or tag.endswith((".lock", ".")) or ".." in tag:
-            raise WorkspaceError(f"{one_line(tag, 60)!r} is no session name. Use up to 50 letters, digits, '-', '_', '.', like nov23.")
+            raise WorkspaceError(f"{one_line(tag, 60)!r} is no session name. Use up to 50 letters, digits, '-', '_', '.'.")
         with locked(_lock(workspace, tag), "start"):
             if tag not in ledger.state().sessions:
                 record_start(workspace, ledger, tag)
