@@ -27,7 +27,7 @@ from autoresearch_mcp.sections import Sandbox
 MAX_FILES = 100_000  # of a run; more would only be made to exhaust the disk's inodes
 MAX_DEPTH = 100  # of folders in folders; each is an open descriptor while it is looked into
 MAX_OPEN = 20_000  # files that a run has open, of all its processes
-AGAIN = 1.0  # seconds
+AGAIN = 1.0  # seconds after which memory that is shared is read anew, though nothing has grown
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
