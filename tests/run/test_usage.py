@@ -79,6 +79,11 @@ def test_shared_memory_is_not_read_at_every_look_and_seen_when_it_is_shared_no_m
             return memory.held(pids)[0] > 0 and len(read) == before
 
         wait_for(looks_only_at_what_is_resident)
+        strict = Memory(allowed_mb=held / 2**20)
+        for looks in range(1, 4):
+            before = len(read)
+            strict.held(pids)
+            assert len(read) == before + count, f"it might be too much by now, at look {looks}"
         parent.stdin.write(b"go\n")
         parent.stdin.flush()
         for _ in range(3):

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,7 @@ class Remote:
         """Of the run that is on; the actor has that of its first."""
         self._spec: RunSpec | None = None
         self._called, self._swept = threading.Event(), False
+        self._offers: dict[str, float] = {}
         self._room: dict[str, float] = {}
         """What Ray was asked for this actor."""
         threading.Thread(target=self._stay, daemon=True).start()
@@ -176,7 +176,7 @@ class Remote:
         if not self._swept:  # once: it asks after every run of the node
             self._executor.sweep(KIND)
             self._swept = True
-        offered = self._offered
+        offered = self._offered()
         own = {name: int(count) for name, count in offered.items() if name not in KINDS and not name.startswith(NO_SLOTS)}
         os.environ[slots.SETTING] = " ".join(f"{name}={count}" for name, count in own.items())
         folder = places.root() / f"{KIND}-{given.token}"
@@ -266,11 +266,12 @@ class Remote:
             return self._table.get(self._name, "stop") is not None
         return False
 
-    @cached_property
     def _offered(self) -> dict[str, float]:
-        """What this node has, as Ray counts it."""
-        nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in self._ray.nodes()}
-        return nodes.get(self._node, {})
+        """What this node has, as Ray counts it; asked until Ray says."""
+        if not self._offers:
+            nodes: dict[str, dict[str, float]] = {node["NodeID"]: node["Resources"] for node in self._ray.nodes()}
+            self._offers = nodes.get(self._node, {})
+        return self._offers
 
     def _failed(self, order: Order, outcome: Any, failure: str, reason: str) -> RunEnded:
         """Of a run without a host: it has not begun, and seen nothing."""

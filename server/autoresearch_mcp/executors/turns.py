@@ -325,11 +325,12 @@ class Queue:
             return {}
         there = actors_of(self._ray)  # now: one that was given a moment ago would be forgotten
         if self._given is None:
-            self._given = {}
+            given: dict[str, Given] = {}
             for name in there:
                 if name.startswith(RUN) and (order := self._table.get(name, "order")) is not None:
                     with suppress(Exception):  # an order of another version, which has a queue of its own
-                        self._given[name] = Given(Order.unpickled(order).wanted)
+                        given[name] = Given(Order.unpickled(order).wanted)
+            self._given = given
         return {name: one for name, one in self._given.items() if name in there and self._table.get(name, "holder") is None}
 
     def _give(self, name: str, ticket: Ticket) -> None:

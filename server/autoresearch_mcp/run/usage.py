@@ -8,6 +8,7 @@ has them open. The price is a call per file four times a second, 0.3 s for MAX_F
 very moment from what is still to be looked at to what has been, which the next look finds.
 """
 
+import math
 import os
 import stat
 import sys
@@ -83,12 +84,13 @@ class Memory:
     """What the processes of a run hold of memory, from look to look.
 
     Resident memory counts a page once for every process that shares it: after a fork the sum is only an upper bound. Proportional
-    sizes take longer to read: that is done where the bound passes the highest figure so far and may be far off; and where no more
-    is resident than when it was done last, not before AGAIN seconds are over, for a page that is written to may be shared no more.
-    Linux.
+    sizes take longer to read: that is done where the bound passes the highest figure so far and may be far off. Where it stays
+    below what is allowed, and no more is resident than when that was done last, it is not done again before AGAIN seconds are over:
+    then the figure may be late, for a page that is written to is shared no more. Linux.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, allowed_mb: float = math.inf) -> None:
+        self._allowed = allowed_mb * 2**20
         self._of: Sequence[int] = []
         self._resident = self._proportional = 0
         """Bytes of those processes when both were read last."""
@@ -100,7 +102,7 @@ class Memory:
         resident, now = sum(sizes), time.monotonic()
         if resident <= peak or resident - max(sizes, default=0) <= resident / 20:
             return resident, len(sizes)
-        if pids != self._of or resident > self._resident or now - self._at > AGAIN:
+        if pids != self._of or resident > min(self._resident, self._allowed) or now - self._at > AGAIN:
             self._of, self._resident, self._at = pids, resident, now
             self._proportional = sum(_memory(pids, _proportional))
         return self._proportional, len(sizes)

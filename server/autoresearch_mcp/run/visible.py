@@ -235,7 +235,7 @@ def make_environment(folder: Path, listed: Mapping[str, Path]) -> Path:
     links = {folder / "bin" / name: base for name in ("python", "python3", base.name)}
     links |= {places / entry: path for entry, path in listed.items() if not entry.startswith("__editable__/")}
     for link, target in links.items():
-        with suppress(FileExistsError):
+        if not os.path.islink(link):
             os.symlink(target, link)
     return interpreter(folder)
 
