@@ -16,7 +16,7 @@ from autoresearch_mcp.run.disturbance import Watch
 from autoresearch_mcp.run.judging import Judging
 from autoresearch_mcp.run.processes import reap_adopted
 from autoresearch_mcp.run.progress import Progress
-from autoresearch_mcp.run.usage import Memory, Usage, default_memory_mb, excess, shares, usage
+from autoresearch_mcp.run.usage import Memory, Usage, allowed_memory_mb, excess, shares, usage
 
 LOOK = 0.25  # seconds between looks at what the run uses
 TELL = 1.0  # seconds between reports of where it is, but for a new phase
@@ -29,7 +29,7 @@ class Beside:
         self._cell, self._judging, self._clock, self._others, self._fail = cell, judging, clock, others, fail
         self._vram: nvidia.Held | None = None
         self._peak_memory_mb = self._peak_vram_mb = 0.0
-        allowed = cell.task.sandbox.memory_mb or default_memory_mb()
+        allowed = allowed_memory_mb(cell.task.sandbox)
         self._memory, self._by_scoring = Memory(allowed), Memory(allowed)
         self._told: tuple[str, float] = ("", 0.0)
         """The phase that was said last, and when."""

@@ -48,6 +48,11 @@ def default_memory_mb() -> int:
     return psutil.virtual_memory().total * 9 // 10 // 2**20
 
 
+def allowed_memory_mb(allowed: Sandbox) -> int:
+    """What a task grants, or the default where it says nothing."""
+    return allowed.memory_mb or default_memory_mb()
+
+
 def shares(scoring: int | None) -> tuple[list[int], list[int]]:
     """All descendants of this process: the run's own, and those of its scoring command, the process `scoring`."""
     beside = {scoring, *descendants(scoring)} if scoring is not None else set[int | None]()
@@ -218,7 +223,7 @@ def excess(used: Usage, allowed: Sandbox, who: str = "it") -> RunFailedError | N
     if used.processes > allowed.processes:
         reason = f"{who} had {used.processes} processes; {allowed.processes} are allowed (sandbox.processes)"
         return RunFailedError("crash", "killed", reason)
-    memory = allowed.memory_mb or default_memory_mb()
+    memory = allowed_memory_mb(allowed)
     if used.memory_mb > memory:
         reason = f"{who} used {used.memory_mb:.0f} MiB of memory; {memory} are allowed (sandbox.memory_mb)"
         return RunFailedError("crash", "oom", reason)
